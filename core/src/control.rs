@@ -1,0 +1,169 @@
+//! The control protocol: what the operator asks of a node, and what a node reports.
+//!
+//! The commands travel over the data port as ordinary RESP commands of the container command `KV`, under the user
+//! [`USER`], so that a probe reaches the data thread. Arguments that are structures are JSON.
+//!
+//! | command | reply |
+//! |---|---|
+//! | `KV REPORT` | bulk string: [`NodeReport`] as JSON |
+//! | `KV PREPARE uid shard epoch` | the report, after the promise is on disk |
+//! | `KV ACCEPT config` ([`ShardConfig`]) | the report, after the config is on disk and the role is taken |
+//! | `KV PAUSE uid shard epoch milliseconds` | the report, with writes held and `paused` true |
+//! | `KV MAP map` ([`ClusterMap`](crate::shard::ClusterMap)) | the report |
+//!
+//! Refusals are errors whose first word is a code: `STALEEPOCH` (names the newer epoch), `WRONGCLUSTER` (names the
+//! node's own uid and shard), `NOPERM`, `ERR`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterUid, Epoch, NodeId};
+use crate::shard::ShardConfig;
+
+/// The user that may run `KV` commands. It is not the default user, and may run nothing else but PING and AUTH.
+pub const USER: &str = "kv-operator";
+
+/// The user that a replica authenticates as towards its parent, with the control password too.
+pub const REPLICATION_USER: &str = "kv-replica";
+
+/// First word of the error by which a node refuses an epoch older than one that it promised.
+pub const STALE_EPOCH: &str = "STALEEPOCH";
+
+/// First word of the error by which a node refuses a message for another cluster or shard.
+pub const WRONG_CLUSTER: &str = "WRONGCLUSTER";
+
+/// What a node says of itself; one consistent view, made by the data thread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// Its random id.
+    pub id: NodeId,
+    /// Its name, from its start flags (`kv-node-name`).
+    pub name: String,
+    /// A random text that is new at every start of the process.
+    pub run_id: String,
+    /// The release that it runs.
+    pub version: String,
+    /// The cluster that it was started for (`kv-cluster-uid`).
+    pub uid: ClusterUid,
+    /// The shard that it was started for (`kv-shard`).
+    pub shard: u16,
+    /// The highest epoch that it promised or accepted.
+    pub promised: Epoch,
+    /// The config that it accepted last; `None` if it never accepted one.
+    pub config: Option<ShardConfig>,
+    /// What it does at present.
+    pub state: NodeState,
+    /// Its link to its parent; `None` unless it is a replica.
+    pub link: Option<Link>,
+    /// Id of the replication history that it holds, 40 hex digits.
+    pub replid: String,
+    /// Bytes of the replication stream that it has written (master) or applied (replica).
+    pub offset: u64,
+    /// How much its data is worth in an election.
+    pub data: DataState,
+    /// Epoch of the last config under which its data changed; with `offset` it orders copies by age.
+    pub write_epoch: Epoch,
+    /// Number of keys in all databases.
+    pub keys: u64,
+    /// Replicas that it feeds directly.
+    pub replicas: Vec<FedReplica>,
+    /// Whether client writes are held for a hand-over.
+    pub paused: bool,
+    /// Whether it was told to stop (SIGTERM) and waits to be relieved of its master role.
+    pub leaving: bool,
+    /// Digest of the cluster map that it holds, see [`digest`].
+    pub map_digest: String,
+    /// Digest of the directives that it was given as config, see [`digest`].
+    pub config_digest: String,
+    /// Full resynchronisations that it went through as a replica since it started.
+    pub full_syncs: u64,
+    /// Partial resynchronisations that it went through as a replica since it started.
+    pub partial_syncs: u64,
+    /// Milliseconds since the process started.
+    pub uptime_ms: u64,
+}
+
+/// What a node does at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeState {
+    /// Has no config yet: it serves nothing and waits for its first one.
+    Blank,
+    /// Was the master when it stopped: serves nothing until a newer config says what it is now.
+    Joining,
+    /// Serves reads and writes.
+    Master,
+    /// Promised a newer epoch than its config's: refuses writes until the config of that epoch arrives.
+    Fenced,
+    /// Follows its parent.
+    Replica,
+}
+
+/// How much a node's data is worth in an election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DataState {
+    /// It holds nothing and never did since its volume was made.
+    Empty,
+    /// A full synchronisation is under way; what it holds is older or partial.
+    Syncing,
+    /// Loaded from disk after a restart; acknowledged writes may be missing at the end.
+    Restored,
+    /// Held since it was written or synchronised in this life of the process.
+    Live,
+}
+
+/// A replica's link to its parent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Link {
+    /// Who feeds it; `None` if it was told an address only.
+    pub parent: Option<NodeId>,
+    /// State of the link.
+    pub state: LinkState,
+    /// Milliseconds since the parent was last heard.
+    pub silent_ms: u64,
+}
+
+/// State of a replica's link to its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkState {
+    /// No connection yet, or the handshake is under way.
+    Connecting,
+    /// A full synchronisation is under way.
+    Syncing,
+    /// The stream flows.
+    Streaming,
+}
+
+/// A replica as the node that feeds it sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FedReplica {
+    /// Its id; `None` for a foreign replica, such as a Redis.
+    pub id: Option<NodeId>,
+    /// The last offset that it acknowledged.
+    pub offset: u64,
+    /// Milliseconds since that acknowledgement.
+    pub ack_age_ms: u64,
+    /// Whether the stream flows (and no full synchronisation is under way).
+    pub online: bool,
+}
+
+/// Digest of a text by FNV-1a, 64 bits, 16 hex digits. It tells versions of a text apart; it is no protection.
+#[must_use]
+pub fn digest(text: &[u8]) -> String {
+    let hash = text
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_those_of_fnv_1a() {
+        assert_eq!(digest(b""), "cbf29ce484222325");
+        assert_eq!(digest(b"a"), "af63dc4c8601ec8c");
+    }
+}

@@ -1,0 +1,147 @@
+//! The planner: (spec, observed state) → wanted workloads and at most one next step per shard, each with its reason.
+//!
+//! Pure and level-triggered: every pass starts from what is seen now. A change of master takes several passes
+//! (prepare, then accept), each of which can be repeated, or taken over by another operator, at any point.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::NodeReport;
+use crate::id::{ClusterUid, Epoch, NodeId};
+use crate::shard::{ClusterMap, NodeAddress, ShardConfig};
+
+/// All that was seen of a cluster in one pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The cluster.
+    pub uid: ClusterUid,
+    /// The cluster's name; nodes are called `NAME-SHARD-ORDINAL`.
+    pub name: String,
+    /// The shards in order of their index; a shard of the spec that is missing here has nothing yet.
+    pub shards: Vec<ShardObserved>,
+}
+
+/// All that was seen of a shard in one pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardObserved {
+    /// Index of the shard, from 0.
+    pub index: u16,
+    /// Number of nodes that the existing workload (StatefulSet) asks for; `None` if there is no workload.
+    pub workload_nodes: Option<u16>,
+    /// The nodes that are there, in order of their ordinal.
+    pub nodes: Vec<NodeObserved>,
+}
+
+/// All that was seen of a node in one pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeObserved {
+    /// Its name, `NAME-SHARD-ORDINAL`.
+    pub name: String,
+    /// Its number within the shard, from 0.
+    pub ordinal: u16,
+    /// What its provider says of it.
+    pub presence: Presence,
+    /// Its last answer since its process was last seen to start, however old (see `silent_ms`); `None` if it never
+    /// answered.
+    pub report: Option<NodeReport>,
+    /// Milliseconds since it last answered, or since it was first seen if it never did.
+    pub silent_ms: u64,
+    /// Where it can be reached, if known.
+    pub address: Option<NodeAddress>,
+}
+
+/// What a provider says of a node, without asking it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// There, and its process is not known to run yet (pod pending, volume not bound, image missing ...).
+    Starting,
+    /// Its process runs.
+    Running,
+    /// Being deleted: it still runs, and stops soon (deletionTimestamp is set).
+    Leaving,
+    /// Its process is known to have ended, and no other was started in its place yet.
+    Exited,
+}
+
+/// What should be, and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The wanted workloads in order of their shard. A workload of a shard that is not in the list is to be deleted.
+    pub workloads: Vec<Workload>,
+    /// For every shard its next step and its condition, in order of the index.
+    pub shards: Vec<ShardPlan>,
+    /// What every node should know of the cluster, to be sent to those in `map_targets`.
+    pub map: ClusterMap,
+    /// The nodes that answer and whose map is another.
+    pub map_targets: Vec<NodeId>,
+}
+
+/// A wanted workload: one StatefulSet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Index of the shard.
+    pub shard: u16,
+    /// Number of its nodes.
+    pub nodes: u16,
+}
+
+/// The plan for one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardPlan {
+    /// Index of the shard.
+    pub index: u16,
+    /// What to do next.
+    pub step: Step,
+    /// The newest config that any node accepted; `None` before the shard is founded.
+    pub config: Option<ShardConfig>,
+    /// Whether clients can write to the shard now.
+    pub serving: bool,
+    /// Number of nodes that do what the config says: the serving master, and replicas whose stream flows.
+    pub ready_nodes: u16,
+}
+
+/// The next step of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The shard is as specified.
+    Nothing,
+    /// Something is missing that only time or a user can bring.
+    Wait(Reason),
+    /// One action, and why.
+    Do(Action, Reason),
+}
+
+/// One action on the nodes of a shard. All carry an epoch, and a node that knows a newer one refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask `nodes` to promise `epoch`. The next pass sees the promises in their reports.
+    Prepare {
+        /// The new epoch.
+        epoch: Epoch,
+        /// Whom to ask.
+        nodes: Vec<NodeId>,
+    },
+    /// Send `config` to `first`, and when that accepted it, to the rest.
+    Accept {
+        /// The config.
+        config: ShardConfig,
+        /// Who must accept before anybody else hears of it: the (new) master, or the one that lags behind.
+        first: NodeId,
+        /// Who is told then, in any order; a failure there is mended by a later pass.
+        then: Vec<NodeId>,
+    },
+    /// Ask the master to hold its clients' writes, so that `target` can catch up and take over.
+    Pause {
+        /// The master.
+        master: NodeId,
+        /// Its successor.
+        target: NodeId,
+        /// The master's present epoch.
+        epoch: Epoch,
+        /// After this many milliseconds the master goes on by itself.
+        milliseconds: u64,
+    },
+}
+
+mod reason;
+
+pub use reason::Reason;

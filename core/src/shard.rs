@@ -1,0 +1,198 @@
+//! What a shard's nodes agree on, and what every node knows of the whole cluster.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterUid, Epoch, NodeId};
+use crate::slot::SlotSet;
+
+/// Whether a node is the writer of its shard or a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// The shard's one writer.
+    Master,
+    /// A copy, fed by its parent.
+    Replica,
+}
+
+/// One node of a shard, as the shard's config has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// Its random id. A pod of the same name with another id is another node.
+    pub id: NodeId,
+    /// Its name: the pod's, such as `shop-0-1`.
+    pub name: String,
+    /// Who feeds it; `None` for the master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<NodeId>,
+}
+
+/// The config of a shard. It changes only under a higher epoch; a node that promised an epoch refuses older ones.
+///
+/// A change that keeps the master is sent to the master first (`KV ACCEPT`), which orders rival proposals. A change of
+/// master is prepared first (`KV PREPARE`), see DESIGN "Who decides" in ARCHITECTURE.md.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardConfig {
+    /// The cluster.
+    pub uid: ClusterUid,
+    /// Index of the shard in the cluster, from 0.
+    pub shard: u16,
+    /// The epoch under which this config was decided.
+    pub epoch: Epoch,
+    /// The writer; one of `members`.
+    pub master: NodeId,
+    /// All nodes of the shard, the master included, in order of name.
+    pub members: Vec<Member>,
+    /// The slots that the shard serves.
+    pub slots: SlotSet,
+}
+
+impl ShardConfig {
+    /// The member with this id.
+    #[must_use]
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    /// The role of the node with this id; `None` if it is no member.
+    #[must_use]
+    pub fn role(&self, id: NodeId) -> Option<Role> {
+        self.member(id).map(|_| if id == self.master { Role::Master } else { Role::Replica })
+    }
+
+    /// Checks that the master is a member without a parent, that ids and names are unique, and that every other
+    /// member's parents lead to the master without a cycle.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        let master = self.member(self.master).ok_or(InvalidConfig::MasterNotMember(self.master))?;
+        if master.parent.is_some() {
+            return Err(InvalidConfig::MasterHasParent(self.master));
+        }
+        let by_id: BTreeMap<_, _> = self.members.iter().map(|member| (member.id, member)).collect();
+        let names: std::collections::BTreeSet<_> = self.members.iter().map(|member| &member.name).collect();
+        if by_id.len() != self.members.len() || names.len() != self.members.len() {
+            return Err(InvalidConfig::DuplicateMember);
+        }
+        for member in &self.members {
+            let mut at = member;
+            for _ in 0..=self.members.len() {
+                match at.parent {
+                    Some(parent) => {
+                        at = by_id.get(&parent).copied().ok_or(InvalidConfig::ParentNotMember(at.id, parent))?;
+                    }
+                    None => break,
+                }
+            }
+            if at.id != self.master {
+                return Err(InvalidConfig::NotFedByMaster(member.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a shard config makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidConfig {
+    /// The master is not in the list of members.
+    #[error("master {0} is not a member")]
+    MasterNotMember(NodeId),
+    /// The master must be fed by nobody.
+    #[error("master {0} has a parent")]
+    MasterHasParent(NodeId),
+    /// Two members share an id or a name.
+    #[error("two members share an id or a name")]
+    DuplicateMember,
+    /// A parent is not in the list of members.
+    #[error("member {0} has a parent {1} that is not a member")]
+    ParentNotMember(NodeId, NodeId),
+    /// Following the parents of a member does not lead to the master.
+    #[error("member {0} is not fed by the master: its parents form a cycle")]
+    NotFedByMaster(NodeId),
+}
+
+/// Where a node can be reached. It is no part of a shard's config: addresses change without a decision, and a handshake
+/// proves who answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeAddress {
+    /// IP address that peers and clients connect to.
+    pub ip: String,
+    /// DNS name that outlives the IP; empty if there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hostname: String,
+    /// Port of the data protocol.
+    pub port: u16,
+    /// Port for peers, as `CLUSTER NODES` announces it.
+    pub bus_port: u16,
+}
+
+/// All shards with their nodes' addresses: what a node answers `CLUSTER SLOTS` and MOVED from.
+///
+/// For its own shard a node trusts only the config that it accepted; of the other shards it keeps the config with the
+/// highest epoch that it was shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterMap {
+    /// The cluster.
+    pub uid: ClusterUid,
+    /// The shards in order of their index.
+    pub shards: Vec<ShardConfig>,
+    /// Addresses of the members that are reachable now.
+    pub addresses: BTreeMap<NodeId, NodeAddress>,
+    /// Members that are known to be down; `CLUSTER NODES` shows them with the flag `fail`, `CLUSTER SLOTS` hides them.
+    #[serde(default)]
+    pub down: Vec<NodeId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 20])
+    }
+
+    fn config(parents: &[(u8, Option<u8>)]) -> ShardConfig {
+        ShardConfig {
+            uid: ClusterUid("u".into()),
+            shard: 0,
+            epoch: Epoch(1),
+            master: id(0),
+            members: parents
+                .iter()
+                .map(|&(n, parent)| Member { id: id(n), name: format!("a-0-{n}"), parent: parent.map(id) })
+                .collect(),
+            slots: SlotSet::all(),
+        }
+    }
+
+    #[test]
+    fn a_cascade_is_valid() {
+        assert_eq!(config(&[(0, None), (1, Some(0)), (2, Some(1))]).validate(), Ok(()));
+    }
+
+    #[test]
+    fn broken_configs_are_told_apart() {
+        assert_eq!(config(&[(1, None)]).validate(), Err(InvalidConfig::MasterNotMember(id(0))));
+        assert_eq!(
+            config(&[(0, Some(1)), (1, None)]).validate(),
+            Err(InvalidConfig::MasterHasParent(id(0)))
+        );
+        assert_eq!(
+            config(&[(0, None), (1, Some(2)), (2, Some(1))]).validate(),
+            Err(InvalidConfig::NotFedByMaster(id(1)))
+        );
+        assert_eq!(
+            config(&[(0, None), (1, Some(7))]).validate(),
+            Err(InvalidConfig::ParentNotMember(id(1), id(7)))
+        );
+        assert_eq!(config(&[(0, None), (1, None)]).validate(), Err(InvalidConfig::NotFedByMaster(id(1))));
+        assert_eq!(config(&[(0, None), (0, None)]).validate(), Err(InvalidConfig::DuplicateMember));
+    }
+}

@@ -1,0 +1,30 @@
+//! What a user asks for, in plain Rust: the part of a KvCluster that decisions are made from.
+
+use std::collections::BTreeMap;
+
+use crate::topology::Topology;
+
+/// The wanted cluster, validated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSpec {
+    /// Number of shards, 1 to 1024.
+    pub shards: u16,
+    /// Replicas of each shard, 0 to 8.
+    pub replicas_per_shard: u16,
+    /// How replicas hang below their master.
+    pub topology: Topology,
+    /// For how long a master must be silent until it counts as down, in milliseconds.
+    pub down_after_ms: u64,
+    /// Whether nodes have a volume; without one a restarted node is blank.
+    pub durable: bool,
+    /// Directives for every node, validated against [`crate::directive`].
+    pub config: BTreeMap<String, String>,
+}
+
+impl ClusterSpec {
+    /// Nodes of each shard: the master and its replicas.
+    #[must_use]
+    pub fn nodes_per_shard(&self) -> u16 {
+        self.replicas_per_shard + 1
+    }
+}

@@ -1,0 +1,3 @@
+//! The `kv-node` program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `kv-operator` program.
+
+fn main() {}

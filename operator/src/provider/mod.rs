@@ -1,0 +1,51 @@
+//! Where a cluster runs. The engine decides and talks to nodes; a provider makes nodes exist and says what it sees.
+
+use std::future::Future;
+
+use kv_core::plan::{Presence, Workload};
+use kv_core::shard::NodeAddress;
+
+/// A place where nodes can run, bound to one cluster.
+pub trait Provider: Send + Sync {
+    /// What went wrong, naming the object that failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// What is there now, without asking any node.
+    ///
+    /// # Errors
+    /// If the provider cannot be asked.
+    fn sight(&self) -> impl Future<Output = Result<Sighting, Self::Error>> + Send;
+
+    /// Makes the workloads what is wanted, and deletes those of other shards. Writes nothing where nothing differs.
+    /// Returns one line for each change that was made.
+    ///
+    /// # Errors
+    /// If an object cannot be written; what was written before stays, and the next pass goes on.
+    fn apply(&self, wanted: &[Workload]) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send;
+}
+
+/// What a provider sees of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sighting {
+    /// The workloads that exist.
+    pub workloads: Vec<Workload>,
+    /// The nodes that exist.
+    pub nodes: Vec<SightedNode>,
+}
+
+/// What a provider sees of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SightedNode {
+    /// Its name, `NAME-SHARD-ORDINAL`.
+    pub name: String,
+    /// Index of its shard.
+    pub shard: u16,
+    /// Its number within the shard.
+    pub ordinal: u16,
+    /// Whether its process runs.
+    pub presence: Presence,
+    /// Tells one life of the node from the next (pod UID and restart count, or process id).
+    pub incarnation: String,
+    /// Where it can be reached, if known.
+    pub address: Option<NodeAddress>,
+}
