@@ -1,0 +1,58 @@
+//! The command line: one file for each subcommand. Only arguments, output and exit codes belong here.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod crd;
+pub mod local;
+pub mod plan;
+pub mod run;
+
+/// Runs replicated, sharded key-value clusters, on Kubernetes or as local processes.
+#[derive(Debug, Parser)]
+#[command(name = "kv-operator", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator: reconcile the KvClusters of a Kubernetes cluster.
+    Run(run::Args),
+    /// Print the CustomResourceDefinition as YAML.
+    Crd(crd::Args),
+    /// Show what would be done for a KvCluster, without doing it.
+    Plan(plan::Args),
+    /// Run a cluster as processes of this machine, without Kubernetes.
+    Local(local::Args),
+}
+
+/// Why a subcommand failed: a text for the user that names what failed and what to do.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the chosen subcommand; a failure goes to stderr with its causes, and makes the exit code 1.
+pub async fn run(cli: Cli) -> ExitCode {
+    let outcome = match cli.command {
+        Command::Run(args) => run::run(args).await,
+        Command::Crd(args) => crd::run(args).await,
+        Command::Plan(args) => plan::run(args).await,
+        Command::Local(args) => local::run(args).await,
+    };
+    outcome.unwrap_or_else(|failure| {
+        let mut text = failure.to_string();
+        let mut cause = failure.source();
+        while let Some(next) = cause {
+            let line = next.to_string();
+            if !text.contains(&line) {
+                text = format!("{text}: {line}");
+            }
+            cause = next.source();
+        }
+        eprintln!("error: {text}");
+        ExitCode::FAILURE
+    })
+}

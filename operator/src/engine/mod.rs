@@ -1,0 +1,1 @@
+//! The engine: observe, plan, apply, execute, publish; the same for every provider.
