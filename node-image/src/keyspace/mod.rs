@@ -1,0 +1,4 @@
+//! The data: databases of slots of keys.
+
+/// All databases.
+pub struct Keyspace {}
