@@ -151,9 +151,9 @@ pub struct FedReplica {
 /// Digest of a text by FNV-1a, 64 bits, 16 hex digits. It tells versions of a text apart; it is no protection.
 #[must_use]
 pub fn digest(text: &[u8]) -> String {
-    let hash = text
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     format!("{hash:016x}")
 }
 

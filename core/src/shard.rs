@@ -83,7 +83,10 @@ impl ShardConfig {
             for _ in 0..=self.members.len() {
                 match at.parent {
                     Some(parent) => {
-                        at = by_id.get(&parent).copied().ok_or(InvalidConfig::ParentNotMember(at.id, parent))?;
+                        at = by_id
+                            .get(&parent)
+                            .copied()
+                            .ok_or(InvalidConfig::ParentNotMember(at.id, parent))?;
                     }
                     None => break,
                 }
@@ -180,10 +183,7 @@ mod tests {
     #[test]
     fn broken_configs_are_told_apart() {
         assert_eq!(config(&[(1, None)]).validate(), Err(InvalidConfig::MasterNotMember(id(0))));
-        assert_eq!(
-            config(&[(0, Some(1)), (1, None)]).validate(),
-            Err(InvalidConfig::MasterHasParent(id(0)))
-        );
+        assert_eq!(config(&[(0, Some(1)), (1, None)]).validate(), Err(InvalidConfig::MasterHasParent(id(0))));
         assert_eq!(
             config(&[(0, None), (1, Some(2)), (2, Some(1))]).validate(),
             Err(InvalidConfig::NotFedByMaster(id(1)))

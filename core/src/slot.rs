@@ -210,7 +210,8 @@ mod tests {
     #[test]
     fn slots_are_those_of_redis_cluster() {
         // From `CLUSTER KEYSLOT` of a Redis 7.0 server.
-        for (key, slot) in [("foo", 12182), ("bar", 5061), ("somekey", 11058), ("", 0), ("123456789", 12739)] {
+        for (key, slot) in [("foo", 12182), ("bar", 5061), ("somekey", 11058), ("", 0), ("123456789", 12739)]
+        {
             assert_eq!(key_slot(key.as_bytes()), slot, "{key}");
         }
     }

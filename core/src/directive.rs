@@ -1,1 +1,0 @@
-//! The directives of a node.
