@@ -10,6 +10,7 @@
 //! | `KV ACCEPT config` ([`ShardConfig`]) | the report, after the config is on disk and the role is taken |
 //! | `KV PAUSE uid shard epoch milliseconds` | the report, with writes held and `paused` true |
 //! | `KV MAP map` ([`ClusterMap`](crate::shard::ClusterMap)) | the report |
+//! | `KV CONFIG directives` (object of name → value; what is no longer named goes back to its start value) | the report, with `config_digest` of the text as sent |
 //!
 //! Refusals are errors whose first word is a code: `STALEEPOCH` (names the newer epoch), `WRONGCLUSTER` (names the
 //! node's own uid and shard), `NOPERM`, `ERR`.
