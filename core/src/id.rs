@@ -40,7 +40,7 @@ impl FromStr for NodeId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidNodeId(text.chars().take(64).collect());
-        if text.len() != 40 || !text.is_ascii() {
+        if text.len() != 40 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(invalid());
         }
         let mut bytes = [0; 20];

@@ -231,6 +231,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
         #[test]
         fn shares_cover_every_slot_once(shards in 1u16..=1024) {
             let shares: Vec<_> = (0..shards).map(|i| even_share(i, shards)).collect();
@@ -240,7 +242,9 @@ mod tests {
             let union: SlotSet = shares.iter().flat_map(|s| s.iter().collect::<Vec<_>>()).collect();
             prop_assert_eq!(union, SlotSet::all());
         }
+    }
 
+    proptest! {
         #[test]
         fn a_set_reads_back_what_it_writes(slots in prop::collection::vec(0..SLOT_COUNT, 0..200)) {
             let set: SlotSet = slots.iter().copied().collect();

@@ -39,716 +39,171 @@ impl Directive {
 
 /// Every directive, in groups. `alias`, `restart`, `operator` and `no_effect` depart from the common case: a live change,
 /// by a user, with an effect.
+#[rustfmt::skip] // One row a directive, so that the table can be read and sorted as one.
 pub static DIRECTIVES: &[Directive] = &[
     // Network
-    directive("port", Kind::Integer { min: 0, max: 65535 }, "6379", "Port for clients; 0 for none.")
-        .restart()
-        .operator(),
-    directive(
-        "bind",
-        Kind::Words,
-        "* -::*",
-        "Addresses to listen on; * is every one, and - before an address ignores that it is missing.",
-    )
-    .restart()
-    .operator(),
-    directive(
-        "protected-mode",
-        Kind::Bool,
-        "yes",
-        "Refuse clients from other machines as long as no password is set and no address is bound.",
-    ),
-    directive(
-        "tcp-backlog",
-        Kind::Integer { min: 1, max: i64::MAX },
-        "511",
-        "Connections that may wait to be accepted.",
-    )
-    .restart()
-    .no_effect(),
-    directive(
-        "timeout",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "0",
-        "Close a client that is idle for this many seconds; 0 for never.",
-    ),
-    directive(
-        "tcp-keepalive",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "300",
-        "Seconds between the kernel's probes of silent clients; 0 for none.",
-    ),
+    directive("port", Kind::Integer { min: 0, max: 65535 }, "6379", "Port for clients; 0 for none.").restart().operator(),
+    directive("bind", Kind::Words, "* -::*", "Addresses to listen on; * is every one, and - before an address ignores that it is missing.").restart().operator(),
+    directive("protected-mode", Kind::Bool, "yes", "Refuse clients from other machines as long as no password is set and no address is bound."),
+    directive("tcp-backlog", Kind::Integer { min: 1, max: i64::MAX }, "511", "Connections that may wait to be accepted.").restart().no_effect(),
+    directive("timeout", Kind::Integer { min: 0, max: i64::MAX }, "0", "Close a client that is idle for this many seconds; 0 for never."),
+    directive("tcp-keepalive", Kind::Integer { min: 0, max: i64::MAX }, "300", "Seconds between the kernel's probes of silent clients; 0 for none."),
     directive("maxclients", Kind::Integer { min: 1, max: 1_000_000 }, "10000", "Most clients at one time."),
     directive("unixsocket", Kind::Text, "", "Path of a Unix socket.").restart().operator().no_effect(),
-    directive("cluster-announce-ip", Kind::Text, "", "Address that clients and peers are told.")
-        .alias(&["announce-ip"])
-        .operator(),
-    directive(
-        "socket-mark-id",
-        Kind::Integer { min: 0, max: u32::MAX as i64 },
-        "0",
-        "Mark of the sockets, for routing.",
-    )
-    .restart()
-    .operator()
-    .no_effect(),
+    directive("cluster-announce-ip", Kind::Text, "", "Address that clients and peers are told.").alias(&["announce-ip"]).operator(),
+    directive("socket-mark-id", Kind::Integer { min: 0, max: u32::MAX as i64 }, "0", "Mark of the sockets, for routing.").restart().operator().no_effect(),
     // Process
-    directive(
-        "daemonize",
-        Kind::Enum(&["no"]),
-        "no",
-        "Going to the background is left to the service manager; only no is accepted.",
-    )
-    .restart()
-    .operator(),
-    directive(
-        "supervised",
-        Kind::Enum(&["no", "auto", "systemd", "upstart"]),
-        "no",
-        "Tell a service manager when the node is ready.",
-    )
-    .restart()
-    .operator()
-    .no_effect(),
+    directive("daemonize", Kind::Enum(&["no"]), "no", "Going to the background is left to the service manager; only no is accepted.").restart().operator(),
+    directive("supervised", Kind::Enum(&["no", "auto", "systemd", "upstart"]), "no", "Tell a service manager when the node is ready.").restart().operator().no_effect(),
     directive("pidfile", Kind::Text, "", "File that the process id is written to.").restart().operator(),
-    directive(
-        "loglevel",
-        Kind::Enum(&["debug", "verbose", "notice", "warning", "nothing"]),
-        "notice",
-        "How much is logged.",
-    ),
+    directive("loglevel", Kind::Enum(&["debug", "verbose", "notice", "warning", "nothing"]), "notice", "How much is logged."),
     directive("logfile", Kind::Text, "", "File for the log; empty for standard output.").restart().operator(),
     directive("syslog-enabled", Kind::Bool, "no", "Log to the system log.").restart().no_effect(),
     directive("syslog-ident", Kind::Text, "redis", "Name in the system log.").restart().no_effect(),
-    directive(
-        "syslog-facility",
-        Kind::Enum(&["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"]),
-        "local0",
-        "Facility of the system log.",
-    )
-    .restart()
-    .no_effect(),
+    directive("syslog-facility", Kind::Enum(&["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"]), "local0", "Facility of the system log.").restart().no_effect(),
     directive("crash-log-enabled", Kind::Bool, "yes", "Log the state at a crash.").no_effect(),
     directive("crash-memcheck-enabled", Kind::Bool, "yes", "Check the memory at a crash.").no_effect(),
     directive("always-show-logo", Kind::Bool, "no", "Log a logo at the start.").restart().no_effect(),
-    directive("set-proc-title", Kind::Bool, "yes", "Show port and mode in the process title.")
-        .restart()
-        .no_effect(),
-    directive(
-        "proc-title-template",
-        Kind::Text,
-        "{title} {listen-addr} {server-mode}",
-        "Form of the process title.",
-    )
-    .no_effect(),
+    directive("set-proc-title", Kind::Bool, "yes", "Show port and mode in the process title.").restart().no_effect(),
+    directive("proc-title-template", Kind::Text, "'{title} {listen-addr} {server-mode}'", "Form of the process title.").no_effect(),
     directive("locale-collate", Kind::Text, "", "Locale that strings are compared by.").no_effect(),
-    directive(
-        "databases",
-        Kind::Integer { min: 1, max: 1_000_000 },
-        "16",
-        "Number of databases; a cluster has one.",
-    )
-    .restart(),
+    directive("databases", Kind::Integer { min: 1, max: 1_000_000 }, "16", "Number of databases; a cluster has one.").restart(),
     directive("dir", Kind::Text, ".", "Folder of all files of the node.").restart().operator(),
     directive("include", Kind::Text, "", "Another file to read at this point.").restart().operator(),
-    directive("io-threads", Kind::Integer { min: 1, max: 128 }, "1", "Threads for clients.")
-        .restart()
-        .no_effect(),
-    directive("io-threads-do-reads", Kind::Bool, "no", "Whether these threads read too.")
-        .restart()
-        .no_effect(),
+    directive("io-threads", Kind::Integer { min: 1, max: 128 }, "1", "Threads for clients.").restart().no_effect(),
+    directive("io-threads-do-reads", Kind::Bool, "no", "Whether these threads read too.").restart().no_effect(),
     directive("hz", Kind::Integer { min: 1, max: 500 }, "10", "Background runs in a second.").no_effect(),
     directive("dynamic-hz", Kind::Bool, "yes", "More background runs with more clients.").no_effect(),
     directive("jemalloc-bg-thread", Kind::Bool, "yes", "Give memory back in the background.").no_effect(),
     directive("disable-thp", Kind::Bool, "yes", "Turn transparent huge pages off.").restart().no_effect(),
-    directive(
-        "oom-score-adj",
-        Kind::Enum(&["no", "yes", "relative", "absolute"]),
-        "no",
-        "Adjust how soon the kernel ends the process when memory is short.",
-    )
-    .no_effect(),
-    directive("oom-score-adj-values", Kind::Words, "0 200 800", "Adjustments for master, replica and child.")
-        .no_effect(),
-    directive("enable-debug-command", Kind::Enum(&["no", "yes", "local"]), "no", "Who may run DEBUG.")
-        .restart(),
-    directive(
-        "enable-protected-configs",
-        Kind::Enum(&["no", "yes", "local"]),
-        "no",
-        "Who may set protected directives by CONFIG SET.",
-    )
-    .restart(),
-    directive("enable-module-command", Kind::Enum(&["no", "yes", "local"]), "no", "Who may run MODULE.")
-        .restart()
-        .no_effect(),
-    directive(
-        "shutdown-timeout",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "10",
-        "Seconds that a stopping node waits for its replicas.",
-    )
-    .no_effect(),
+    directive("oom-score-adj", Kind::Enum(&["no", "yes", "relative", "absolute"]), "no", "Adjust how soon the kernel ends the process when memory is short.").no_effect(),
+    directive("oom-score-adj-values", Kind::Words, "0 200 800", "Adjustments for master, replica and child.").no_effect(),
+    directive("enable-debug-command", Kind::Enum(&["no", "yes", "local"]), "no", "Who may run DEBUG.").restart(),
+    directive("enable-protected-configs", Kind::Enum(&["no", "yes", "local"]), "no", "Who may set protected directives by CONFIG SET.").restart(),
+    directive("enable-module-command", Kind::Enum(&["no", "yes", "local"]), "no", "Who may run MODULE.").restart().no_effect(),
+    directive("shutdown-timeout", Kind::Integer { min: 0, max: i64::MAX }, "10", "Seconds that a stopping node waits for its replicas.").no_effect(),
     directive("shutdown-on-sigint", Kind::Words, "default", "How SIGINT stops the node.").no_effect(),
     directive("shutdown-on-sigterm", Kind::Words, "default", "How SIGTERM stops the node.").no_effect(),
     // Snapshots
-    directive(
-        "save",
-        Kind::SavePoints,
-        "3600 1 300 100 60 10000",
-        "Write a snapshot after so many seconds if so many keys changed; an empty text for never.",
-    ),
+    directive("save", Kind::SavePoints, "3600 1 300 100 60 10000", "Write a snapshot after so many seconds if so many keys changed; an empty text for never."),
     directive("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot file.").restart().operator(),
     directive("rdbcompression", Kind::Bool, "yes", "Compress strings in snapshots.").no_effect(),
     directive("rdbchecksum", Kind::Bool, "yes", "End snapshots with a checksum.").restart().no_effect(),
-    directive("stop-writes-on-bgsave-error", Kind::Bool, "yes", "Refuse writes while snapshots fail.")
-        .no_effect(),
-    directive(
-        "rdb-save-incremental-fsync",
-        Kind::Bool,
-        "yes",
-        "Sync snapshots to the disk as they are written.",
-    )
-    .no_effect(),
-    directive(
-        "rdb-del-sync-files",
-        Kind::Bool,
-        "no",
-        "Delete snapshot files that were only made for replicas.",
-    )
-    .no_effect(),
-    directive(
-        "sanitize-dump-payload",
-        Kind::Enum(&["no", "yes", "clients"]),
-        "no",
-        "Check snapshots deeply when they are loaded.",
-    )
-    .no_effect(),
+    directive("stop-writes-on-bgsave-error", Kind::Bool, "yes", "Refuse writes while snapshots fail.").no_effect(),
+    directive("rdb-save-incremental-fsync", Kind::Bool, "yes", "Sync snapshots to the disk as they are written.").no_effect(),
+    directive("rdb-del-sync-files", Kind::Bool, "no", "Delete snapshot files that were only made for replicas.").no_effect(),
+    directive("sanitize-dump-payload", Kind::Enum(&["no", "yes", "clients"]), "no", "Check snapshots deeply when they are loaded.").no_effect(),
     // Append-only file
     directive("appendonly", Kind::Bool, "no", "Log every write to disk.").restart(),
-    directive("appendfilename", Kind::Text, "appendonly.aof", "Base name of the append-only files.")
-        .restart()
-        .operator(),
-    directive("appenddirname", Kind::Text, "appendonlydir", "Folder of the append-only files.")
-        .restart()
-        .operator(),
-    directive(
-        "appendfsync",
-        Kind::Enum(&["always", "everysec", "no"]),
-        "everysec",
-        "When writes are synced to the disk.",
-    ),
-    directive("no-appendfsync-on-rewrite", Kind::Bool, "no", "Do not sync while the file is rewritten.")
-        .no_effect(),
-    directive(
-        "auto-aof-rewrite-percentage",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "100",
-        "Rewrite the file when it grew by so many percent; 0 for never.",
-    )
-    .no_effect(),
-    directive("auto-aof-rewrite-min-size", Kind::Memory, "64mb", "Do not rewrite a file that is smaller.")
-        .no_effect(),
-    directive("aof-load-truncated", Kind::Bool, "yes", "Start when the end of the file is cut off.")
-        .no_effect(),
+    directive("appendfilename", Kind::Text, "appendonly.aof", "Base name of the append-only files.").restart().operator(),
+    directive("appenddirname", Kind::Text, "appendonlydir", "Folder of the append-only files.").restart().operator(),
+    directive("appendfsync", Kind::Enum(&["always", "everysec", "no"]), "everysec", "When writes are synced to the disk."),
+    directive("no-appendfsync-on-rewrite", Kind::Bool, "no", "Do not sync while the file is rewritten.").no_effect(),
+    directive("auto-aof-rewrite-percentage", Kind::Integer { min: 0, max: i64::MAX }, "100", "Rewrite the file when it grew by so many percent; 0 for never.").no_effect(),
+    directive("auto-aof-rewrite-min-size", Kind::Memory, "64mb", "Do not rewrite a file that is smaller.").no_effect(),
+    directive("aof-load-truncated", Kind::Bool, "yes", "Start when the end of the file is cut off.").no_effect(),
     directive("aof-use-rdb-preamble", Kind::Bool, "yes", "Rewrite the file as a snapshot.").no_effect(),
-    directive(
-        "aof-rewrite-incremental-fsync",
-        Kind::Bool,
-        "yes",
-        "Sync the rewritten file as it is written.",
-    )
-    .no_effect(),
+    directive("aof-rewrite-incremental-fsync", Kind::Bool, "yes", "Sync the rewritten file as it is written.").no_effect(),
     directive("aof-timestamp-enabled", Kind::Bool, "no", "Write time stamps into the file.").no_effect(),
     // Replication
-    directive("replicaof", Kind::HostPort, "", "The parent that feeds this node; no one for a master.")
-        .alias(&["slaveof"])
-        .restart()
-        .operator(),
+    directive("replicaof", Kind::HostPort, "", "The parent that feeds this node; no one for a master.").alias(&["slaveof"]).restart().operator(),
     directive("masterauth", Kind::Secret, "", "Password that a replica presents to its parent.").operator(),
     directive("masteruser", Kind::Text, "", "User that a replica presents to its parent.").operator(),
-    directive(
-        "replica-serve-stale-data",
-        Kind::Bool,
-        "yes",
-        "Answer reads while the link to the parent is down.",
-    )
-    .alias(&["slave-serve-stale-data"])
-    .no_effect(),
-    directive("replica-read-only", Kind::Bool, "yes", "Refuse writes on a replica.")
-        .alias(&["slave-read-only"]),
-    directive("repl-diskless-sync", Kind::Bool, "yes", "Send snapshots to replicas without a file.")
-        .no_effect(),
-    directive(
-        "repl-diskless-sync-delay",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "5",
-        "Seconds to wait for more replicas before a snapshot is sent.",
-    )
-    .no_effect(),
-    directive(
-        "repl-diskless-sync-max-replicas",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "0",
-        "Do not wait when so many replicas are there.",
-    )
-    .no_effect(),
-    directive(
-        "repl-diskless-load",
-        Kind::Enum(&["disabled", "on-empty-db", "swapdb"]),
-        "disabled",
-        "Load a snapshot without a file.",
-    )
-    .no_effect(),
-    directive(
-        "repl-ping-replica-period",
-        Kind::Integer { min: 1, max: i64::MAX },
-        "10",
-        "Seconds between the pings that a master sends to its replicas.",
-    )
-    .alias(&["repl-ping-slave-period"]),
-    directive(
-        "repl-timeout",
-        Kind::Integer { min: 1, max: i64::MAX },
-        "60",
-        "Seconds of silence after which a replication link is closed.",
-    ),
-    directive(
-        "repl-disable-tcp-nodelay",
-        Kind::Bool,
-        "no",
-        "Gather the stream to replicas into fewer packets.",
-    )
-    .no_effect(),
-    directive(
-        "repl-backlog-size",
-        Kind::Memory,
-        "1mb",
-        "Bytes of the stream that are kept for replicas that come back.",
-    ),
-    directive(
-        "repl-backlog-ttl",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "3600",
-        "Seconds after which a master without replicas frees its backlog.",
-    )
-    .no_effect(),
-    directive(
-        "replica-priority",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "100",
-        "Preference in an election of Sentinel; 0 for never.",
-    )
-    .alias(&["slave-priority"])
-    .no_effect(),
+    directive("replica-serve-stale-data", Kind::Bool, "yes", "Answer reads while the link to the parent is down.").alias(&["slave-serve-stale-data"]).no_effect(),
+    directive("replica-read-only", Kind::Bool, "yes", "Refuse writes on a replica.").alias(&["slave-read-only"]),
+    directive("repl-diskless-sync", Kind::Bool, "yes", "Send snapshots to replicas without a file.").no_effect(),
+    directive("repl-diskless-sync-delay", Kind::Integer { min: 0, max: i64::MAX }, "5", "Seconds to wait for more replicas before a snapshot is sent.").no_effect(),
+    directive("repl-diskless-sync-max-replicas", Kind::Integer { min: 0, max: i64::MAX }, "0", "Do not wait when so many replicas are there.").no_effect(),
+    directive("repl-diskless-load", Kind::Enum(&["disabled", "on-empty-db", "swapdb"]), "disabled", "Load a snapshot without a file.").no_effect(),
+    directive("repl-ping-replica-period", Kind::Integer { min: 1, max: i64::MAX }, "10", "Seconds between the pings that a master sends to its replicas.").alias(&["repl-ping-slave-period"]),
+    directive("repl-timeout", Kind::Integer { min: 1, max: i64::MAX }, "60", "Seconds of silence after which a replication link is closed."),
+    directive("repl-disable-tcp-nodelay", Kind::Bool, "no", "Gather the stream to replicas into fewer packets.").no_effect(),
+    directive("repl-backlog-size", Kind::Memory, "1mb", "Bytes of the stream that are kept for replicas that come back."),
+    directive("repl-backlog-ttl", Kind::Integer { min: 0, max: i64::MAX }, "3600", "Seconds after which a master without replicas frees its backlog.").no_effect(),
+    directive("replica-priority", Kind::Integer { min: 0, max: i64::MAX }, "100", "Preference in an election of Sentinel; 0 for never.").alias(&["slave-priority"]).no_effect(),
     directive("replica-announced", Kind::Bool, "yes", "Show this replica to Sentinel.").no_effect(),
-    directive("replica-ignore-maxmemory", Kind::Bool, "yes", "Leave eviction to the master.")
-        .alias(&["slave-ignore-maxmemory"])
-        .no_effect(),
-    directive(
-        "replica-lazy-flush",
-        Kind::Bool,
-        "no",
-        "Free the old data in the background before a full resync.",
-    )
-    .alias(&["slave-lazy-flush"])
-    .no_effect(),
-    directive(
-        "replica-ignore-disk-write-errors",
-        Kind::Bool,
-        "no",
-        "Go on when the disk fails on a replica.",
-    )
-    .no_effect(),
-    directive(
-        "min-replicas-to-write",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "0",
-        "Refuse writes with fewer good replicas.",
-    )
-    .alias(&["min-slaves-to-write"])
-    .no_effect(),
-    directive(
-        "min-replicas-max-lag",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "10",
-        "Seconds of lag up to which a replica is good.",
-    )
-    .alias(&["min-slaves-max-lag"])
-    .no_effect(),
-    directive("replica-announce-ip", Kind::Text, "", "Address that a replica tells its parent.")
-        .alias(&["slave-announce-ip"])
-        .operator(),
-    directive(
-        "replica-announce-port",
-        Kind::Integer { min: 0, max: 65535 },
-        "0",
-        "Port that a replica tells its parent.",
-    )
-    .alias(&["slave-announce-port"])
-    .operator(),
+    directive("replica-ignore-maxmemory", Kind::Bool, "yes", "Leave eviction to the master.").alias(&["slave-ignore-maxmemory"]).no_effect(),
+    directive("replica-lazy-flush", Kind::Bool, "no", "Free the old data in the background before a full resync.").alias(&["slave-lazy-flush"]).no_effect(),
+    directive("replica-ignore-disk-write-errors", Kind::Bool, "no", "Go on when the disk fails on a replica.").no_effect(),
+    directive("min-replicas-to-write", Kind::Integer { min: 0, max: i64::MAX }, "0", "Refuse writes with fewer good replicas.").alias(&["min-slaves-to-write"]).no_effect(),
+    directive("min-replicas-max-lag", Kind::Integer { min: 0, max: i64::MAX }, "10", "Seconds of lag up to which a replica is good.").alias(&["min-slaves-max-lag"]).no_effect(),
+    directive("replica-announce-ip", Kind::Text, "", "Address that a replica tells its parent.").alias(&["slave-announce-ip"]).operator(),
+    directive("replica-announce-port", Kind::Integer { min: 0, max: 65535 }, "0", "Port that a replica tells its parent.").alias(&["slave-announce-port"]).operator(),
     // Security
     directive("requirepass", Kind::Secret, "", "Password of the default user.").operator(),
     directive("aclfile", Kind::Text, "", "File of users.").restart().operator().no_effect(),
-    directive(
-        "acllog-max-len",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "128",
-        "Entries of the log of refused commands.",
-    )
-    .no_effect(),
-    directive(
-        "acl-pubsub-default",
-        Kind::Enum(&["allchannels", "resetchannels"]),
-        "resetchannels",
-        "Channels that a new user may use.",
-    )
-    .no_effect(),
+    directive("acllog-max-len", Kind::Integer { min: 0, max: i64::MAX }, "128", "Entries of the log of refused commands.").no_effect(),
+    directive("acl-pubsub-default", Kind::Enum(&["allchannels", "resetchannels"]), "resetchannels", "Channels that a new user may use.").no_effect(),
     // Memory
     directive("maxmemory", Kind::Memory, "0", "Bytes of data at which eviction starts; 0 for no limit."),
-    directive(
-        "maxmemory-policy",
-        Kind::Enum(&[
-            "volatile-lru",
-            "volatile-lfu",
-            "volatile-random",
-            "volatile-ttl",
-            "allkeys-lru",
-            "allkeys-lfu",
-            "allkeys-random",
-            "noeviction",
-        ]),
-        "noeviction",
-        "What is evicted.",
-    ),
-    directive(
-        "maxmemory-samples",
-        Kind::Integer { min: 1, max: 64 },
-        "5",
-        "Keys that are looked at to find one to evict.",
-    ),
-    directive(
-        "maxmemory-eviction-tenacity",
-        Kind::Integer { min: 0, max: 100 },
-        "10",
-        "How hard eviction tries.",
-    )
-    .no_effect(),
-    directive(
-        "maxmemory-clients",
-        Kind::MemoryOrPercent,
-        "0",
-        "Bytes that all clients' buffers together may take.",
-    )
-    .no_effect(),
-    directive(
-        "lfu-log-factor",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "10",
-        "How slowly the counter of uses grows.",
-    )
-    .no_effect(),
-    directive(
-        "lfu-decay-time",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "1",
-        "Minutes in which the counter of uses falls by one.",
-    )
-    .no_effect(),
-    directive(
-        "active-expire-effort",
-        Kind::Integer { min: 1, max: 10 },
-        "1",
-        "How hard expired keys are looked for.",
-    )
-    .no_effect(),
+    directive("maxmemory-policy", Kind::Enum(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), "noeviction", "What is evicted."),
+    directive("maxmemory-samples", Kind::Integer { min: 1, max: 64 }, "5", "Keys that are looked at to find one to evict."),
+    directive("maxmemory-eviction-tenacity", Kind::Integer { min: 0, max: 100 }, "10", "How hard eviction tries.").no_effect(),
+    directive("maxmemory-clients", Kind::MemoryOrPercent, "0", "Bytes that all clients' buffers together may take.").no_effect(),
+    directive("lfu-log-factor", Kind::Integer { min: 0, max: i64::MAX }, "10", "How slowly the counter of uses grows.").no_effect(),
+    directive("lfu-decay-time", Kind::Integer { min: 0, max: i64::MAX }, "1", "Minutes in which the counter of uses falls by one.").no_effect(),
+    directive("active-expire-effort", Kind::Integer { min: 1, max: 10 }, "1", "How hard expired keys are looked for.").no_effect(),
     directive("lazyfree-lazy-eviction", Kind::Bool, "no", "Free evicted keys in the background.").no_effect(),
     directive("lazyfree-lazy-expire", Kind::Bool, "no", "Free expired keys in the background.").no_effect(),
-    directive("lazyfree-lazy-server-del", Kind::Bool, "no", "Free overwritten keys in the background.")
-        .no_effect(),
-    directive("lazyfree-lazy-user-del", Kind::Bool, "no", "Free keys deleted by DEL in the background.")
-        .no_effect(),
-    directive("lazyfree-lazy-user-flush", Kind::Bool, "no", "Free flushed databases in the background.")
-        .no_effect(),
+    directive("lazyfree-lazy-server-del", Kind::Bool, "no", "Free overwritten keys in the background.").no_effect(),
+    directive("lazyfree-lazy-user-del", Kind::Bool, "no", "Free keys deleted by DEL in the background.").no_effect(),
+    directive("lazyfree-lazy-user-flush", Kind::Bool, "no", "Free flushed databases in the background.").no_effect(),
     directive("activedefrag", Kind::Bool, "no", "Move data together in memory.").no_effect(),
-    directive("active-defrag-ignore-bytes", Kind::Memory, "100mb", "Waste up to which nothing is moved.")
-        .no_effect(),
-    directive(
-        "active-defrag-threshold-lower",
-        Kind::Integer { min: 0, max: 1000 },
-        "10",
-        "Percent of waste at which moving starts.",
-    )
-    .no_effect(),
-    directive(
-        "active-defrag-threshold-upper",
-        Kind::Integer { min: 0, max: 1000 },
-        "100",
-        "Percent of waste at which moving is at its hardest.",
-    )
-    .no_effect(),
-    directive(
-        "active-defrag-cycle-min",
-        Kind::Integer { min: 1, max: 99 },
-        "1",
-        "Least percent of the processor for moving.",
-    )
-    .no_effect(),
-    directive(
-        "active-defrag-cycle-max",
-        Kind::Integer { min: 1, max: 99 },
-        "25",
-        "Most percent of the processor for moving.",
-    )
-    .no_effect(),
-    directive(
-        "active-defrag-max-scan-fields",
-        Kind::Integer { min: 1, max: i64::MAX },
-        "1000",
-        "Fields looked at in one go.",
-    )
-    .no_effect(),
+    directive("active-defrag-ignore-bytes", Kind::Memory, "100mb", "Waste up to which nothing is moved.").no_effect(),
+    directive("active-defrag-threshold-lower", Kind::Integer { min: 0, max: 1000 }, "10", "Percent of waste at which moving starts.").no_effect(),
+    directive("active-defrag-threshold-upper", Kind::Integer { min: 0, max: 1000 }, "100", "Percent of waste at which moving is at its hardest.").no_effect(),
+    directive("active-defrag-cycle-min", Kind::Integer { min: 1, max: 99 }, "1", "Least percent of the processor for moving.").no_effect(),
+    directive("active-defrag-cycle-max", Kind::Integer { min: 1, max: 99 }, "25", "Most percent of the processor for moving.").no_effect(),
+    directive("active-defrag-max-scan-fields", Kind::Integer { min: 1, max: i64::MAX }, "1000", "Fields looked at in one go.").no_effect(),
     directive("activerehashing", Kind::Bool, "yes", "Grow tables in the background.").no_effect(),
     // Encodings
-    directive(
-        "hash-max-listpack-entries",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "512",
-        "Most fields of a hash in the compact form.",
-    )
-    .alias(&["hash-max-ziplist-entries"])
-    .no_effect(),
-    directive("hash-max-listpack-value", Kind::Memory, "64", "Longest value of a hash in the compact form.")
-        .alias(&["hash-max-ziplist-value"])
-        .no_effect(),
-    directive(
-        "list-max-listpack-size",
-        Kind::Integer { min: i32::MIN as i64, max: i32::MAX as i64 },
-        "-2",
-        "Size of a piece of a list.",
-    )
-    .alias(&["list-max-ziplist-size"])
-    .no_effect(),
-    directive(
-        "list-compress-depth",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "0",
-        "Pieces at a list's ends that are not compressed.",
-    )
-    .no_effect(),
-    directive(
-        "set-max-intset-entries",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "512",
-        "Most numbers of a set in the compact form.",
-    )
-    .no_effect(),
-    directive(
-        "set-max-listpack-entries",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "128",
-        "Most members of a set in the compact form.",
-    )
-    .no_effect(),
-    directive("set-max-listpack-value", Kind::Memory, "64", "Longest member of a set in the compact form.")
-        .no_effect(),
-    directive(
-        "zset-max-listpack-entries",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "128",
-        "Most members of a sorted set in the compact form.",
-    )
-    .alias(&["zset-max-ziplist-entries"])
-    .no_effect(),
-    directive(
-        "zset-max-listpack-value",
-        Kind::Memory,
-        "64",
-        "Longest member of a sorted set in the compact form.",
-    )
-    .alias(&["zset-max-ziplist-value"])
-    .no_effect(),
-    directive("hll-sparse-max-bytes", Kind::Memory, "3000", "Largest HyperLogLog in the compact form.")
-        .no_effect(),
+    directive("hash-max-listpack-entries", Kind::Integer { min: 0, max: i64::MAX }, "512", "Most fields of a hash in the compact form.").alias(&["hash-max-ziplist-entries"]).no_effect(),
+    directive("hash-max-listpack-value", Kind::Memory, "64", "Longest value of a hash in the compact form.").alias(&["hash-max-ziplist-value"]).no_effect(),
+    directive("list-max-listpack-size", Kind::Integer { min: i32::MIN as i64, max: i32::MAX as i64 }, "-2", "Size of a piece of a list.").alias(&["list-max-ziplist-size"]).no_effect(),
+    directive("list-compress-depth", Kind::Integer { min: 0, max: i64::MAX }, "0", "Pieces at a list's ends that are not compressed.").no_effect(),
+    directive("set-max-intset-entries", Kind::Integer { min: 0, max: i64::MAX }, "512", "Most numbers of a set in the compact form.").no_effect(),
+    directive("set-max-listpack-entries", Kind::Integer { min: 0, max: i64::MAX }, "128", "Most members of a set in the compact form.").no_effect(),
+    directive("set-max-listpack-value", Kind::Memory, "64", "Longest member of a set in the compact form.").no_effect(),
+    directive("zset-max-listpack-entries", Kind::Integer { min: 0, max: i64::MAX }, "128", "Most members of a sorted set in the compact form.").alias(&["zset-max-ziplist-entries"]).no_effect(),
+    directive("zset-max-listpack-value", Kind::Memory, "64", "Longest member of a sorted set in the compact form.").alias(&["zset-max-ziplist-value"]).no_effect(),
+    directive("hll-sparse-max-bytes", Kind::Memory, "3000", "Largest HyperLogLog in the compact form.").no_effect(),
     directive("stream-node-max-bytes", Kind::Memory, "4096", "Largest piece of a stream.").no_effect(),
-    directive(
-        "stream-node-max-entries",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "100",
-        "Most entries of a piece of a stream.",
-    )
-    .no_effect(),
+    directive("stream-node-max-entries", Kind::Integer { min: 0, max: i64::MAX }, "100", "Most entries of a piece of a stream.").no_effect(),
     // Clients
-    directive(
-        "client-output-buffer-limit",
-        Kind::OutputLimits,
-        "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
-        "Output at which a client that does not read is closed, for each class.",
-    ),
-    directive(
-        "client-query-buffer-limit",
-        Kind::Memory,
-        "1gb",
-        "Largest input of a client that is buffered.",
-    ),
+    directive("client-output-buffer-limit", Kind::OutputLimits, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", "Output at which a client that does not read is closed, for each class."),
+    directive("client-query-buffer-limit", Kind::Memory, "1gb", "Largest input of a client that is buffered."),
     directive("proto-max-bulk-len", Kind::Memory, "512mb", "Largest single string in a request."),
     directive("notify-keyspace-events", Kind::EventFlags, "", "Events that are published.").no_effect(),
-    directive(
-        "slowlog-log-slower-than",
-        Kind::Integer { min: -1, max: i64::MAX },
-        "10000",
-        "Microseconds from which a command is logged as slow; -1 for never.",
-    )
-    .no_effect(),
-    directive("slowlog-max-len", Kind::Integer { min: 0, max: i64::MAX }, "128", "Entries of the slow log.")
-        .no_effect(),
-    directive(
-        "latency-monitor-threshold",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "0",
-        "Milliseconds from which an event is recorded; 0 for never.",
-    )
-    .no_effect(),
+    directive("slowlog-log-slower-than", Kind::Integer { min: -1, max: i64::MAX }, "10000", "Microseconds from which a command is logged as slow; -1 for never.").no_effect(),
+    directive("slowlog-max-len", Kind::Integer { min: 0, max: i64::MAX }, "128", "Entries of the slow log.").no_effect(),
+    directive("latency-monitor-threshold", Kind::Integer { min: 0, max: i64::MAX }, "0", "Milliseconds from which an event is recorded; 0 for never.").no_effect(),
     directive("latency-tracking", Kind::Bool, "yes", "Record how long commands take.").no_effect(),
-    directive("latency-tracking-info-percentiles", Kind::Words, "50 99 99.9", "Percentiles that INFO shows.")
-        .no_effect(),
-    directive(
-        "tracking-table-max-keys",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "1000000",
-        "Most keys that are tracked for client-side caching.",
-    )
-    .no_effect(),
-    directive(
-        "busy-reply-threshold",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "5000",
-        "Milliseconds after which a script counts as slow.",
-    )
-    .alias(&["lua-time-limit"])
-    .no_effect(),
+    directive("latency-tracking-info-percentiles", Kind::Words, "50 99 99.9", "Percentiles that INFO shows.").no_effect(),
+    directive("tracking-table-max-keys", Kind::Integer { min: 0, max: i64::MAX }, "1000000", "Most keys that are tracked for client-side caching.").no_effect(),
+    directive("busy-reply-threshold", Kind::Integer { min: 0, max: i64::MAX }, "5000", "Milliseconds after which a script counts as slow.").alias(&["lua-time-limit"]).no_effect(),
     // Cluster
     directive("cluster-enabled", Kind::Bool, "no", "Run as a node of a cluster.").restart().operator(),
-    directive(
-        "cluster-config-file",
-        Kind::Text,
-        "nodes.conf",
-        "The node keeps its state in a file of its own, node.json.",
-    )
-    .restart()
-    .operator()
-    .no_effect(),
-    directive(
-        "cluster-node-timeout",
-        Kind::Integer { min: 1, max: i64::MAX },
-        "15000",
-        "Milliseconds of silence after which a node counts as down; failover.downAfter decides.",
-    )
-    .operator()
-    .no_effect(),
-    directive(
-        "cluster-announce-port",
-        Kind::Integer { min: 0, max: 65535 },
-        "0",
-        "Port that clients are told.",
-    )
-    .operator(),
-    directive(
-        "cluster-announce-bus-port",
-        Kind::Integer { min: 0, max: 65535 },
-        "0",
-        "Bus port that peers are told.",
-    )
-    .operator(),
+    directive("cluster-config-file", Kind::Text, "nodes.conf", "The node keeps its state in a file of its own, node.json.").restart().operator().no_effect(),
+    directive("cluster-node-timeout", Kind::Integer { min: 1, max: i64::MAX }, "15000", "Milliseconds of silence after which a node counts as down; failover.downAfter decides.").operator().no_effect(),
+    directive("cluster-announce-port", Kind::Integer { min: 0, max: 65535 }, "0", "Port that clients are told.").operator(),
+    directive("cluster-announce-bus-port", Kind::Integer { min: 0, max: 65535 }, "0", "Bus port that peers are told.").operator(),
     directive("cluster-announce-hostname", Kind::Text, "", "Host name that clients are told.").operator(),
-    directive(
-        "cluster-preferred-endpoint-type",
-        Kind::Enum(&["ip", "hostname", "unknown-endpoint"]),
-        "ip",
-        "What clients are told first.",
-    ),
-    directive("cluster-require-full-coverage", Kind::Bool, "yes", "Serve nothing while slots are missing.")
-        .no_effect(),
-    directive("cluster-allow-reads-when-down", Kind::Bool, "no", "Answer reads while slots are missing.")
-        .no_effect(),
-    directive(
-        "cluster-allow-pubsubshard-when-down",
-        Kind::Bool,
-        "yes",
-        "Serve sharded publish and subscribe while slots are missing.",
-    )
-    .no_effect(),
-    directive("cluster-allow-replica-migration", Kind::Bool, "yes", "Replicas stay in their shard.")
-        .operator()
-        .no_effect(),
-    directive(
-        "cluster-migration-barrier",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "1",
-        "Replicas stay in their shard.",
-    )
-    .operator()
-    .no_effect(),
-    directive(
-        "cluster-replica-validity-factor",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "10",
-        "Elections go by epochs and offsets.",
-    )
-    .alias(&["cluster-slave-validity-factor"])
-    .operator()
-    .no_effect(),
-    directive("cluster-replica-no-failover", Kind::Bool, "no", "Elections are the operator's.")
-        .alias(&["cluster-slave-no-failover"])
-        .operator()
-        .no_effect(),
-    directive("cluster-link-sendbuf-limit", Kind::Memory, "0", "There is no cluster bus.")
-        .operator()
-        .no_effect(),
+    directive("cluster-preferred-endpoint-type", Kind::Enum(&["ip", "hostname", "unknown-endpoint"]), "ip", "What clients are told first."),
+    directive("cluster-require-full-coverage", Kind::Bool, "yes", "Serve nothing while slots are missing.").no_effect(),
+    directive("cluster-allow-reads-when-down", Kind::Bool, "no", "Answer reads while slots are missing.").no_effect(),
+    directive("cluster-allow-pubsubshard-when-down", Kind::Bool, "yes", "Serve sharded publish and subscribe while slots are missing.").no_effect(),
+    directive("cluster-allow-replica-migration", Kind::Bool, "yes", "Replicas stay in their shard.").operator().no_effect(),
+    directive("cluster-migration-barrier", Kind::Integer { min: 0, max: i64::MAX }, "1", "Replicas stay in their shard.").operator().no_effect(),
+    directive("cluster-replica-validity-factor", Kind::Integer { min: 0, max: i64::MAX }, "10", "Elections go by epochs and offsets.").alias(&["cluster-slave-validity-factor"]).operator().no_effect(),
+    directive("cluster-replica-no-failover", Kind::Bool, "no", "Elections are the operator's.").alias(&["cluster-slave-no-failover"]).operator().no_effect(),
+    directive("cluster-link-sendbuf-limit", Kind::Memory, "0", "There is no cluster bus.").operator().no_effect(),
     // Managed nodes
-    directive(
-        "kv-cluster-uid",
-        Kind::Text,
-        "",
-        "UID of the cluster; a node that has one is managed by an operator.",
-    )
-    .restart()
-    .operator(),
-    directive("kv-shard", Kind::Integer { min: 0, max: 1023 }, "0", "Index of the shard.")
-        .restart()
-        .operator(),
+    directive("kv-cluster-uid", Kind::Text, "", "UID of the cluster; a node that has one is managed by an operator.").restart().operator(),
+    directive("kv-shard", Kind::Integer { min: 0, max: 1023 }, "0", "Index of the shard.").restart().operator(),
     directive("kv-node-name", Kind::Text, "", "Name of the node.").restart().operator(),
-    directive(
-        "kv-control-password-file",
-        Kind::Text,
-        "",
-        "File with the password of the users kv-operator and kv-replica.",
-    )
-    .restart()
-    .operator(),
-    directive("kv-password-file", Kind::Text, "", "File with the password of the default user.")
-        .restart()
-        .operator(),
-    directive(
-        "kv-health-port",
-        Kind::Integer { min: 0, max: 65535 },
-        "0",
-        "Port of /livez, /readyz and /metrics over HTTP; 0 for none.",
-    )
-    .restart()
-    .operator(),
-    directive(
-        "kv-handover-timeout",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "10000",
-        "Milliseconds that a stopping master waits for another one to take over.",
-    )
-    .operator(),
-    directive(
-        "kv-resync-wait-timeout",
-        Kind::Integer { min: 0, max: i64::MAX },
-        "2000",
-        "Milliseconds that a node whose parent is gone waits for a new one before it starts over.",
-    )
-    .operator(),
+    directive("kv-control-password-file", Kind::Text, "", "File with the password of the users kv-operator and kv-replica.").restart().operator(),
+    directive("kv-password-file", Kind::Text, "", "File with the password of the default user.").restart().operator(),
+    directive("kv-health-port", Kind::Integer { min: 0, max: 65535 }, "0", "Port of /livez, /readyz and /metrics over HTTP; 0 for none.").restart().operator(),
+    directive("kv-handover-timeout", Kind::Integer { min: 0, max: i64::MAX }, "10000", "Milliseconds that a stopping master waits for another one to take over.").operator(),
+    directive("kv-resync-wait-timeout", Kind::Integer { min: 0, max: i64::MAX }, "2000", "Milliseconds that a node whose parent is gone waits for a new one before it starts over.").operator(),
 ];
