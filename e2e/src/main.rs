@@ -1,0 +1,86 @@
+//! `kv-e2e`: the ledger as a program of its own (it runs as a pod), and the measurements of docs/performance.md.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use kv_e2e::ledger::route::Access;
+use kv_e2e::ledger::{Options, wire};
+
+/// Drives real clusters under test.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write unique values and keep account of them; requests on standard input, replies on standard output.
+    Ledger {
+        /// An address of the cluster, HOST:PORT; can be given several times.
+        #[arg(long, required = true)]
+        seed: Vec<String>,
+        /// File that holds the password of the default user.
+        #[arg(long)]
+        password_file: Option<PathBuf>,
+        /// Microseconds between the beginnings of two writes of a writer.
+        #[arg(long, default_value_t = 2000)]
+        pace_us: u64,
+        /// Writers for each shard.
+        #[arg(long, default_value_t = 1)]
+        lanes: usize,
+        /// Writers over all slots through the cluster client.
+        #[arg(long, default_value_t = 1)]
+        cluster_lanes: usize,
+    },
+    /// Do nothing until told to stop; a pod's main process, beside which ledgers are started.
+    Idle,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Ledger { seed, password_file, pace_us, lanes, cluster_lanes } => {
+            let access = password(password_file).map(|password| Access { seeds: seed, password });
+            match access {
+                Ok(access) => {
+                    let options = Options {
+                        pace: Duration::from_micros(pace_us),
+                        lanes_per_shard: lanes,
+                        cluster_lanes,
+                        ..Options::new(access)
+                    };
+                    wire::serve(options, tokio::io::stdin(), tokio::io::stdout()).await.map_err(|e| e.to_string())
+                }
+                Err(error) => Err(error),
+            }
+        }
+        Command::Idle => idle().await.map_err(|error| error.to_string()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kv-e2e: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn password(file: Option<PathBuf>) -> Result<Option<String>, String> {
+    file.map(|file| match std::fs::read_to_string(&file) {
+        Ok(text) => Ok(text.trim_end_matches('\n').to_owned()),
+        Err(error) => Err(format!("cannot read the password file {}: {error}", file.display())),
+    })
+    .transpose()
+}
+
+async fn idle() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        result = tokio::signal::ctrl_c() => result,
+    }
+}
