@@ -4,5 +4,6 @@
 //! can run, `cli` the subcommands that put these together.
 
 pub mod cli;
+pub mod crd;
 pub mod engine;
 pub mod provider;

@@ -1,0 +1,290 @@
+//! The `KvCluster` resource: what users write, and what they read back.
+//!
+//! Only what works is in here. The doc comments are the descriptions that `kubectl explain` shows, and the rules are
+//! checked by the API server; `validate` checks the same where there is none (local mode).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+mod document;
+mod schema;
+mod status;
+mod validate;
+
+pub use document::{ReadError, read};
+pub use schema::{definition, definition_yaml};
+pub use status::{KvClusterStatus, NodeHealth, NodeStatus, ShardStatus, State};
+pub use validate::{InvalidField, describe};
+
+/// The wanted cluster.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "kvcluster.io",
+    version = "v1alpha1",
+    kind = "KvCluster",
+    plural = "kvclusters",
+    shortname = "kvc",
+    category = "kv",
+    namespaced,
+    status = "KvClusterStatus",
+    derive = "PartialEq",
+    doc = "A replicated, sharded key-value cluster that speaks the Redis protocol.",
+    printcolumn(name = "Shards", type_ = "integer", json_path = ".spec.shards"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicasPerShard"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready"),
+    printcolumn(name = "Masters", type_ = "string", json_path = ".status.masters"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Topology", type_ = "string", json_path = ".status.topology", priority = "1"),
+    printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = "1")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "(has(self.storage) && has(self.storage.volume)) == (has(oldSelf.storage) && has(oldSelf.storage.volume))",
+        "message": "spec.storage.volume cannot be added or removed after creation",
+    },
+]))]
+pub struct KvClusterSpec {
+    /// Number of shards. Each serves a part of the 16384 slots. It cannot be changed after creation: slots cannot be
+    /// moved between shards yet.
+    #[schemars(
+        range(min = 1, max = 1024),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self == oldSelf",
+            "message": "spec.shards cannot be changed after creation: moving slots between shards is not available yet",
+        }])
+    )]
+    pub shards: u16,
+
+    /// Replicas of each shard, beside its master.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 0, max = 8))]
+    pub replicas_per_shard: u16,
+
+    /// How data is copied from a shard's master to its replicas. Changes are applied live.
+    #[serde(default)]
+    pub replication: Replication,
+
+    /// When a replica takes over.
+    #[serde(default)]
+    pub failover: Failover,
+
+    /// Image of the nodes. Default: the one that the operator was started with. It takes effect on a node when its
+    /// pod is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+
+    /// Where the data is kept. Absent: in memory only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+
+    /// Directives for every node, as in a node's configuration file, such as `maxmemory: 512mb`. They take effect
+    /// on a node when it starts. Directives that the operator sets itself are refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256))]
+    pub config: BTreeMap<String, Scalar>,
+
+    /// Compute resources of each node's container. They take effect on a node when its pod is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+
+    /// How clients log in. Absent: with a password that is generated into the Secret `NAME-auth`, key `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+}
+
+/// How data is copied from a shard's master to its replicas.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replication {
+    /// How the replicas of a shard hang below its master.
+    #[serde(default)]
+    pub topology: Topology,
+}
+
+/// How the replicas of a shard hang below its master.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "(self.type == 'Tree') == has(self.fanout)",
+    "message": "spec.replication.topology.fanout must be given with type Tree, and with no other type",
+}]))]
+pub struct Topology {
+    /// Star: the master feeds every replica. Chain: it feeds one replica, that one the next, and so on.
+    /// Tree: the master and every replica feed up to `fanout` replicas each.
+    #[serde(rename = "type", default)]
+    pub kind: TopologyType,
+
+    /// How many replicas a node of a Tree may feed. Required with type Tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 8))]
+    pub fanout: Option<u16>,
+}
+
+/// The shape of replication within a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum TopologyType {
+    /// The master feeds every replica.
+    #[default]
+    Star,
+    /// The master feeds one replica, that one the next, and so on.
+    Chain,
+    /// The master and every replica feed up to `fanout` replicas each.
+    Tree,
+}
+
+/// When a replica takes over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failover {
+    /// For how long a master's data port may not answer until the master counts as down, from 500ms to 60s.
+    /// A master whose process is known to have ended, or whose pod is being deleted, is replaced at once.
+    #[serde(default = "default_down_after")]
+    #[schemars(
+        length(max = 16),
+        regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$"),
+        extend("x-kubernetes-validations" = [{
+            "rule": "duration(self) >= duration('500ms') && duration(self) <= duration('60s')",
+            "message": "spec.failover.downAfter must be from 500ms to 60s",
+        }])
+    )]
+    pub down_after: String,
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self { down_after: default_down_after() }
+    }
+}
+
+/// Where the data is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// A volume for each node. Absent: memory only, so that a restarted node comes back blank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<Volume>,
+}
+
+/// A volume for each node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.storageClassName) == has(oldSelf.storageClassName) \
+             && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
+    "message": "spec.storage.volume.storageClassName cannot be changed after creation",
+}]))]
+pub struct Volume {
+    /// Size of each node's volume, such as `10Gi`. It may only grow, and only where the storage class lets volumes
+    /// expand.
+    #[schemars(
+        length(min = 1, max = 32),
+        extend("x-kubernetes-validations" = [
+            {
+                "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+                "message": "spec.storage.volume.size must be a quantity above 0, such as 10Gi",
+            },
+            {
+                "rule": "!isQuantity(self) || !isQuantity(oldSelf) \
+                         || quantity(self).compareTo(quantity(oldSelf)) >= 0",
+                "message": "spec.storage.volume.size may only grow",
+            },
+        ])
+    )]
+    pub size: String,
+
+    /// Storage class of the volumes. Absent: the default of the Kubernetes cluster. It cannot be changed after
+    /// creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+
+    /// What becomes of the volumes when the KvCluster is deleted, or of a node's volume when the node is.
+    #[serde(default)]
+    pub retention: Retention,
+}
+
+/// What becomes of volumes that are no longer used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Retention {
+    /// They stay, with their data.
+    #[default]
+    Retain,
+    /// They are deleted, with their data.
+    Delete,
+}
+
+/// Compute resources of a container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// The most that a node may use, by resource, such as `memory: 1Gi`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::quantities")]
+    pub limits: BTreeMap<String, Quantity>,
+
+    /// What is set aside for a node, by resource, such as `cpu: 500m`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::quantities")]
+    pub requests: BTreeMap<String, Quantity>,
+}
+
+/// How clients log in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Auth {
+    /// A Secret in the same namespace whose key `password` holds the password of the default user.
+    pub secret_ref: SecretRef,
+}
+
+/// The name of a Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// A value that may be written as a number or as a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number or a text; put words such as yes, no, on and off in quotes")]
+pub enum Scalar {
+    /// Written as a number.
+    Number(i64),
+    /// Written as a text.
+    Text(String),
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+impl KvCluster {
+    /// The volume that each node is to have; `None` for memory only.
+    #[must_use]
+    pub fn volume(&self) -> Option<&Volume> {
+        self.spec.storage.as_ref().and_then(|storage| storage.volume.as_ref())
+    }
+}
+
+fn default_replicas() -> u16 {
+    1
+}
+
+fn default_down_after() -> String {
+    "2s".into()
+}

@@ -1,0 +1,164 @@
+//! What users read back: the types of the status. `engine` results become a status in `provider`-independent code
+//! elsewhere; nothing here decides but [`State::of`].
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use kv_core::shard::Role;
+
+/// What is known of the cluster. A cache for users: nothing is decided from it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KvClusterStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready: every shard serves reads and writes. Progressing: something is being changed or waited for.
+    /// Degraded: a node that should serve or copy does not. The reason is for programs, the message for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+
+    /// All conditions in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+
+    /// Number of nodes that serve or copy as they should.
+    #[serde(default)]
+    pub ready_nodes: u32,
+
+    /// Nodes that serve or copy as they should, of those wanted, such as `6/6`.
+    #[serde(default)]
+    pub ready: String,
+
+    /// Shards that have a serving master, of those wanted, such as `3/3`.
+    #[serde(default)]
+    pub masters: String,
+
+    /// The wanted topology in one word, such as `Tree(2)`.
+    #[serde(default)]
+    pub topology: String,
+
+    /// The image that new pods get.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
+
+    /// The shards in order of their index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["index"]))]
+    pub shards: Vec<ShardStatus>,
+}
+
+/// All conditions in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum State {
+    /// All is as specified.
+    Ready,
+    /// On the way there.
+    Progressing,
+    /// A node that should serve or copy does not.
+    Degraded,
+    /// The spec cannot be carried out as it is; the Progressing condition says why.
+    Failed,
+}
+
+/// A shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardStatus {
+    /// Index of the shard, from 0.
+    pub index: u16,
+
+    /// Epoch of the shard's config. It grows with every change of it.
+    #[serde(default)]
+    pub epoch: u64,
+
+    /// Name of the master; absent if the shard has none that serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
+
+    /// The slots that the shard serves, as ranges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<String>,
+
+    /// The nodes in order of their name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Name of the node and of its pod.
+    pub name: String,
+
+    /// Its random id; absent if it never answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+
+    /// Whether it is the shard's writer or a copy; absent if it is no member of the shard yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "role_schema")]
+    pub role: Option<Role>,
+
+    /// Name of the node that feeds it; absent for a master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+
+    /// What it does at present.
+    pub state: NodeHealth,
+
+    /// Bytes of the replication stream that it has written or applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+
+    /// Bytes of the replication stream by which it is behind its master; absent for a master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
+}
+
+/// What a node does at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum NodeHealth {
+    /// It serves, or copies a stream that flows.
+    Ready,
+    /// It is being filled, or connects to its parent.
+    Syncing,
+    /// It answers, and waits for its place in the shard.
+    Joining,
+    /// Its process does not run yet.
+    Starting,
+    /// It is being deleted.
+    Leaving,
+    /// It does not answer, or its process has ended.
+    Down,
+}
+
+fn role_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "enum": ["Master", "Replica"] })
+}
+
+impl State {
+    /// The one place where conditions become a word.
+    #[must_use]
+    pub fn of(conditions: &[Condition]) -> Self {
+        let find = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
+        let holds = |kind: &str| find(kind).is_some_and(|condition| condition.status == "True");
+        let invalid = find("Progressing").is_some_and(|c| c.status == "False" && c.reason == "InvalidSpec");
+        if invalid {
+            Self::Failed
+        } else if holds("Degraded") {
+            Self::Degraded
+        } else if holds("Progressing") || !holds("Ready") {
+            Self::Progressing
+        } else {
+            Self::Ready
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A spec as the planner wants it, or every field that is wrong. The API server has checked the same rules for an
+//! object that comes from it; the directives of `spec.config` are checked only here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kv_core::spec::ClusterSpec;
+use kv_core::topology;
+
+use super::schema::MAX_NAME;
+use super::{KvCluster, Topology, TopologyType};
+
+/// A field that cannot be as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct InvalidField {
+    /// Path of the field, such as `spec.shards`.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}
+
+/// All invalid fields in one line.
+#[must_use]
+pub fn describe(fields: &[InvalidField]) -> String {
+    fields.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl KvCluster {
+    /// The spec in plain Rust, checked.
+    ///
+    /// # Errors
+    /// Every field that is wrong, in the order of the spec.
+    pub fn to_core(&self) -> Result<ClusterSpec, Vec<InvalidField>> {
+        let mut found = Findings::default();
+        let spec = &self.spec;
+        found.require(valid_name(self.metadata.name.as_deref().unwrap_or_default()), "metadata.name", || {
+            format!(
+                "must have 1 to {MAX_NAME} characters: a lower-case letter, then lower-case letters, digits or '-', \
+                 and no '-' at the end"
+            )
+        });
+        found.require((1..=1024).contains(&spec.shards), "spec.shards", || {
+            format!("must be from 1 to 1024, not {}", spec.shards)
+        });
+        found.require(spec.replicas_per_shard <= 8, "spec.replicasPerShard", || {
+            format!("must be from 0 to 8, not {}", spec.replicas_per_shard)
+        });
+        let topology = found.topology(&spec.replication.topology);
+        let down_after_ms = found.down_after(&spec.failover.down_after);
+        if let Some(volume) = self.volume() {
+            found.require(positive_quantity(&volume.size), "spec.storage.volume.size", || {
+                format!("must be a quantity above 0, such as 10Gi, not {:?}", volume.size)
+            });
+        }
+        let config: BTreeMap<String, String> =
+            spec.config.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+        if found.0.is_empty() {
+            Ok(ClusterSpec {
+                shards: spec.shards,
+                replicas_per_shard: spec.replicas_per_shard,
+                topology,
+                down_after_ms,
+                durable: self.volume().is_some(),
+                config,
+            })
+        } else {
+            Err(found.0)
+        }
+    }
+}
+
+#[derive(Default)]
+struct Findings(Vec<InvalidField>);
+
+impl Findings {
+    fn add(&mut self, field: &str, reason: impl Into<String>) {
+        self.0.push(InvalidField { field: field.into(), reason: reason.into() });
+    }
+
+    fn require(&mut self, holds: bool, field: &str, reason: impl FnOnce() -> String) {
+        if !holds {
+            self.add(field, reason());
+        }
+    }
+
+    fn topology(&mut self, wanted: &Topology) -> topology::Topology {
+        let field = "spec.replication.topology.fanout";
+        match (wanted.kind, wanted.fanout) {
+            (TopologyType::Tree, Some(fanout)) => {
+                self.require((1..=8).contains(&fanout), field, || {
+                    format!("must be from 1 to 8, not {fanout}")
+                });
+                topology::Topology::Tree { fanout }
+            }
+            (TopologyType::Tree, None) => {
+                self.add(field, "must be given with type Tree");
+                topology::Topology::Tree { fanout: 1 }
+            }
+            (other, fanout) => {
+                self.require(fanout.is_none(), field, || {
+                    format!("has no meaning with type {other:?}; remove it")
+                });
+                if other == TopologyType::Chain {
+                    topology::Topology::Chain
+                } else {
+                    topology::Topology::Star
+                }
+            }
+        }
+    }
+
+    fn down_after(&mut self, text: &str) -> u64 {
+        let bounds = Duration::from_millis(500)..=Duration::from_secs(60);
+        match text.parse::<kube::core::Duration>() {
+            Ok(duration) if !duration.is_negative() && bounds.contains(&duration.into()) => {
+                u64::try_from(Duration::from(duration).as_millis()).unwrap_or(u64::MAX)
+            }
+            _ => {
+                self.add(
+                    "spec.failover.downAfter",
+                    format!("must be a duration from 500ms to 60s, such as 2s, not {text:?}"),
+                );
+                0
+            }
+        }
+    }
+}
+
+fn valid_name(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+/// Whether a text is a Kubernetes quantity above 0.
+fn positive_quantity(text: &str) -> bool {
+    const SUFFIXES: [&str; 15] =
+        ["", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "n"];
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    number.parse::<f64>().is_ok_and(|number| number > 0.0) && SUFFIXES.contains(&suffix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+
+    /// Each case: fields under `spec`, and the fields that are named as wrong.
+    #[test]
+    fn wrong_fields_are_named() {
+        let cases: &[(&str, &[&str])] = &[
+            ("{shards: 3}", &[]),
+            ("{shards: 0}", &["spec.shards"]),
+            ("{shards: 1025, replicasPerShard: 9}", &["spec.shards", "spec.replicasPerShard"]),
+            ("{shards: 1, replication: {topology: {type: Chain}}}", &[]),
+            ("{shards: 1, replication: {topology: {type: Tree, fanout: 2}}}", &[]),
+            ("{shards: 1, replication: {topology: {type: Tree}}}", &["spec.replication.topology.fanout"]),
+            ("{shards: 1, replication: {topology: {fanout: 2}}}", &["spec.replication.topology.fanout"]),
+            ("{shards: 1, failover: {downAfter: 500ms}}", &[]),
+            ("{shards: 1, failover: {downAfter: 1m}}", &[]),
+            ("{shards: 1, failover: {downAfter: 499ms}}", &["spec.failover.downAfter"]),
+            ("{shards: 1, failover: {downAfter: -2s}}", &["spec.failover.downAfter"]),
+            ("{shards: 1, failover: {downAfter: soon}}", &["spec.failover.downAfter"]),
+            ("{shards: 1, storage: {volume: {size: 1.5Gi}}}", &[]),
+            ("{shards: 1, storage: {volume: {size: lots}}}", &["spec.storage.volume.size"]),
+            ("{shards: 1, storage: {volume: {size: 0Gi}}}", &["spec.storage.volume.size"]),
+        ];
+        for (spec, wrong) in cases {
+            let text = format!(
+                "{{apiVersion: kvcluster.io/v1alpha1, kind: KvCluster, metadata: {{name: shop}}, spec: {spec}}}"
+            );
+            let found = read(&text).unwrap().to_core().err().unwrap_or_default();
+            let fields: Vec<_> = found.iter().map(|invalid| invalid.field.as_str()).collect();
+            assert_eq!(&fields, wrong, "{spec}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_must_fit_the_names_made_from_it() {
+        for (name, valid) in
+            [("shop", true), ("s-1", true), ("1shop", false), ("Shop", false), ("shop-", false)]
+        {
+            let text = format!(
+                "{{apiVersion: kvcluster.io/v1alpha1, kind: KvCluster, metadata: {{name: {name}}}, spec: {{shards: 1}}}}"
+            );
+            assert_eq!(read(&text).unwrap().to_core().is_ok(), valid, "{name}");
+        }
+    }
+}
