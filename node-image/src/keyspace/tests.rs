@@ -1,0 +1,255 @@
+//! Behaviour of the keyspace and of its values, against simple models.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+
+use super::value::{Hash, List, Set, Value, ZSet};
+use super::*;
+
+const AT: At = At { db: 0, now: 1000 };
+
+fn later(now: u64) -> At {
+    At { db: 0, now }
+}
+
+#[test]
+fn a_keyspace_can_be_handed_to_another_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Keyspace>();
+}
+
+#[test]
+fn expired_keys_by_mode() {
+    for (mode, seen, kept, recorded) in
+        [(ExpiryMode::Delete, false, 0, 1), (ExpiryMode::Hide, false, 1, 0), (ExpiryMode::Ignore, true, 1, 0)]
+    {
+        let mut keyspace = Keyspace::new(16);
+        keyspace.set_expiry_mode(mode);
+        keyspace.insert(AT, b"k", Value::string(b"v"), Expire::At(1500));
+        assert!(keyspace.find(later(1500), b"k").is_some());
+        assert_eq!(keyspace.find(later(1501), b"k").is_some(), seen, "{mode:?}");
+        assert_eq!(keyspace.entries(later(1501)).count(), usize::from(seen), "{mode:?}");
+        assert_eq!(keyspace.len(0), kept, "{mode:?}");
+        assert_eq!(keyspace.take_expired().len(), recorded, "{mode:?}");
+    }
+}
+
+#[test]
+fn the_expiry_cycle_removes_what_is_due_within_its_budget() {
+    let mut keyspace = Keyspace::new(2);
+    for i in 0..1000u64 {
+        let expire = if i % 2 == 0 { Expire::At(2000 + i) } else { Expire::Never };
+        let at = At { db: (i % 4 / 2) as usize, now: 1000 };
+        keyspace.insert(at, format!("key:{i}").as_bytes(), Value::string(b"v"), expire);
+    }
+    assert_eq!(keyspace.expire_cycle(2000, 10_000), 0);
+    assert!(keyspace.expire_cycle(2501, 100) <= 100);
+    for _ in 0..100 {
+        keyspace.expire_cycle(2501, 100);
+    }
+    assert_eq!(keyspace.len(0) + keyspace.len(1), 1000 - 251);
+    assert_eq!(keyspace.take_expired().len(), 251);
+    assert_eq!(keyspace.expiring_len(0) + keyspace.expiring_len(1), 249);
+}
+
+#[test]
+fn many_expired_keys_of_one_slot_go_bit_by_bit() {
+    let mut keyspace = Keyspace::new(1);
+    for i in 0..500 {
+        keyspace.insert(AT, format!("{{tag}}{i}").as_bytes(), Value::string(b"v"), Expire::At(1001));
+    }
+    let mut rounds = 0;
+    while !keyspace.is_empty() {
+        keyspace.expire_cycle(2000, 50);
+        rounds += 1;
+        assert!(rounds <= 20, "{} keys left", keyspace.len(0));
+    }
+    assert!(rounds >= 10);
+    assert_eq!(keyspace.used_memory(), 0);
+}
+
+#[test]
+fn a_scan_shows_every_key_once() {
+    let mut keyspace = Keyspace::new(1);
+    for i in 0..1000 {
+        keyspace.insert(AT, format!("key:{i}").as_bytes(), Value::string(b"v"), Expire::Never);
+    }
+    let mut seen = Vec::new();
+    let mut cursor = 0;
+    loop {
+        cursor = keyspace.scan(AT, cursor, 10, |entry| seen.push(entry.key.clone()));
+        if cursor == 0 {
+            break;
+        }
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 1000);
+}
+
+#[test]
+fn flush_swap_and_replace() {
+    let mut keyspace = Keyspace::new(2);
+    keyspace.insert(AT, b"a", Value::string(b"1"), Expire::Never);
+    assert!(keyspace.swap_databases(0, 1));
+    assert!(!keyspace.swap_databases(0, 2));
+    assert_eq!((keyspace.len(0), keyspace.len(1)), (0, 1));
+    let mut loaded = Keyspace::new(1);
+    loaded.insert_loaded(0, (*b"b").into(), Value::string(b"2"), 0);
+    keyspace.replace_all(loaded);
+    assert_eq!((keyspace.len(0), keyspace.len(1), keyspace.databases()), (1, 0, 2));
+    keyspace.flush(0);
+    assert!(keyspace.is_empty());
+    assert_eq!(keyspace.used_memory(), 0);
+}
+
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<(usize, Slot, usize)>>>);
+
+impl WriteObserver for Seen {
+    fn before_write(&mut self, db: usize, slot: Slot, entries: &SlotTable) {
+        self.0.lock().unwrap().push((db, slot, entries.len()));
+    }
+
+    fn before_flush(&mut self, _dbs: &[usize]) {}
+}
+
+#[test]
+fn an_observer_sees_a_slot_before_each_change() {
+    let slot = key_slot(b"k");
+    let seen = Seen::default();
+    let mut keyspace = Keyspace::new(1);
+    keyspace.observe(Some(Box::new(seen.clone())));
+    keyspace.insert(AT, b"k", Value::string(b"v"), Expire::At(1001));
+    keyspace.find(AT, b"k");
+    keyspace.set_expire(AT, b"k", 1002);
+    keyspace.find(later(2000), b"k");
+    keyspace.upsert(AT, b"k", |set: &mut Set| set.insert(b"m")).unwrap();
+    keyspace.modify(AT, b"k", |set: &mut Set| set.remove(b"m")).unwrap();
+    let lens: Vec<_> = seen.0.lock().unwrap().iter().filter(|s| s.1 == slot).map(|s| s.2).collect();
+    // Insert, set_expire, expiry, insert, change and removal of what is empty then.
+    assert_eq!(lens, [0, 1, 1, 0, 1, 1]);
+}
+
+#[test]
+fn encodings_follow_the_default_thresholds() {
+    let set = |members: &[&[u8]]| {
+        let mut set = Set::default();
+        members.iter().for_each(|member| _ = set.insert(member));
+        Value::from(set).encoding()
+    };
+    assert_eq!(Value::string(b"123").encoding(), "int");
+    assert_eq!(Value::string(b"0123").encoding(), "embstr");
+    assert_eq!(Value::string(&[b'a'; 45]).encoding(), "raw");
+    assert_eq!(set(&[b"1", b"2"]), "intset");
+    assert_eq!(set(&[b"1", b"x"]), "listpack");
+    assert_eq!(set(&[b"1", &[b'x'; 65]]), "hashtable");
+    let numbers: Vec<String> = (0..513).map(|n| n.to_string()).collect();
+    assert_eq!(set(&numbers.iter().map(|n| n.as_bytes()).collect::<Vec<_>>()), "hashtable");
+}
+
+fn member() -> impl Strategy<Value = Vec<u8>> {
+    (0..200u8).prop_map(|n| format!("m{n}").into_bytes())
+}
+
+proptest! {
+    #[test]
+    fn a_sorted_set_is_its_model(changes in prop::collection::vec((member(), -5i8..5, 0..4u8), 0..1200)) {
+        let mut set = ZSet::default();
+        let mut model: BTreeMap<Vec<u8>, f64> = BTreeMap::new();
+        for (member, score, action) in changes {
+            if action == 0 {
+                prop_assert_eq!(set.remove(&member), model.remove(&member));
+            } else {
+                let score = f64::from(score) / 2.0;
+                prop_assert_eq!(set.set(&member, score), model.insert(member, score));
+            }
+        }
+        let mut expected: Vec<(f64, &[u8])> = model.iter().map(|(member, score)| (*score, &**member)).collect();
+        expected.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(b.1)));
+        prop_assert_eq!(set.iter().collect::<Vec<_>>(), expected.clone());
+        prop_assert_eq!(set.iter().rev().count(), expected.len());
+        for (rank, (_, member)) in expected.iter().enumerate() {
+            prop_assert_eq!(set.rank(member), Some(rank));
+        }
+        let middle = expected.len() / 3..expected.len() * 2 / 3;
+        prop_assert_eq!(set.range(middle.clone()).collect::<Vec<_>>(), expected[middle].to_vec());
+    }
+
+    #[test]
+    fn a_list_is_its_model(changes in prop::collection::vec((0..8u8, 0..12usize, 0..4u8), 0..300)) {
+        let mut list = List::default();
+        let mut model: Vec<Vec<u8>> = Vec::new();
+        for (action, index, item) in changes {
+            let item = vec![b'a' + item; usize::from(item) + 1];
+            match action {
+                0 | 1 => { list.push(value::End::Left, &item); model.insert(0, item); }
+                2 | 3 => { list.push(value::End::Right, &item); model.push(item); }
+                4 => {
+                    let popped = if model.is_empty() { None } else { Some(model.remove(0)) };
+                    prop_assert_eq!(list.pop(value::End::Left).map(Vec::from), popped);
+                }
+                5 => {
+                    list.insert(index, &item);
+                    model.insert(index.min(model.len()), item);
+                }
+                6 => {
+                    let at: Vec<_> = (0..model.len()).rev().filter(|i| model[*i] == item).take(2).collect();
+                    prop_assert_eq!(list.remove(value::End::Right, 2, &item), at.len());
+                    at.into_iter().for_each(|i| _ = model.remove(i));
+                }
+                _ => {
+                    list.keep(1..index + 20);
+                    model.truncate(index + 20);
+                    model.drain(..1.min(model.len()));
+                }
+            }
+        }
+        prop_assert_eq!(list.iter().map(<[u8]>::to_vec).collect::<Vec<_>>(), model);
+        let memory = Value::from(list.clone()).memory();
+        let rebuilt = { let mut l = List::default(); list.iter().for_each(|i| l.push(value::End::Right, i)); l };
+        prop_assert_eq!(memory, Value::from(rebuilt).memory());
+    }
+
+    #[test]
+    fn a_scan_misses_no_field_that_stays(
+        stay in prop::collection::hash_set(0..3000u16, 600..700),
+        changes in prop::collection::vec((0..3000u16, any::<bool>()), 100),
+    ) {
+        let mut hash = Hash::default();
+        let mut model: HashMap<Vec<u8>, bool> = HashMap::new();
+        for field in &stay {
+            hash.set(format!("f{field}").as_bytes(), b"v");
+            model.insert(format!("f{field}").into_bytes(), false);
+        }
+        let mut cursor = 0;
+        let mut changes = changes.into_iter().cycle();
+        loop {
+            cursor = hash.scan(cursor, 7, |field, _| { model.insert(field.to_vec(), true); });
+            if cursor == 0 { break; }
+            let Some((other, add)) = changes.next() else { break };
+            if !stay.contains(&other) {
+                let name = format!("f{other}");
+                if add { hash.set(name.as_bytes(), b"v"); } else { hash.remove(name.as_bytes()); }
+            }
+        }
+        let missed = stay.iter().filter(|f| !model[format!("f{f}").as_bytes()]).count();
+        prop_assert_eq!(missed, 0);
+    }
+
+    #[test]
+    fn memory_adds_up(changes in prop::collection::vec((0..20u8, 0..4u8, 0..30usize), 0..200)) {
+        let mut keyspace = Keyspace::new(1);
+        for (key, action, len) in changes {
+            let key = [key];
+            match action {
+                0 => keyspace.insert(AT, &key, Value::string(&vec![b'x'; len]), Expire::Never),
+                1 => _ = keyspace.remove(AT, &key),
+                _ => _ = keyspace.upsert(AT, &key, |hash: &mut Hash| hash.set(&[len as u8], &vec![0; len])),
+            }
+        }
+        prop_assert_eq!(keyspace.used_memory(), keyspace.entries(AT).map(Entry::memory).sum::<usize>());
+    }
+}

@@ -1,0 +1,146 @@
+//! Values: strings, lists, hashes, sets and sorted sets. How they are laid out is known to these modules only.
+
+mod hash;
+mod list;
+mod ordered;
+mod set;
+mod string;
+mod zset;
+
+pub use hash::Hash;
+pub use list::{End, List};
+pub use set::Set;
+pub use string::Str;
+pub use zset::ZSet;
+
+/// Bytes that an element of a collection takes besides its contents, roughly.
+const ELEMENT_OVERHEAD: usize = 40;
+
+/// What a key holds.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// A string.
+    Str(Str),
+    /// A list.
+    List(Box<List>),
+    /// A hash.
+    Hash(Box<Hash>),
+    /// A set.
+    Set(Box<Set>),
+    /// A sorted set.
+    ZSet(Box<ZSet>),
+}
+
+/// One of the types of values.
+pub trait Kind: Default {
+    /// The value, if it is of this type.
+    fn of(value: &Value) -> Option<&Self>;
+
+    /// The value to be changed, if it is of this type.
+    fn of_mut(value: &mut Value) -> Option<&mut Self>;
+
+    /// A value of this type.
+    fn into_value(self) -> Value;
+}
+
+macro_rules! kinds {
+    ($($variant:ident($type:ty) = $wrap:expr;)*) => {$(
+        impl Kind for $type {
+            fn of(value: &Value) -> Option<&Self> {
+                if let Value::$variant(value) = value { Some(value) } else { None }
+            }
+
+            fn of_mut(value: &mut Value) -> Option<&mut Self> {
+                if let Value::$variant(value) = value { Some(value) } else { None }
+            }
+
+            fn into_value(self) -> Value {
+                Value::$variant($wrap(self))
+            }
+        }
+
+        impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                value.into_value()
+            }
+        }
+    )*};
+}
+
+kinds! {
+    Str(Str) = std::convert::identity;
+    List(List) = Box::new;
+    Hash(Hash) = Box::new;
+    Set(Set) = Box::new;
+    ZSet(ZSet) = Box::new;
+}
+
+impl Value {
+    /// A string value.
+    #[must_use]
+    pub fn string(bytes: &[u8]) -> Self {
+        Self::Str(Str::new(bytes))
+    }
+
+    /// The type's name as `TYPE` tells it.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Str(_) => "string",
+            Self::List(_) => "list",
+            Self::Hash(_) => "hash",
+            Self::Set(_) => "set",
+            Self::ZSet(_) => "zset",
+        }
+    }
+
+    /// The encoding's name as `OBJECT ENCODING` tells it, by the thresholds that redis.conf sets.
+    #[must_use]
+    pub fn encoding(&self) -> &'static str {
+        match self {
+            Self::Str(value) => value.encoding(),
+            Self::List(value) => value.encoding(),
+            Self::Hash(value) => value.encoding(),
+            Self::Set(value) => value.encoding(),
+            Self::ZSet(value) => value.encoding(),
+        }
+    }
+
+    /// An estimate of the bytes that it takes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Str(value) => value.memory(),
+            Self::List(value) => value.memory(),
+            Self::Hash(value) => value.memory(),
+            Self::Set(value) => value.memory(),
+            Self::ZSet(value) => value.memory(),
+        }
+    }
+
+    /// Whether it is a collection without elements, which no key may hold.
+    #[must_use]
+    pub fn is_empty_collection(&self) -> bool {
+        match self {
+            Self::Str(_) => false,
+            Self::List(value) => value.is_empty(),
+            Self::Hash(value) => value.is_empty(),
+            Self::Set(value) => value.is_empty(),
+            Self::ZSet(value) => value.is_empty(),
+        }
+    }
+}
+
+/// Walks a dense collection of `len` elements from its end to its start, `count` at a time: returns the range of
+/// positions to show, and the cursor to go on with (0 at the end).
+///
+/// A removed element is replaced by the last one, and new ones are added at the end. So an element moves only to lower
+/// positions, and none that is there all the time is missed.
+fn scan_window(len: usize, cursor: u64, count: usize) -> (std::ops::Range<usize>, u64) {
+    let end = match cursor {
+        0 => len,
+        _ => usize::try_from(cursor).unwrap_or(usize::MAX).min(len),
+    };
+    let start = end.saturating_sub(count.max(1));
+    (start..end, start as u64)
+}
