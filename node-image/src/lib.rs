@@ -6,5 +6,6 @@
 
 pub mod command;
 pub mod keyspace;
+pub mod persist;
 pub mod resp;
 pub mod server;

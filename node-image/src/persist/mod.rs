@@ -1,0 +1,10 @@
+//! What outlives the process: the node's state file, snapshots (RDB files) and the append-only file.
+//!
+//! Nothing here decides anything about the shard, and nothing here waits on the data thread's behalf but where its
+//! name says so (`save_now`, `appendfsync always`).
+
+mod fs;
+pub mod rdb;
+pub mod state;
+
+pub use state::{NodeStateFile, PersistedState, StateError};

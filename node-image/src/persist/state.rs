@@ -1,0 +1,239 @@
+//! The node's own small state: who it is and what it promised. It is on disk before anybody is told.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kv_core::id::{ClusterUid, Epoch, NodeId};
+use kv_core::shard::ShardConfig;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use super::fs;
+
+/// Name of the state file in the node's directory.
+pub const STATE_FILE: &str = "node.json";
+
+/// Name of the file that the process locks for as long as it uses the directory.
+pub const LOCK_FILE: &str = "lock";
+
+/// What a node must not forget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PersistedState {
+    /// The node's random id, for the life of its volume.
+    pub id: NodeId,
+    /// The highest epoch that it promised or accepted.
+    #[serde(default)]
+    pub promised: Epoch,
+    /// The config that it accepted last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ShardConfig>,
+    /// The cluster that it belongs to, once it was started for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<ClusterUid>,
+    /// The shard that it belongs to, once it was started for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<u16>,
+}
+
+/// The state in memory with its file, and the lock on the directory.
+#[derive(Debug)]
+pub struct NodeStateFile {
+    path: PathBuf,
+    state: PersistedState,
+    /// Held open: closing it gives the lock up.
+    _lock: File,
+}
+
+/// Why the state could not be read or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another process works in the directory.
+    #[error("another kv-node uses the directory {}: stop it, or give this one a directory of its own (dir)", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The lock file could not be made or locked.
+    #[error("cannot lock {}: {source}; the directory (dir) must exist and be writable", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The state file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The state file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The state file is not what a node writes.
+    #[error(
+        "{} is corrupt: {source}; restore it from a backup, or empty the whole directory, and the node starts as a new, \
+         blank one",
+        path.display()
+    )]
+    Corrupt {
+        /// The state file.
+        path: PathBuf,
+        /// Where it stops to make sense.
+        source: serde_json::Error,
+    },
+    /// The state file could not be written.
+    #[error("cannot write {}: {source}; nothing was promised", path.display())]
+    Write {
+        /// The state file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gave no random bytes for a new id.
+    #[error("cannot draw a random node id: {0}")]
+    Random(getrandom::Error),
+}
+
+impl NodeStateFile {
+    /// Locks the directory and reads its state file. If there is none, the node is new: it draws an id and writes it.
+    ///
+    /// # Errors
+    /// If another process uses the directory, or the file cannot be read, understood or written.
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        let lock = lock(dir)?;
+        let path = dir.join(STATE_FILE);
+        let read = match std::fs::read(&path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(StateError::Read { path, source }),
+        };
+        let Some(bytes) = read else {
+            let id = random_node_id()?;
+            let state = PersistedState { id, promised: Epoch(0), config: None, uid: None, shard: None };
+            write(&path, &state)?;
+            return Ok(Self { path, state, _lock: lock });
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(state) => Ok(Self { path, state, _lock: lock }),
+            Err(source) => Err(StateError::Corrupt { path, source }),
+        }
+    }
+
+    /// What is on disk.
+    #[must_use]
+    pub fn get(&self) -> &PersistedState {
+        &self.state
+    }
+
+    /// Changes the state on disk and then in memory; if the disk refuses, nothing changes.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn update(&mut self, change: impl FnOnce(&mut PersistedState)) -> Result<(), StateError> {
+        let mut state = self.state.clone();
+        change(&mut state);
+        if state != self.state {
+            write(&self.path, &state)?;
+            self.state = state;
+        }
+        Ok(())
+    }
+}
+
+/// A node id drawn from the system's entropy.
+///
+/// # Errors
+/// If the system has none to give.
+pub fn random_node_id() -> Result<NodeId, StateError> {
+    let mut bytes = [0; 20];
+    getrandom::fill(&mut bytes).map_err(StateError::Random)?;
+    Ok(NodeId::from_bytes(bytes))
+}
+
+fn lock(dir: &Path) -> Result<File, StateError> {
+    let path = dir.join(LOCK_FILE);
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = opened.map_err(|source| StateError::Lock { path: path.clone(), source })?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Locked { dir: dir.to_path_buf() }),
+        Err(errno) => Err(StateError::Lock { path, source: errno.into() }),
+    }
+}
+
+fn write(path: &Path, state: &PersistedState) -> Result<(), StateError> {
+    let text = serde_json::to_vec_pretty(state)
+        .map_err(|error| StateError::Write { path: path.to_path_buf(), source: error.into() })?;
+    fs::write_atomically(path, &text).map_err(|source| StateError::Write { path: path.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use kv_core::shard::Member;
+    use kv_core::slot::SlotSet;
+
+    use super::*;
+
+    #[test]
+    fn a_new_node_draws_an_id_and_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = NodeStateFile::open(dir.path()).unwrap().get().clone();
+        assert_eq!(NodeStateFile::open(dir.path()).unwrap().get(), &first);
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(NodeStateFile::open(other.path()).unwrap().get().id, first.id);
+    }
+
+    #[test]
+    fn promises_and_configs_survive() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = NodeStateFile::open(dir.path()).unwrap();
+        let id = file.get().id;
+        let uid = ClusterUid("u".into());
+        file.update(|state| {
+            state.promised = Epoch(7);
+            state.uid = Some(uid.clone());
+            state.shard = Some(2);
+            state.config = Some(ShardConfig {
+                uid: uid.clone(),
+                shard: 2,
+                epoch: Epoch(7),
+                master: id,
+                members: vec![Member { id, name: "shop-2-0".into(), parent: None }],
+                slots: SlotSet::all(),
+            });
+        })
+        .unwrap();
+        let kept = file.get().clone();
+        drop(file);
+        assert_eq!(NodeStateFile::open(dir.path()).unwrap().get(), &kept);
+    }
+
+    #[test]
+    fn a_second_process_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = NodeStateFile::open(dir.path()).unwrap();
+        let error = NodeStateFile::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StateError::Locked { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_corrupt_file_is_named_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(STATE_FILE);
+        std::fs::write(&path, "{\"id\": 4").unwrap();
+        let error = NodeStateFile::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("node.json is corrupt"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"id\": 4");
+    }
+
+    #[test]
+    fn a_failed_write_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = NodeStateFile::open(dir.path()).unwrap();
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        assert!(file.update(|state| state.promised = Epoch(9)).is_err());
+        assert_eq!(file.get().promised, Epoch(0));
+    }
+}
