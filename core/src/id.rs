@@ -66,16 +66,31 @@ impl From<NodeId> for String {
     }
 }
 
+/// How many ordinals epochs are dealt out to: a power of two above the 9 nodes that a shard may have.
+const ORDINALS: u64 = 16;
+
 /// A number that only grows and that orders every decision about a shard. 0: nothing was decided yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The epoch after this one.
+    /// The first epoch after this one under which the node with this ordinal may lead.
+    ///
+    /// Every epoch belongs to one ordinal, so that under one epoch one node at most can ever become the master: whatever
+    /// proposers know of each other, that node accepts a single config for an epoch. So a change that a master accepted and
+    /// took with it when it went silent never collides with the election of its successor.
     #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+    pub const fn next_for(self, ordinal: u16) -> Self {
+        let ordinal = ordinal as u64 % ORDINALS;
+        let ahead = (ordinal + ORDINALS - self.0 % ORDINALS) % ORDINALS;
+        Self(self.0.saturating_add(ahead + 1))
+    }
+
+    /// Whether the node with this ordinal may lead under this epoch.
+    #[must_use]
+    pub const fn is_for(self, ordinal: u16) -> bool {
+        self.0 > 0 && (self.0 - 1) % ORDINALS == ordinal as u64 % ORDINALS
     }
 }
 
@@ -106,6 +121,21 @@ mod tests {
         let id = NodeId::from_bytes(std::array::from_fn(|i| (i * 13) as u8));
         assert_eq!(id.to_string().len(), 40);
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn an_epoch_belongs_to_one_ordinal() {
+        assert_eq!(Epoch(0).next_for(0), Epoch(1));
+        assert_eq!(Epoch(1).next_for(1), Epoch(2));
+        assert_eq!(Epoch(2).next_for(0), Epoch(17));
+        assert_eq!(Epoch(17).next_for(0), Epoch(33));
+        for known in 0..40 {
+            for ordinal in 0..9 {
+                let next = Epoch(known).next_for(ordinal);
+                assert!(next > Epoch(known) && next.0 <= known + 16, "{known} {ordinal}");
+                assert!((0..9).all(|other| next.is_for(other) == (other == ordinal)), "{known} {ordinal}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How the replicas of a shard hang below its master.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -67,10 +67,8 @@ pub fn assign_parents(topology: Topology, master: NodeId, seats: &[Seat]) -> BTr
     let mut tree = Tree { fanout, levels: levels(up.clone().count(), fanout), placed: Vec::new() };
     tree.placed.push(Placed { id: master, parent: None, depth: 0, children: 0 });
 
-    let feeds_synced =
-        |id: NodeId| seats.iter().any(|seat| seat.parent == Some(id) && seat.fitness == Fitness::Synced);
-    let (first, second): (Vec<Seat>, Vec<Seat>) =
-        up.partition(|seat| seat.fitness == Fitness::Synced || feeds_synced(seat.id));
+    let first = with_relays_above(seats, up.clone().filter(|seat| seat.fitness == Fitness::Synced));
+    let (first, second): (Vec<Seat>, Vec<Seat>) = up.partition(|seat| first.contains(&seat.id));
     tree.place(&first);
     tree.place(&second);
 
@@ -82,6 +80,18 @@ pub fn assign_parents(topology: Topology, master: NodeId, seats: &[Seat]) -> BTr
         parents.insert(seat.id, kept.or_else(free).unwrap_or(master));
     }
     parents
+}
+
+/// `seats` and all relays that are up and feed them, directly or not.
+fn with_relays_above<'a>(all: &'a [Seat], seats: impl Iterator<Item = &'a Seat>) -> BTreeSet<NodeId> {
+    let mut found = BTreeSet::new();
+    for seat in seats {
+        let mut at = Some(seat);
+        while let Some(seat) = at.filter(|seat| seat.fitness != Fitness::Down && found.insert(seat.id)) {
+            at = all.iter().find(|other| Some(other.id) == seat.parent);
+        }
+    }
+    found
 }
 
 /// How many levels below the master `nodes` need at least.
@@ -264,8 +274,8 @@ mod tests {
                 let (child, parent) = (seat(*child), seat(*parent));
                 prop_assert!(parent.fitness != Down);
                 let kept = child.parent == Some(parent.id);
-                prop_assert!(kept || child.fitness != Synced || parent.fitness == Synced
-                    || seats.iter().any(|s| s.parent == Some(parent.id) && s.fitness == Synced));
+                let relays = with_relays_above(&seats, seats.iter().filter(|s| s.fitness == Synced));
+                prop_assert!(kept || child.fitness != Synced || relays.contains(&parent.id));
             }
             for at in &seats {
                 let fed = parents.iter().filter(|(child, parent)| **parent == at.id && seat(**child).fitness != Down);
@@ -275,6 +285,19 @@ mod tests {
                 seat.parent = parents.get(&seat.id).copied();
             }
             prop_assert_eq!(assign_parents(topology, id(0), &seats), parents, "not stable");
+        }
+
+        #[test]
+        fn nothing_moves_while_nodes_fall_in_step(
+            topology in any_topology(), synced in prop::collection::vec(any::<bool>(), 1..10),
+        ) {
+            let mut seats = seats(&vec![(Joining, None); synced.len()]);
+            let parents = assign_parents(topology, id(0), &seats);
+            for (seat, synced) in seats.iter_mut().zip(synced) {
+                seat.parent = parents.get(&seat.id).copied();
+                seat.fitness = if synced { Synced } else { Joining };
+            }
+            prop_assert_eq!(assign_parents(topology, id(0), &seats), parents);
         }
     }
 }
