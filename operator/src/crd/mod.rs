@@ -84,8 +84,9 @@ pub struct KvClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
 
-    /// Directives for every node, as in a node's configuration file, such as `maxmemory: 512mb`. They take effect
-    /// on a node when it starts. Directives that the operator sets itself are refused.
+    /// Directives for every node, as in a node's configuration file, such as `maxmemory: 512mb`. Those that a running
+    /// node can take are applied at once, the others when a node starts. Directives that the operator sets itself are
+    /// refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 256))]
     pub config: BTreeMap<String, Scalar>,

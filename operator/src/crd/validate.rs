@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kv_core::spec::ClusterSpec;
-use kv_core::topology;
+use kv_core::{directive, topology};
 
 use super::schema::MAX_NAME;
 use super::{KvCluster, Topology, TopologyType};
@@ -55,6 +55,7 @@ impl KvCluster {
         }
         let config: BTreeMap<String, String> =
             spec.config.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+        found.0.extend(wrong_directives(&config));
         if found.0.is_empty() {
             Ok(ClusterSpec {
                 shards: spec.shards,
@@ -68,6 +69,17 @@ impl KvCluster {
             Err(found.0)
         }
     }
+}
+
+fn wrong_directives(config: &BTreeMap<String, String>) -> Vec<InvalidField> {
+    let errors = directive::validate_spec_config(config).err().unwrap_or_default();
+    errors
+        .into_iter()
+        .map(|error| InvalidField {
+            field: format!("spec.config.{}", error.name),
+            reason: error.problem.to_string(),
+        })
+        .collect()
 }
 
 #[derive(Default)]
@@ -163,6 +175,9 @@ mod tests {
             ("{shards: 1, failover: {downAfter: 499ms}}", &["spec.failover.downAfter"]),
             ("{shards: 1, failover: {downAfter: -2s}}", &["spec.failover.downAfter"]),
             ("{shards: 1, failover: {downAfter: soon}}", &["spec.failover.downAfter"]),
+            ("{shards: 1, config: {maxmemory: 512mb, timeout: 60}}", &[]),
+            ("{shards: 1, config: {port: 1}}", &["spec.config.port"]),
+            ("{shards: 1, config: {maxmemroy: 512mb, timeout: soon}}", &["spec.config.maxmemroy", "spec.config.timeout"]),
             ("{shards: 1, storage: {volume: {size: 1.5Gi}}}", &[]),
             ("{shards: 1, storage: {volume: {size: lots}}}", &["spec.storage.volume.size"]),
             ("{shards: 1, storage: {volume: {size: 0Gi}}}", &["spec.storage.volume.size"]),
