@@ -5,6 +5,8 @@
 
 mod fs;
 pub mod rdb;
+pub mod save;
+pub mod snapshot;
 pub mod state;
 
 pub use state::{NodeStateFile, PersistedState, StateError};

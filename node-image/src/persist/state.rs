@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kv_core::id::{ClusterUid, Epoch, NodeId};
-use kv_core::shard::ShardConfig;
+use kv_core::shard::{ClusterMap, ShardConfig};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,12 @@ pub struct PersistedState {
     /// The shard that it belongs to, once it was started for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<u16>,
+    /// Epoch of the last config under which its data changed.
+    #[serde(default)]
+    pub write_epoch: Epoch,
+    /// The cluster as it was told last: where to find its parent after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<ClusterMap>,
 }
 
 /// The state in memory with its file, and the lock on the directory.
@@ -111,7 +117,15 @@ impl NodeStateFile {
         };
         let Some(bytes) = read else {
             let id = random_node_id()?;
-            let state = PersistedState { id, promised: Epoch(0), config: None, uid: None, shard: None };
+            let state = PersistedState {
+                id,
+                promised: Epoch(0),
+                config: None,
+                uid: None,
+                shard: None,
+                write_epoch: Epoch(0),
+                map: None,
+            };
             write(&path, &state)?;
             return Ok(Self { path, state, _lock: lock });
         };

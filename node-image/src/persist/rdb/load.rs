@@ -1,6 +1,6 @@
 //! Turns a snapshot into a keyspace.
 
-use std::io::Read;
+use std::io::BufRead;
 
 use super::{Aux, Item, RdbError, RdbErrorKind, Value as Plain, read};
 use crate::keyspace::Keyspace;
@@ -13,18 +13,16 @@ pub struct Loaded {
     pub keyspace: Keyspace,
     /// What the snapshot says of itself.
     pub aux: Aux,
-    /// Bytes that were read from the input but come after the snapshot's end.
-    pub unread: Vec<u8>,
 }
 
-/// Reads a whole snapshot into a new keyspace.
+/// Reads a whole snapshot into a new keyspace, and nothing of the input beyond its end.
 ///
 /// # Errors
 /// At the first byte that makes no sense, and if it holds databases that this node does not have.
-pub fn load(input: impl Read, databases: usize) -> Result<Loaded, RdbError> {
+pub fn load(input: impl BufRead, databases: usize) -> Result<Loaded, RdbError> {
     let mut keyspace = Keyspace::new(databases);
-    let (aux, unread) = read(input, |item| insert(&mut keyspace, item))?;
-    Ok(Loaded { keyspace, aux, unread })
+    let aux = read(input, |item| insert(&mut keyspace, item))?;
+    Ok(Loaded { keyspace, aux })
 }
 
 fn insert(keyspace: &mut Keyspace, item: Item) -> Result<(), RdbErrorKind> {

@@ -8,6 +8,9 @@ mod reader;
 mod source;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use crc::{CRC_64_REDIS, Crc, Table};
 use kv_core::id::Epoch;
 

@@ -1,6 +1,6 @@
 //! Reads a snapshot item by item. It trusts no byte: what makes no sense is an error with its offset.
 
-use std::io::Read;
+use std::io::BufRead;
 
 use kv_core::id::Epoch;
 
@@ -38,15 +38,14 @@ pub struct Item {
     pub expire_at: Option<u64>,
 }
 
-/// Reads a whole snapshot, its checksum included, and shows every item. Returns what it says of itself, and the bytes
-/// that were read from the input but come after its end.
+/// Reads a whole snapshot, its checksum included and nothing beyond, and shows every item. Returns what it says of itself.
 ///
 /// # Errors
 /// At the first byte that makes no sense, or if `show` refuses an item. What was shown until then is not to be used.
 pub fn read(
-    input: impl Read,
+    input: impl BufRead,
     mut show: impl FnMut(Item) -> Result<(), RdbErrorKind>,
-) -> Result<(Aux, Vec<u8>), RdbError> {
+) -> Result<Aux, RdbError> {
     let mut source = Source::new(input);
     let version = header(&mut source)?;
     let mut aux = Aux::default();
@@ -77,10 +76,10 @@ pub fn read(
     if version >= FIRST_WITH_CRC {
         check(&mut source)?;
     }
-    Ok((aux, source.into_unread()))
+    Ok(aux)
 }
 
-fn header<R: Read>(source: &mut Source<R>) -> Result<u16, RdbError> {
+fn header<R: BufRead>(source: &mut Source<R>) -> Result<u16, RdbError> {
     let magic: [u8; 5] = source.array()?;
     let digits: [u8; 4] = source.array()?;
     if &magic != b"REDIS" || !digits.iter().all(u8::is_ascii_digit) {
@@ -93,7 +92,7 @@ fn header<R: Read>(source: &mut Source<R>) -> Result<u16, RdbError> {
     Ok(version)
 }
 
-fn check<R: Read>(source: &mut Source<R>) -> Result<(), RdbError> {
+fn check<R: BufRead>(source: &mut Source<R>) -> Result<(), RdbError> {
     let expected = source.checksum();
     let found = u64::from_le_bytes(source.array()?);
     // 0: the writer was told to save the time (rdbchecksum no).
@@ -124,7 +123,7 @@ fn note_aux(aux: &mut Aux, name: &[u8], value: &[u8]) {
 }
 
 /// Reads over what says nothing about the data: access statistics, sizes, functions, and data of modules.
-fn skip<R: Read>(source: &mut Source<R>, opcode: u8) -> Result<(), RdbError> {
+fn skip<R: BufRead>(source: &mut Source<R>, opcode: u8) -> Result<(), RdbError> {
     match opcode {
         opcode::SLOT_INFO => (0..3).try_for_each(|_| source.length().map(drop)),
         opcode::RESIZE_DB => (0..2).try_for_each(|_| source.length().map(drop)),
@@ -139,7 +138,7 @@ fn skip<R: Read>(source: &mut Source<R>, opcode: u8) -> Result<(), RdbError> {
     }
 }
 
-fn skip_module_aux<R: Read>(source: &mut Source<R>) -> Result<(), RdbError> {
+fn skip_module_aux<R: BufRead>(source: &mut Source<R>) -> Result<(), RdbError> {
     source.length()?;
     loop {
         match source.length()? {
@@ -157,7 +156,7 @@ fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key.get(..SHOWN_KEY).unwrap_or(key)).into_owned()
 }
 
-fn value<R: Read>(source: &mut Source<R>, kind: u8, key: &[u8]) -> Result<Value, RdbError> {
+fn value<R: BufRead>(source: &mut Source<R>, kind: u8, key: &[u8]) -> Result<Value, RdbError> {
     let value = match kind {
         kind::STRING => Some(Value::String(source.string()?)),
         kind::LIST => Some(Value::List(strings(source, 1)?)),
@@ -183,7 +182,7 @@ fn value<R: Read>(source: &mut Source<R>, kind: u8, key: &[u8]) -> Result<Value,
 }
 
 /// A count, and that many strings times `width`.
-fn strings<R: Read>(source: &mut Source<R>, width: u64) -> Result<Vec<Vec<u8>>, RdbError> {
+fn strings<R: BufRead>(source: &mut Source<R>, width: u64) -> Result<Vec<Vec<u8>>, RdbError> {
     let count = source.length()?.checked_mul(width).ok_or_else(|| source.corrupt("an impossible count"))?;
     (0..count).map(|_| source.string()).collect()
 }
@@ -213,7 +212,7 @@ fn number(text: &[u8]) -> Option<f64> {
     std::str::from_utf8(text).ok()?.parse::<f64>().ok().filter(|score| !score.is_nan())
 }
 
-fn zset<R: Read>(source: &mut Source<R>, kind: u8) -> Result<Option<Value>, RdbError> {
+fn zset<R: BufRead>(source: &mut Source<R>, kind: u8) -> Result<Option<Value>, RdbError> {
     let mut members = Vec::new();
     for _ in 0..source.length()? {
         let member = source.string()?;
@@ -228,7 +227,7 @@ fn zset<R: Read>(source: &mut Source<R>, kind: u8) -> Result<Option<Value>, RdbE
 }
 
 /// A score of the first version of sorted sets: a length or a mark, and decimal digits.
-fn text_score<R: Read>(source: &mut Source<R>) -> Result<Option<f64>, RdbError> {
+fn text_score<R: BufRead>(source: &mut Source<R>) -> Result<Option<f64>, RdbError> {
     Ok(match source.byte()? {
         253 => None,
         254 => Some(f64::INFINITY),
@@ -238,7 +237,7 @@ fn text_score<R: Read>(source: &mut Source<R>) -> Result<Option<f64>, RdbError> 
 }
 
 /// A list of packed lists; from the second version on with single large elements between them.
-fn quicklist<R: Read>(source: &mut Source<R>, second: bool) -> Result<Option<Value>, RdbError> {
+fn quicklist<R: BufRead>(source: &mut Source<R>, second: bool) -> Result<Option<Value>, RdbError> {
     const PLAIN: u64 = 1;
     const PACKED: u64 = 2;
     let mut list = Vec::new();

@@ -1,10 +1,10 @@
 //! Input of a snapshot: counts bytes, sums them up, and decodes lengths and strings.
 
-use std::io::{ErrorKind, Read};
+use std::io::{BufRead, ErrorKind};
 
 use super::{CRC, RdbError, RdbErrorKind};
 
-/// Bytes that are asked for at once; also the most that a claimed length makes us allocate before its bytes arrived.
+/// The most that a claimed length makes us allocate before its bytes arrived.
 const CHUNK: usize = 64 * 1024;
 
 /// The most bytes that one byte of LZF can stand for (3 bytes for 264).
@@ -16,79 +16,59 @@ pub(super) enum Length {
     Encoded(u8),
 }
 
-/// A reader with a buffer, an offset and a running checksum.
+/// A reader that knows its offset and keeps a running checksum. It consumes nothing beyond what it is asked for.
 pub(super) struct Source<R> {
     input: R,
-    buffer: Vec<u8>,
-    /// What of the buffer was consumed.
-    at: usize,
-    /// What of the buffer is in the checksum; at most `at`.
-    summed: usize,
-    /// Offset of the buffer's first byte.
-    base: u64,
+    offset: u64,
     crc: crc::Digest<'static, u64, crc::Table<16>>,
 }
 
-impl<R: Read> Source<R> {
+impl<R: BufRead> Source<R> {
     pub fn new(input: R) -> Self {
-        Self { input, buffer: Vec::new(), at: 0, summed: 0, base: 0, crc: CRC.digest() }
-    }
-
-    pub fn offset(&self) -> u64 {
-        self.base + self.at as u64
+        Self { input, offset: 0, crc: CRC.digest() }
     }
 
     pub fn error(&self, kind: RdbErrorKind) -> RdbError {
-        RdbError { offset: self.offset(), kind }
+        RdbError { offset: self.offset, kind }
     }
 
     pub fn corrupt(&self, what: &'static str) -> RdbError {
         self.error(RdbErrorKind::Corrupt(what))
     }
 
-    /// What was read from the input beyond what was consumed.
-    pub fn into_unread(mut self) -> Vec<u8> {
-        self.buffer.drain(..self.at);
-        self.buffer
-    }
-
     /// The checksum of everything consumed so far.
-    pub fn checksum(&mut self) -> u64 {
-        self.sum();
+    pub fn checksum(&self) -> u64 {
         self.crc.clone().finalize()
     }
 
-    fn sum(&mut self) {
-        self.crc.update(self.buffer.get(self.summed..self.at).unwrap_or_default());
-        self.summed = self.at;
-    }
-
-    /// Unconsumed bytes; waits for at least one.
-    fn fill(&mut self) -> Result<&[u8], RdbError> {
-        if self.at == self.buffer.len() {
-            self.sum();
-            self.base += self.at as u64;
-            (self.at, self.summed) = (0, 0);
-            self.buffer.resize(CHUNK, 0);
-            let count = loop {
-                match self.input.read(&mut self.buffer) {
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    other => break other,
-                }
-            };
-            self.buffer.truncate(*count.as_ref().unwrap_or(&0));
-            match count {
-                Ok(0) => return Err(self.error(RdbErrorKind::Truncated)),
-                Ok(_) => {}
+    /// Waits until at least one byte is there.
+    fn wait(&mut self) -> Result<(), RdbError> {
+        loop {
+            match self.input.fill_buf() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.error(RdbErrorKind::Io(error))),
+                Ok([]) => return Err(self.error(RdbErrorKind::Truncated)),
+                Ok(_) => return Ok(()),
             }
         }
-        Ok(self.buffer.get(self.at..).unwrap_or_default())
+    }
+
+    /// Consumes at least one and at most `most` bytes that are there, and shows them.
+    fn consume(&mut self, most: usize, show: impl FnOnce(&[u8])) -> Result<usize, RdbError> {
+        self.wait()?;
+        let ready = self.input.fill_buf().unwrap_or_default();
+        let taken = ready.get(..most).unwrap_or(ready);
+        let count = taken.len();
+        self.crc.update(taken);
+        show(taken);
+        self.input.consume(count);
+        self.offset += count as u64;
+        Ok(count)
     }
 
     pub fn byte(&mut self) -> Result<u8, RdbError> {
-        let byte = self.fill()?.first().copied().unwrap_or_default();
-        self.at += 1;
+        let mut byte = 0;
+        self.consume(1, |bytes| byte = bytes.first().copied().unwrap_or_default())?;
         Ok(byte)
     }
 
@@ -105,11 +85,8 @@ impl<R: Read> Source<R> {
         let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(CHUNK).min(CHUNK));
         let mut missing = len;
         while missing > 0 {
-            let ready = self.fill()?;
-            let count = ready.len().min(usize::try_from(missing).unwrap_or(usize::MAX));
-            bytes.extend_from_slice(ready.get(..count).unwrap_or_default());
-            self.at += count;
-            missing -= count as u64;
+            let most = usize::try_from(missing).unwrap_or(usize::MAX);
+            missing -= self.consume(most, |ready| bytes.extend_from_slice(ready))? as u64;
         }
         Ok(bytes)
     }

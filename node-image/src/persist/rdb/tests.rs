@@ -1,0 +1,312 @@
+//! What Redis wrote is read, what we wrote is read back, and broken files are errors.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+
+use super::{Aux, Epoch, Item, RdbError, RdbErrorKind, RdbWriter, kind, load, opcode, read};
+use crate::keyspace::Keyspace;
+use crate::keyspace::value::{End, Hash, Kind, List, Set, Value, ZSet};
+
+const BY_REDIS: &[u8] = include_bytes!("testdata/redis-7.0.rdb");
+
+/// Everything that a keyspace holds, in an order and a form that can be compared.
+fn content(keyspace: &Keyspace) -> BTreeMap<(usize, String), (String, u64)> {
+    let mut content = BTreeMap::new();
+    for db in 0..keyspace.databases() {
+        for slot in 0..kv_core::slot::SLOT_COUNT {
+            keyspace.for_each_in_slot(db, slot, |entry| {
+                let key = String::from_utf8_lossy(&entry.key).into_owned();
+                content.insert((db, key), (shown(&entry.value), entry.expire_at));
+            });
+        }
+    }
+    content
+}
+
+fn shown(value: &Value) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let sorted = |mut items: Vec<String>| {
+        items.sort();
+        items.join(" ")
+    };
+    match value {
+        Value::Str(value) => text(value.bytes()),
+        Value::List(value) => value.iter().map(text).collect::<Vec<_>>().join(" "),
+        Value::Set(value) => sorted(value.iter().map(text).collect()),
+        Value::Hash(value) => sorted(value.iter().map(|(f, v)| format!("{}={}", text(f), text(v))).collect()),
+        Value::ZSet(value) => {
+            value.iter().map(|(score, member)| format!("{score}:{}", text(member))).collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+fn write(keyspace: &Keyspace, aux: &Aux) -> Vec<u8> {
+    let mut writer = RdbWriter::begin(aux);
+    let mut out = Vec::new();
+    for db in 0..keyspace.databases() {
+        for slot in 0..kv_core::slot::SLOT_COUNT {
+            keyspace.for_each_in_slot(db, slot, |entry| writer.entry(db, entry));
+            out.append(&mut writer.take());
+        }
+    }
+    writer.finish();
+    out.append(&mut writer.take());
+    out
+}
+
+fn sample() -> Keyspace {
+    let mut keyspace = Keyspace::new(16);
+    for text in ["", "plain", "0", "-1", "127", "128", "-32769", "2147483647", "2147483648", "007", "-0"] {
+        keyspace.insert_loaded(0, text.as_bytes().into(), Value::string(text.as_bytes()), 0);
+    }
+    let long = "x".repeat(70_000);
+    keyspace.insert_loaded(3, long.as_bytes().into(), Value::string(long.as_bytes()), 4_102_444_800_123);
+    let mut list = List::default();
+    (0..100).for_each(|n| list.push(End::Left, n.to_string().as_bytes()));
+    keyspace.insert_loaded(3, b"list".as_slice().into(), list.into_value(), 1);
+    let (mut set, mut hash, mut zset) = (Set::default(), Hash::default(), ZSet::default());
+    for n in 0..20_000_u32 {
+        set.insert(format!("m{n}").as_bytes());
+        hash.set(n.to_string().as_bytes(), b"v");
+        zset.set(n.to_string().as_bytes(), f64::from(n) / 3.0);
+    }
+    zset.set(b"low", f64::NEG_INFINITY);
+    keyspace.insert_loaded(15, b"set".as_slice().into(), set.into_value(), 0);
+    keyspace.insert_loaded(15, b"hash".as_slice().into(), hash.into_value(), 0);
+    keyspace.insert_loaded(15, b"zset".as_slice().into(), zset.into_value(), 0);
+    keyspace
+}
+
+#[test]
+fn every_encoding_of_redis_7_is_read() {
+    let loaded = load(BY_REDIS, 16).unwrap();
+    assert_eq!(loaded.aux.redis_ver.as_deref(), Some("7.0.15"));
+    let content = content(&loaded.keyspace);
+    let expect = |key: &str, value: &str| assert_eq!(content[&(0, key.to_owned())].0, value, "{key}");
+    expect("string:text", "hello");
+    expect("string:empty", "");
+    expect("string:i8", "-5");
+    expect("string:i16", "-3000");
+    expect("string:i32", "2000000000");
+    expect("string:i64", "9000000000000000000");
+    expect("string:compressed", &"a".repeat(300));
+    expect("string:long", &(1..=200).map(|n| format!("{n} ")).collect::<String>());
+    expect("list:packed", &format!("a 1 -1 5000 -70000 3000000000 {}", "b".repeat(100)));
+    expect("list:quick", "1 2 3 4 5 six seven");
+    expect("list:plain", &format!("{} d", "c".repeat(9000)));
+    expect("set:i16", "-3 1 300");
+    expect("set:i32", "1 100000");
+    expect("set:i64", "1 10000000000");
+    expect("set:table", "3 a b");
+    expect("hash:packed", "f=v g=2");
+    expect("hash:table", &format!("f={} g=2", "d".repeat(100)));
+    expect("zset:packed", "-inf:low 1:one 2.5:two inf:high");
+    expect("zset:table", &format!("0.1:b 1:{}", "e".repeat(100)));
+    assert_eq!(content[&(0, "expiring".into())], ("v".into(), 4_102_444_800_123));
+    assert_eq!(content[&(9, "other".into())].0, "db");
+    assert_eq!(content.len(), 21);
+}
+
+#[test]
+fn what_is_written_is_read_back_and_nothing_beyond() {
+    let aux = Aux {
+        redis_ver: Some(kv_core::REDIS_VERSION.into()),
+        ctime: Some(1_700_000_000),
+        used_mem: Some(1 << 33),
+        repl_id: Some("0123456789abcdef0123456789abcdef01234567".into()),
+        repl_offset: Some(1 << 40),
+        repl_stream_db: Some(3),
+        write_epoch: Some(Epoch(7)),
+        aof_base: true,
+    };
+    let keyspace = sample();
+    let mut bytes = write(&keyspace, &aux);
+    bytes.extend_from_slice(b"what follows");
+    // A small buffer, so that values span many of them.
+    let mut input = BufReader::with_capacity(17, bytes.as_slice());
+    let loaded = load(&mut input, 16).unwrap();
+    assert_eq!(loaded.aux, aux);
+    assert_eq!(content(&loaded.keyspace), content(&keyspace));
+    let mut rest = String::new();
+    input.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "what follows");
+}
+
+#[test]
+fn a_cut_file_is_an_error_at_every_byte() {
+    for len in 0..BY_REDIS.len() {
+        let error = items(&BY_REDIS[..len]).unwrap_err();
+        assert!(matches!(error.kind, RdbErrorKind::Truncated), "{len}: {error}");
+        assert_eq!(error.offset, len as u64);
+    }
+}
+
+fn items(bytes: &[u8]) -> Result<Vec<Item>, RdbError> {
+    let mut items = Vec::new();
+    read(bytes, |item| {
+        items.push(item);
+        Ok(())
+    })?;
+    Ok(items)
+}
+
+#[test]
+fn a_flipped_bit_is_an_error_or_changes_no_data() {
+    let good = items(BY_REDIS).unwrap();
+    for at in 0..BY_REDIS.len() {
+        for bit in 0..8 {
+            let mut bytes = BY_REDIS.to_vec();
+            bytes[at] ^= 1 << bit;
+            if let Ok(found) = items(&bytes) {
+                assert_eq!(found, good, "byte {at}, bit {bit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_checksum_flipped_bits_do_not_panic() {
+    let end = BY_REDIS.len() - 8;
+    for at in 9..end {
+        for bit in 0..8 {
+            let mut bytes = BY_REDIS.to_vec();
+            bytes[at] ^= 1 << bit;
+            bytes[end..].fill(0);
+            let _ = items(&bytes);
+        }
+    }
+}
+
+/// A file of version 9 without checksum, of one value under the key `k`.
+fn one(kind: u8, value: &[u8]) -> Vec<u8> {
+    let mut bytes = b"REDIS0009".to_vec();
+    bytes.extend([kind, 1, b'k']);
+    bytes.extend(value);
+    bytes.push(opcode::EOF);
+    bytes.extend([0; 8]);
+    bytes
+}
+
+fn string(bytes: &[u8]) -> Vec<u8> {
+    [&[bytes.len() as u8], bytes].concat()
+}
+
+/// A ziplist of "a" (text), 2 (immediate), -2 (8 bits), 1000 (16 bits), -70000 (24 bits), "bc" (14-bit length).
+fn old_ziplist() -> Vec<u8> {
+    let body = b"\0\x01a\x03\xf3\x02\xfe\xfe\x03\xc0\xe8\x03\x04\xf0\x90\xee\xfe\x05\x40\x02bc\xff";
+    let mut bytes = (body.len() as u32 + 10).to_le_bytes().to_vec();
+    bytes.extend([0, 0, 0, 0, 6, 0]);
+    bytes.extend(body);
+    bytes
+}
+
+#[test]
+fn encodings_of_old_servers_are_read() {
+    let ziplist = string(&old_ziplist());
+    let cases: Vec<(u8, Vec<u8>, &str)> = vec![
+        (kind::LIST_ZIPLIST, ziplist.clone(), "a 2 -2 1000 -70000 bc"),
+        (kind::HASH_ZIPLIST, ziplist.clone(), "-2=1000 -70000=bc a=2"),
+        (kind::LIST_QUICKLIST, [&[2], ziplist.as_slice(), &ziplist].concat(), "a 2 -2 1000 -70000 bc a 2 -2 1000 -70000 bc"),
+        (kind::LIST_QUICKLIST_2, b"\x01\x01\x05plain".to_vec(), "plain"),
+        (kind::HASH_ZIPMAP, string(b"\x01\x01f\x01\x02v..\xff"), "f=v"),
+        (kind::SET_LISTPACK, string(b"\x0c\0\0\0\x02\0\x81x\x02\x05\x01\xff"), "5 x"),
+        (kind::ZSET, b"\x03\x01a\x031.5\x01b\xfe\x01c\xff".to_vec(), "-inf:c 1.5:a inf:b"),
+    ];
+    for (kind, value, text) in cases {
+        let loaded = load(one(kind, &value).as_slice(), 16).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_eq!(content(&loaded.keyspace)[&(0, "k".into())].0, text, "type {kind}");
+    }
+}
+
+#[test]
+fn errors_say_what_and_where() {
+    for (bytes, text) in [
+        (b"HELLO0009".to_vec(), "RDB, at byte 9: it does not begin with REDIS and a version: this is no RDB file"),
+        (
+            b"REDIS0080".to_vec(),
+            "RDB, at byte 9: version 80 is not supported (1 to 12 are): it was made by a newer server",
+        ),
+        (one(15, b""), "RDB, at byte 12: key \"k\" has type 15 (a stream), which is not supported"),
+        (
+            one(kind::ZSET_2, b"\x01\x01a\0\0\0\0\0\0\xf8\x7f"),
+            "RDB, at byte 23: the value of key \"k\" is corrupt: a packed collection or a score does not read",
+        ),
+        (
+            b"REDIS0009\xfe\x10\x00\x01k\x01v\xff\0\0\0\0\0\0\0\0".to_vec(),
+            "RDB, at byte 16: database 16 does not exist here: raise the directive databases",
+        ),
+    ] {
+        assert_eq!(load(bytes.as_slice(), 16).unwrap_err().to_string(), text);
+    }
+}
+
+#[test]
+fn claimed_lengths_take_no_memory() {
+    // A string, a list and a compressed string of 2^60 elements or bytes.
+    let huge = [&[0x81][..], &(1_u64 << 60).to_be_bytes()].concat();
+    for (kind, value) in [(kind::STRING, huge.clone()), (kind::LIST, huge.clone()), (kind::SET_INTSET, huge.clone())] {
+        assert!(load(one(kind, &value).as_slice(), 16).is_err());
+    }
+    let compressed = [&[0xc3, 1][..], &huge, b"x"].concat();
+    assert!(load(one(kind::STRING, &compressed).as_slice(), 16).is_err());
+}
+
+/// Ends the server when the test ends.
+struct Server(std::process::Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Needs `redis-server`, of the Debian package of this name.
+#[test]
+fn redis_reads_what_we_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let aux = Aux { write_epoch: Some(Epoch(7)), repl_offset: Some(5), ..Aux::default() };
+    std::fs::write(dir.path().join("dump.rdb"), write(&sample(), &aux)).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let started = std::process::Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--save", "", "--dir"])
+        .arg(dir.path())
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let Ok(child) = started else {
+        eprintln!("skipped: there is no redis-server");
+        return;
+    };
+    let _server = Server(child);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let stream = loop {
+        match std::net::TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    let mut replies = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut ask = |command: &str| {
+        (&stream).write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        let mut line = replies.next().unwrap().unwrap();
+        if line.starts_with('$') {
+            line = replies.next().unwrap().unwrap();
+        }
+        line
+    };
+    for (command, reply) in [
+        ("DBSIZE", ":11"),
+        ("GET -32769", "-32769"),
+        ("GET -0", "-0"),
+        ("SELECT 3", "+OK"),
+        ("DBSIZE", ":1"), // the list has expired long ago
+        ("SELECT 15", "+OK"),
+        ("SCARD set", ":20000"),
+        ("HGET hash 19999", "v"),
+        ("ZSCORE zset 3", "1"),
+        ("ZSCORE zset low", "-inf"),
+    ] {
+        assert_eq!(ask(command), reply, "{command}");
+    }
+}

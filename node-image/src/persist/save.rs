@@ -1,0 +1,280 @@
+//! Snapshots to a file: in the background, and at once.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+
+use kv_core::slot::SLOT_COUNT;
+
+use super::fs::NewFile;
+use super::rdb::{Aux, RdbWriter};
+use super::snapshot::{Aborted, Walker};
+use crate::keyspace::Keyspace;
+
+/// Bytes that may wait for the disk before the walker pauses.
+const AHEAD: usize = 8 * 1024 * 1024;
+
+/// Bytes that are collected before they are written.
+const PIECE: usize = 256 * 1024;
+
+/// Why a snapshot is not in its file. An older file of the name is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The disk refused.
+    #[error("cannot save the snapshot {}: {source}; check its directory (dir) and the free space", path.display())]
+    Io {
+        /// The file that was to be made.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data was replaced.
+    #[error("the snapshot {} was given up: {why}", path.display())]
+    Aborted {
+        /// The file that was to be made.
+        path: PathBuf,
+        /// What happened.
+        why: Aborted,
+    },
+}
+
+/// A snapshot on its way to a file. Dropped before its end, it leaves no file.
+#[derive(Debug)]
+pub struct BackgroundSave {
+    path: PathBuf,
+    /// `None` when everything is serialised.
+    walker: Option<Walker>,
+    writer: FileThread,
+}
+
+/// Begins to save what the keyspace holds now. Go on with [`BackgroundSave::poll`].
+///
+/// # Errors
+/// If the file or its thread cannot be made.
+pub fn start_bgsave(keyspace: &mut Keyspace, path: &Path, aux: &Aux) -> Result<BackgroundSave, SaveError> {
+    let writer = FileThread::start(path).map_err(|source| SaveError::Io { path: path.to_path_buf(), source })?;
+    Ok(BackgroundSave { path: path.to_path_buf(), walker: Some(Walker::start(keyspace, aux)), writer })
+}
+
+impl BackgroundSave {
+    /// Whether it observes the keyspace, so that no other snapshot may begin.
+    #[must_use]
+    pub fn walking(&self) -> bool {
+        self.walker.is_some()
+    }
+
+    /// Whether [`BackgroundSave::poll`] would serialise now, or only wait for the disk.
+    #[must_use]
+    pub fn can_step(&self) -> bool {
+        self.walking() && self.writer.waiting() < AHEAD
+    }
+
+    /// Serialises about `budget` bytes more if the disk keeps up. Returns the outcome once it is there: the file is
+    /// complete and durable under its name, or why not. After that it is not to be called again.
+    pub fn poll(&mut self, keyspace: &mut Keyspace, budget: usize) -> Option<Result<(), SaveError>> {
+        if let Some(walker) = &mut self.walker {
+            let progress = if self.writer.waiting() < AHEAD { walker.step(keyspace, budget) } else { Ok(false) };
+            match progress {
+                Err(why) => {
+                    self.walker = None;
+                    return Some(Err(SaveError::Aborted { path: self.path.clone(), why }));
+                }
+                Ok(done) => {
+                    self.writer.write(walker.take_output());
+                    if done {
+                        self.walker = None;
+                        self.writer.finish();
+                    }
+                }
+            }
+        }
+        let outcome = self.writer.outcome()?;
+        if let Some(walker) = self.walker.take() {
+            walker.cancel(keyspace);
+        }
+        Some(outcome.map_err(|source| SaveError::Io { path: self.path.clone(), source }))
+    }
+
+    /// Gives it up.
+    pub fn cancel(mut self, keyspace: &mut Keyspace) {
+        if let Some(walker) = self.walker.take() {
+            walker.cancel(keyspace);
+        }
+    }
+}
+
+/// Saves what the keyspace holds now, and returns when the file is complete and durable. Clients wait.
+///
+/// # Errors
+/// If the disk refuses.
+pub fn save_now(keyspace: &Keyspace, path: &Path, aux: &Aux) -> Result<(), SaveError> {
+    write_all(keyspace, path, aux).map_err(|source| SaveError::Io { path: path.to_path_buf(), source })
+}
+
+fn write_all(keyspace: &Keyspace, path: &Path, aux: &Aux) -> io::Result<()> {
+    let mut file = NewFile::create(path)?;
+    let mut writer = RdbWriter::begin(aux);
+    for db in 0..keyspace.databases() {
+        let mut from = 0;
+        while let Some(slot) = keyspace.next_occupied_slot(db, from).filter(|&slot| slot < SLOT_COUNT) {
+            keyspace.for_each_in_slot(db, slot, |entry| writer.entry(db, entry));
+            if writer.pending() >= PIECE {
+                file.write(&writer.take())?;
+            }
+            from = slot + 1;
+        }
+    }
+    writer.finish();
+    file.write(&writer.take())?;
+    file.commit()
+}
+
+/// A thread that writes a file, so that the data thread never waits for the disk.
+#[derive(Debug)]
+struct FileThread {
+    /// `None` after the last piece. If it is dropped without one, the thread removes the file.
+    pieces: Option<Sender<Piece>>,
+    outcome: Receiver<io::Result<()>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Bytes(Vec<u8>),
+    End,
+}
+
+impl FileThread {
+    fn start(path: &Path) -> io::Result<Self> {
+        let file = NewFile::create(path)?;
+        let (pieces, incoming) = channel();
+        let (report, outcome) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&waiting);
+        std::thread::Builder::new().name("snapshot-file".into()).spawn(move || {
+            if let Some(outcome) = write_pieces(file, &incoming, &counter) {
+                // Nobody listens any more if the snapshot was given up meanwhile.
+                let _ = report.send(outcome);
+            }
+        })?;
+        Ok(Self { pieces: Some(pieces), outcome, waiting })
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn write(&self, bytes: Vec<u8>) {
+        if let Some(pieces) = self.pieces.as_ref().filter(|_| !bytes.is_empty()) {
+            self.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
+            // A thread that ended has reported why.
+            let _ = pieces.send(Piece::Bytes(bytes));
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(pieces) = self.pieces.take() {
+            let _ = pieces.send(Piece::End);
+        }
+    }
+
+    fn outcome(&self) -> Option<io::Result<()>> {
+        match self.outcome.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(io::Error::other("the writing thread is gone"))),
+        }
+    }
+}
+
+/// Writes what comes until the end; `None` if the sender was dropped before that.
+fn write_pieces(mut file: NewFile, incoming: &Receiver<Piece>, waiting: &AtomicUsize) -> Option<io::Result<()>> {
+    loop {
+        match incoming.recv().ok()? {
+            Piece::End => return Some(file.commit()),
+            Piece::Bytes(bytes) => {
+                if let Err(error) = file.write(&bytes) {
+                    return Some(Err(error));
+                }
+                waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::keyspace::value::Value;
+    use crate::persist::rdb;
+
+    fn filled() -> Keyspace {
+        let mut keyspace = Keyspace::new(1);
+        for n in 0..5000 {
+            keyspace.insert_loaded(0, format!("k{n}").into_bytes().into(), Value::string(&[b'v'; 100]), 0);
+        }
+        keyspace
+    }
+
+    fn wait(save: &mut BackgroundSave, keyspace: &mut Keyspace) -> Result<(), SaveError> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(outcome) = save.poll(keyspace, 10_000) {
+                return outcome;
+            }
+            assert!(Instant::now() < deadline, "the save does not end");
+            std::thread::yield_now();
+        }
+    }
+
+    fn read_back(path: &Path) -> usize {
+        rdb::load(std::io::BufReader::new(std::fs::File::open(path).unwrap()), 1).unwrap().keyspace.len(0)
+    }
+
+    #[test]
+    fn both_ways_leave_a_whole_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dump.rdb");
+        let mut keyspace = filled();
+        save_now(&keyspace, &path, &Aux::default()).unwrap();
+        assert_eq!(read_back(&path), 5000);
+        let mut save = start_bgsave(&mut keyspace, &path, &Aux::default()).unwrap();
+        keyspace.insert_loaded(0, b"later".as_slice().into(), Value::string(b"v"), 0);
+        wait(&mut save, &mut keyspace).unwrap();
+        assert_eq!(read_back(&path), 5000);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_given_up_save_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dump.rdb");
+        std::fs::write(&path, "old").unwrap();
+        let mut keyspace = filled();
+        let mut save = start_bgsave(&mut keyspace, &path, &Aux::default()).unwrap();
+        assert!(save.poll(&mut keyspace, 1).is_none());
+        keyspace.flush_all();
+        let error = wait(&mut save, &mut keyspace).unwrap_err();
+        assert!(matches!(error, SaveError::Aborted { .. }), "{error}");
+        drop(save);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while std::fs::read_dir(dir.path()).unwrap().count() > 1 {
+            assert!(Instant::now() < deadline, "the temporary file stays");
+            std::thread::yield_now();
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_refusing_disk_is_an_error_with_the_name_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("missing").join("dump.rdb");
+        let error = save_now(&filled(), &path, &Aux::default()).unwrap_err().to_string();
+        assert!(error.contains("dump.rdb"), "{error}");
+        assert!(start_bgsave(&mut filled(), &path, &Aux::default()).is_err());
+    }
+}
