@@ -2,9 +2,18 @@
 //! COMMAND and the docs all read it. Each module holds a group of commands and its part of the table.
 
 mod args;
+mod counters;
+mod data;
+mod decimal;
 mod effects;
 mod error;
+mod expire;
+mod glob;
+mod keys;
+mod scan;
 mod spec;
+mod strings;
+pub mod table;
 
 pub use args::Args;
 pub use effects::Effects;
