@@ -103,7 +103,7 @@ pub enum Effect {
 #[must_use]
 pub fn lookup(name: &str) -> Option<&'static Directive> {
     let is = |other: &&str| other.eq_ignore_ascii_case(name);
-    DIRECTIVES.iter().find(|directive| is(&directive.name) || directive.aliases.iter().any(|alias| is(alias)))
+    DIRECTIVES.iter().find(|directive| is(&directive.name) || directive.aliases.iter().any(is))
 }
 
 /// The directive of this name, or an error with the nearest name if one is near.

@@ -194,7 +194,7 @@ fn host_port(words: &[&str]) -> Result<Value, Problem> {
 }
 
 fn save_points(words: &[&str]) -> Result<Value, Problem> {
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return Err(Problem::WrongNumberOfArguments {
             wanted: "pairs of seconds and changes, or an empty text",
             got: words.len(),
@@ -217,7 +217,7 @@ fn save_points(words: &[&str]) -> Result<Value, Problem> {
 }
 
 fn output_limits(words: &[&str]) -> Result<Value, Problem> {
-    if words.is_empty() || words.len() % 4 != 0 {
+    if words.is_empty() || !words.len().is_multiple_of(4) {
         return Err(Problem::WrongNumberOfArguments {
             wanted: "groups of class, hard limit, soft limit and seconds",
             got: words.len(),

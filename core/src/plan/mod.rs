@@ -142,6 +142,36 @@ pub enum Action {
     },
 }
 
+mod change;
+pub mod check;
+mod election;
+mod founding;
+mod handover;
+mod map;
+mod master;
 mod reason;
+mod shard;
+mod status;
+mod view;
+mod workload;
 
-pub use reason::Reason;
+pub use reason::{Change, Departure, Loss, Reason};
+pub use status::{
+    ClusterStatus, Condition, ConditionKind, NodeCondition, NodeStatus, Problem, ShardStatus, status,
+};
+
+use crate::spec::ClusterSpec;
+
+/// Decides what should be, and the next step of every shard.
+#[must_use]
+pub fn plan(spec: &ClusterSpec, observed: &Observed) -> Plan {
+    let shards: Vec<_> = view::views(spec, observed);
+    let plans = shards.iter().map(shard::plan).collect();
+    let (map, map_targets) = map::map(&observed.uid, &shards);
+    Plan {
+        workloads: shards.iter().filter_map(workload::workload).collect(),
+        shards: plans,
+        map,
+        map_targets,
+    }
+}

@@ -1,10 +1,320 @@
 //! Why a step is taken or waited for. Conditions, events and log lines are all made from these.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Why a step is taken or waited for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Reason {
     /// The shard has never had a config and all of its nodes are blank.
-    Founding,
+    #[error("founds the shard with {master} as its master")]
+    Founding {
+        /// The first master.
+        master: String,
+    },
+    /// The shard had a config, and all who knew its data are gone for good.
+    #[error("founds the shard anew with {master} as its master: every node answers and none holds its data")]
+    FoundingAnew {
+        /// The first master.
+        master: String,
+    },
+    /// A change of master is under way: promises are asked for.
+    #[error("{loss}; asks the nodes for promises, to promote {candidate}")]
+    Electing {
+        /// What became of the master.
+        loss: Loss,
+        /// Who will probably lead.
+        candidate: String,
+    },
+    /// A change of master is decided.
+    #[error("{loss}; promotes {master}")]
+    Promoting {
+        /// What became of the master before.
+        loss: Loss,
+        /// The new master.
+        master: String,
+    },
+    /// A master that must go is paused, so that its successor catches up.
+    #[error("{departure}; holds writes for a moment until {successor} has caught up")]
+    HandingOver {
+        /// Why it must go.
+        departure: Departure,
+        /// Who will lead.
+        successor: String,
+    },
+    /// The successor has caught up with the paused master.
+    #[error("{departure}, and {successor} has caught up; asks the nodes for promises")]
+    SwitchingOver {
+        /// Why it must go.
+        departure: Departure,
+        /// Who will lead.
+        successor: String,
+    },
+    /// Members or parents change, and the master stays.
+    #[error("{}", join(.0, "; "))]
+    Reconfiguring(Vec<Change>),
+    /// Nodes have an older config than the shard.
+    #[error("tells the present config to {}", .nodes.join(", "))]
+    Informing {
+        /// Who is told.
+        nodes: Vec<String>,
+    },
+    /// The shard cannot be founded until all of its nodes answer.
+    #[error("waits for {} to answer; see the events of their pods if they do not start", .nodes.join(", "))]
+    WaitingForNodes {
+        /// Who is missing.
+        nodes: Vec<String>,
+    },
+    /// The master has not answered yet, and may yet.
+    #[error("waits for the master {master} to answer")]
+    WaitingForMaster {
+        /// The master.
+        master: String,
+    },
+    /// Too few members answer for a change of master.
+    #[error("{loss}; a change of master needs {needed} of the members, and {answering} answer: bring back {}", .missing.join(", "))]
+    NoQuorum {
+        /// What became of the master.
+        loss: Loss,
+        /// How many must promise.
+        needed: usize,
+        /// How many answer.
+        answering: usize,
+        /// Who does not answer.
+        missing: Vec<String>,
+    },
+    /// Nobody who answers holds data that may lead.
+    #[error("{loss}; no node that answers holds all of the data: bring back {}", .missing.join(", "))]
+    NoCandidate {
+        /// What became of the master.
+        loss: Loss,
+        /// Who does not answer.
+        missing: Vec<String>,
+    },
+    /// A master should go and has no successor.
+    #[error("{departure}, and no replica is in step to succeed it; it keeps serving")]
+    NoSuccessor {
+        /// Why it should go.
+        departure: Departure,
+    },
+    /// A master should go and its successor lags too far behind to pause writes for it.
+    #[error(
+        "{departure}; its successor {successor} is {bytes} bytes behind; it keeps serving until that is little"
+    )]
+    SuccessorLags {
+        /// Why it should go.
+        departure: Departure,
+        /// Who will lead.
+        successor: String,
+        /// How far it is behind.
+        bytes: u64,
+    },
+    /// The master is paused and its successor not quite there.
+    #[error("{departure}; writes are held while {successor} catches up on the last {bytes} bytes")]
+    CatchingUp {
+        /// Why the master must go.
+        departure: Departure,
+        /// Who will lead.
+        successor: String,
+        /// How far it is behind.
+        bytes: u64,
+    },
+    /// The config is as specified, and nodes are on their way.
+    #[error("waits for {} to be in step", .nodes.join(", "))]
+    NodesNotReady {
+        /// Who is missing or not in step.
+        nodes: Vec<String>,
+    },
+    /// Somebody else answers at a node's address.
+    #[error(
+        "at the address of {node} answers {found}; it is left alone: give that node another address, or its volume another cluster"
+    )]
+    StrayNode {
+        /// Whose address it is.
+        node: String,
+        /// Who answers.
+        found: String,
+    },
+}
+
+impl Reason {
+    /// The code for events and conditions.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Founding { .. } => "Founding",
+            Self::FoundingAnew { .. } => "FoundingAnew",
+            Self::Electing { loss, .. } => loss.code(),
+            Self::Promoting { .. } => "MasterPromoted",
+            Self::HandingOver { .. } => "HandingOver",
+            Self::SwitchingOver { .. } => "SwitchingOver",
+            Self::Reconfiguring(changes) => changes.first().map_or("Reconfiguring", Change::code),
+            Self::Informing { .. } => "InformingNodes",
+            Self::WaitingForNodes { .. } => "WaitingForNodes",
+            Self::WaitingForMaster { .. } => "WaitingForMaster",
+            Self::NoQuorum { .. } => "NoQuorum",
+            Self::NoCandidate { .. } => "NoCandidate",
+            Self::NoSuccessor { .. } => "NoSuccessor",
+            Self::SuccessorLags { .. } => "SuccessorLags",
+            Self::CatchingUp { .. } => "CatchingUp",
+            Self::NodesNotReady { .. } => "NodesNotReady",
+            Self::StrayNode { .. } => "StrayNode",
+        }
+    }
+
+    /// Whether clients wait for what comes next, so that the next look should be taken at once.
+    #[must_use]
+    pub fn is_pressing(&self) -> bool {
+        matches!(self, Self::CatchingUp { .. })
+    }
+
+    /// Whether it says that something is wrong, so that an event about it is a warning.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        match self {
+            Self::Electing { loss, .. } | Self::Promoting { loss, .. } => {
+                !matches!(loss, Loss::Fenced { .. })
+            }
+            Self::FoundingAnew { .. }
+            | Self::NoQuorum { .. }
+            | Self::NoCandidate { .. }
+            | Self::NoSuccessor { .. }
+            | Self::StrayNode { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// What became of a master that no longer serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Loss {
+    /// Its process has ended.
+    #[error("the master {master} has exited")]
+    Exited {
+        /// The master.
+        master: String,
+    },
+    /// It did not answer for too long.
+    #[error("the master {master} has not answered for {silent_ms} ms")]
+    Silent {
+        /// The master.
+        master: String,
+        /// Since when.
+        silent_ms: u64,
+    },
+    /// It was started again, and may have lost the last writes.
+    #[error("the master {master} was restarted")]
+    Restarted {
+        /// The master.
+        master: String,
+    },
+    /// A new node without its data has taken its place.
+    #[error("the master {master} was replaced by a blank node")]
+    Reborn {
+        /// The master.
+        master: String,
+    },
+    /// It is not there.
+    #[error("the master {master} is gone")]
+    Absent {
+        /// The master.
+        master: String,
+    },
+    /// It promised a newer epoch and refuses writes.
+    #[error("the master {master} has stepped down")]
+    Fenced {
+        /// The master.
+        master: String,
+    },
+}
+
+impl Loss {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Exited { .. } => "MasterExited",
+            Self::Silent { .. } => "MasterSilent",
+            Self::Restarted { .. } => "MasterRestarted",
+            Self::Reborn { .. } => "MasterReborn",
+            Self::Absent { .. } => "MasterAbsent",
+            Self::Fenced { .. } => "MasterFenced",
+        }
+    }
+}
+
+/// Why a master that serves must go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Departure {
+    /// It is being deleted, or was told to stop.
+    #[error("the master {master} is about to stop")]
+    Stopping {
+        /// The master.
+        master: String,
+    },
+    /// The spec asks for fewer nodes.
+    #[error("the master {master} is one node more than specified")]
+    Surplus {
+        /// The master.
+        master: String,
+    },
+}
+
+/// One difference between a shard's config and the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A node becomes a member.
+    Adds {
+        /// The node.
+        node: String,
+    },
+    /// A blank node takes the place of a member of the same name.
+    Replaces {
+        /// The node.
+        node: String,
+    },
+    /// A member is one no more.
+    Removes {
+        /// The node.
+        node: String,
+    },
+    /// A member is fed by another parent.
+    Moves {
+        /// The node.
+        node: String,
+        /// Its new parent.
+        parent: String,
+    },
+    /// A replica promised an epoch in an election that came to nothing, and is taken back.
+    TakesBack {
+        /// The node.
+        node: String,
+    },
+}
+
+impl Change {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Adds { .. } => "ReplicaAdded",
+            Self::Replaces { .. } => "ReplicaReplaced",
+            Self::Removes { .. } => "ReplicaRemoved",
+            Self::Moves { .. } => "ReplicaMoved",
+            Self::TakesBack { .. } => "ReplicaTakenBack",
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Adds { node } => write!(f, "adds {node}"),
+            Self::Replaces { node } => write!(f, "takes the blank {node} in place of the old one"),
+            Self::Removes { node } => write!(f, "removes {node}"),
+            Self::Moves { node, parent } => write!(f, "feeds {node} from {parent}"),
+            Self::TakesBack { node } => write!(f, "takes back {node} after an election that came to nothing"),
+        }
+    }
+}
+
+fn join<T: fmt::Display>(parts: &[T], separator: &str) -> String {
+    parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }

@@ -1,0 +1,260 @@
+//! An independent checker of plans: rules of safety, written apart from the planner and without its helpers, so that a mistake
+//! must be made twice to go unseen. Tests and simulations run it on every plan.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::control::{DataState, NodeReport, NodeState};
+use crate::id::{Epoch, NodeId};
+use crate::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, ShardPlan, Step};
+use crate::shard::{Member, ShardConfig};
+use crate::spec::ClusterSpec;
+
+/// A rule that a plan breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Index of the shard.
+    pub shard: u16,
+    /// What is wrong.
+    pub rule: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {}: {}", self.shard, self.rule)
+    }
+}
+
+/// Checks a plan against what it was made from. Empty if it breaks no rule.
+#[must_use]
+pub fn check(spec: &ClusterSpec, observed: &Observed, plan: &Plan) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for shard in &plan.shards {
+        let mut rules = Rules { shard: shard.index, broken: Vec::new() };
+        let facts = Facts::of(spec, observed, shard.index);
+        check_step(&facts, shard, &mut rules);
+        check_workload(&facts, plan, shard, &mut rules);
+        violations.append(&mut rules.broken);
+    }
+    violations.extend(check_slots(plan));
+    violations
+}
+
+struct Rules {
+    shard: u16,
+    broken: Vec<Violation>,
+}
+
+impl Rules {
+    fn must(&mut self, holds: bool, rule: impl Into<String>) {
+        if !holds {
+            self.broken.push(Violation { shard: self.shard, rule: rule.into() });
+        }
+    }
+}
+
+struct Facts<'a> {
+    spec: &'a ClusterSpec,
+    observed: &'a Observed,
+    shard: Option<&'a ShardObserved>,
+    /// Nodes with a report of this cluster, shard and name.
+    reports: Vec<(&'a NodeObserved, &'a NodeReport)>,
+    newest: Option<&'a ShardConfig>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(spec: &'a ClusterSpec, observed: &'a Observed, index: u16) -> Self {
+        let shard = observed.shards.iter().find(|shard| shard.index == index);
+        let mut reports = Vec::new();
+        for node in shard.map(|shard| shard.nodes.as_slice()).unwrap_or_default() {
+            if let Some(report) = &node.report
+                && (&report.uid, report.shard, &report.name) == (&observed.uid, index, &node.name)
+            {
+                reports.push((node, report));
+            }
+        }
+        let newest = reports.iter().filter_map(|(_, report)| report.config.as_ref()).max_by_key(|c| c.epoch);
+        Self { spec, observed, shard, reports, newest }
+    }
+
+    fn heard(&self) -> impl Iterator<Item = (&'a NodeObserved, &'a NodeReport)> {
+        let down_after = self.spec.down_after_ms;
+        let heard =
+            move |node: &NodeObserved| node.presence != Presence::Exited && node.silent_ms < down_after;
+        self.reports.iter().copied().filter(move |(node, _)| heard(node))
+    }
+
+    fn heard_from(&self, id: NodeId) -> Option<(&'a NodeObserved, &'a NodeReport)> {
+        self.heard().find(|(_, report)| report.id == id)
+    }
+
+    /// The present master, if it answers and serves.
+    fn serving(&self) -> Option<(&'a NodeObserved, &'a NodeReport)> {
+        self.heard_from(self.newest?.master).filter(|(_, report)| report.state == NodeState::Master)
+    }
+
+    fn must_go(&self, node: &NodeObserved, report: &NodeReport) -> bool {
+        node.presence == Presence::Leaving || report.leaving || node.ordinal > self.spec.replicas_per_shard
+    }
+
+    /// Whether another node answers under the member's name, and the member itself does not.
+    fn replaced(&self, member: &Member) -> bool {
+        let mut under_name = self.heard().filter(|(node, _)| node.name == member.name);
+        under_name.any(|(_, report)| report.id != member.id)
+    }
+
+    /// The members that count, and those of them that answer.
+    fn voters(&self, config: &ShardConfig) -> (usize, Vec<&'a NodeReport>) {
+        let answering: Vec<_> =
+            config.members.iter().filter_map(|member| self.heard_from(member.id)).map(|(_, r)| r).collect();
+        let replaced = config.members.iter().filter(|member| self.replaced(member)).count();
+        let total = config.members.len();
+        (if answering.len() + replaced == total { total - replaced } else { total }, answering)
+    }
+}
+
+fn check_step(facts: &Facts<'_>, shard: &ShardPlan, rules: &mut Rules) {
+    match &shard.step {
+        Step::Nothing | Step::Wait(_) => {}
+        Step::Do(Action::Prepare { epoch, nodes }, _) => check_prepare(facts, *epoch, nodes, rules),
+        Step::Do(Action::Pause { master, target, epoch, .. }, _) => {
+            let serving = facts.serving();
+            let config = facts.newest.is_some_and(|config| config.epoch == *epoch);
+            rules.must(config, "a pause is for the present epoch");
+            rules.must(
+                serving.is_some_and(|(node, report)| report.id == *master && facts.must_go(node, report)),
+                "only a serving master that must go is paused",
+            );
+            rules.must(facts.heard_from(*target).is_some(), "the target of a pause answers");
+        }
+        Step::Do(Action::Accept { config, first, then }, _) => {
+            rules.must(!then.contains(first), "the first one is not told twice");
+            check_accept(facts, config, *first, rules);
+        }
+    }
+}
+
+fn check_prepare(facts: &Facts<'_>, epoch: Epoch, nodes: &[NodeId], rules: &mut Rules) {
+    rules.must(!nodes.is_empty(), "somebody is asked for a promise");
+    rules.must(
+        nodes.iter().all(|id| facts.heard_from(*id).is_some_and(|(_, report)| report.promised < epoch)),
+        "only those who answer and have not promised are asked",
+    );
+    rules.must(facts.newest.is_some_and(|config| config.epoch < epoch), "an election has a new epoch");
+    if let Some((node, master)) = facts.serving() {
+        let caught_up =
+            facts.heard().any(|(_, other)| other.id != master.id && other.offset == master.offset);
+        rules.must(
+            facts.must_go(node, master) && master.paused && caught_up,
+            "no election while the master serves, but for a hand-over with writes held and a successor in step",
+        );
+    }
+}
+
+fn check_accept(facts: &Facts<'_>, config: &ShardConfig, first: NodeId, rules: &mut Rules) {
+    if let Err(error) = config.validate() {
+        rules.must(false, error.to_string());
+    }
+    rules.must(config.uid == facts.observed.uid && config.shard == rules.shard, "a config is for its shard");
+    for (_, report) in &facts.reports {
+        if let Some(known) = &report.config {
+            rules.must(known.epoch != config.epoch || known == config, "one config only for an epoch");
+        }
+    }
+    if facts.newest == Some(config) {
+        return;
+    }
+    rules.must(first == config.master, "the master hears first of a new config");
+    let Some((node, master)) = facts.heard_from(config.master) else {
+        return rules.must(false, "the new master answers");
+    };
+    rules.must((config.epoch.0 - 1) % 16 == u64::from(node.ordinal), "the epoch is one of the new master's");
+    rules.must(master.promised <= config.epoch, "the new master has promised no newer epoch");
+    match facts.newest {
+        None => check_founding(facts, config, rules),
+        Some(old) => {
+            rules.must(config.epoch > old.epoch, "epochs grow");
+            rules.must(config.slots == old.slots, "a change of members leaves the slots alone");
+            match facts.serving() {
+                Some((_, serving)) => {
+                    rules.must(serving.id == config.master, "a serving master is not replaced");
+                }
+                None => check_election(facts, old, config, master, rules),
+            }
+        }
+    }
+}
+
+fn check_founding(facts: &Facts<'_>, config: &ShardConfig, rules: &mut Rules) {
+    let all = (0..=facts.spec.replicas_per_shard).all(|ordinal| {
+        facts.heard().any(|(node, report)| node.ordinal == ordinal && report.config.is_none())
+    });
+    rules.must(all, "a shard is founded when all of its nodes answer and none has a config");
+    let most = facts.heard().map(|(_, report)| (report.data, report.write_epoch, report.offset)).max();
+    let master = facts.heard_from(config.master).map(|(_, r)| (r.data, r.write_epoch, r.offset));
+    rules.must(master == most, "the founder with the most data leads");
+}
+
+fn check_election(
+    facts: &Facts<'_>,
+    old: &ShardConfig,
+    config: &ShardConfig,
+    master: &NodeReport,
+    rules: &mut Rules,
+) {
+    let (total, answering) = facts.voters(old);
+    if total == 0 {
+        let all = (0..=facts.spec.replicas_per_shard)
+            .all(|ordinal| facts.heard().any(|(node, _)| node.ordinal == ordinal));
+        return rules.must(all, "a shard is founded anew when all of its nodes answer");
+    }
+    let promises = answering.iter().filter(|report| report.promised == config.epoch).count();
+    let witness = usize::from(total % 2 == 0);
+    rules.must(
+        2 * (promises + witness) > total + witness,
+        format!("a majority promised: {promises} of {total} members"),
+    );
+    rules.must(
+        master.promised == config.epoch && answering.iter().any(|report| report.id == master.id),
+        "the new master is a member and promised",
+    );
+    let all_answer = answering.len() == total;
+    rules.must(master.data == DataState::Live || all_answer, "restored data leads only when all answer");
+    for other in answering {
+        rules.must(other.data <= master.data, "no member has more trustworthy data");
+        let same_history = other.replid == master.replid && other.data == master.data;
+        rules.must(!same_history || other.offset <= master.offset, "no member has more of the same history");
+    }
+}
+
+fn check_workload(facts: &Facts<'_>, plan: &Plan, shard: &ShardPlan, rules: &mut Rules) {
+    let Some(workload) = plan.workloads.iter().find(|workload| workload.shard == shard.index) else {
+        return rules
+            .must(facts.newest.is_none_or(|c| c.slots.is_empty()), "a shard with slots has a workload");
+    };
+    rules.must(workload.nodes >= facts.spec.nodes_per_shard(), "a workload has the nodes of the spec");
+    for (node, report) in &facts.reports {
+        let is_member = facts.newest.is_some_and(|config| config.member(report.id).is_some());
+        rules.must(!is_member || node.ordinal < workload.nodes, "no member is taken away");
+    }
+    if facts.serving().is_none() {
+        let present = facts.shard.and_then(|shard| shard.workload_nodes).unwrap_or(0);
+        rules.must(workload.nodes >= present, "nothing is taken away while nobody serves");
+    }
+}
+
+fn check_slots(plan: &Plan) -> Vec<Violation> {
+    let mut seen = BTreeSet::new();
+    let mut violations = Vec::new();
+    for shard in &plan.shards {
+        let config = match &shard.step {
+            Step::Do(Action::Accept { config, .. }, _) => Some(config),
+            _ => shard.config.as_ref(),
+        };
+        let slots = config.map(|config| config.slots.iter().collect::<Vec<_>>()).unwrap_or_default();
+        if !slots.into_iter().all(|slot| seen.insert(slot)) {
+            violations.push(Violation { shard: shard.index, rule: "a slot belongs to one shard".into() });
+        }
+    }
+    violations
+}

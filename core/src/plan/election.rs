@@ -1,0 +1,123 @@
+//! A change of master: who votes, who may lead, and whether there are promises enough.
+
+use std::cmp::Reverse;
+
+use crate::control::{DataState, NodeReport};
+use crate::id::Epoch;
+use crate::plan::change::with_parents;
+use crate::plan::founding;
+use crate::plan::reason::{Loss, Reason};
+use crate::plan::view::{Seen, View, epoch_of};
+use crate::plan::{Action, Step};
+use crate::shard::{Member, ShardConfig};
+
+/// The members whose promises count.
+struct Voters<'v, 'a> {
+    view: &'v View<'a>,
+    members: Vec<&'v Member>,
+    answering: Vec<(&'v Seen<'a>, &'a NodeReport)>,
+}
+
+/// The next step towards a new master, after the old one was lost.
+pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
+    let voters = Voters::of(view, config);
+    if voters.members.is_empty() {
+        return founding::found_anew(view, config);
+    }
+    let needed = votes_needed(voters.members.len());
+    if voters.answering.len() < needed {
+        let (answering, missing) = (voters.answering.len(), voters.missing());
+        return Step::Wait(Reason::NoQuorum { loss, needed, answering, missing });
+    }
+    let Some((best, report)) = voters.best() else {
+        return Step::Wait(Reason::NoCandidate { loss, missing: voters.missing() });
+    };
+    let candidate = best.node.name.clone();
+    let epoch = proposed_epoch(view, config, best.node.ordinal);
+    let promised = |report: &NodeReport| report.promised == epoch;
+    if promised(report) && voters.answering.iter().filter(|(_, other)| promised(other)).count() >= needed {
+        let reason = match voters.best_data() {
+            DataState::Empty | DataState::Syncing => Reason::FoundingAnew { master: candidate },
+            DataState::Restored | DataState::Live => Reason::Promoting { loss, master: candidate },
+        };
+        return promote(view, config, report, epoch, reason);
+    }
+    let behind = voters.answering.iter().filter(|(_, other)| other.promised < epoch);
+    let nodes = behind.map(|(_, other)| other.id).collect();
+    Step::Do(Action::Prepare { epoch, nodes }, Reason::Electing { loss, candidate })
+}
+
+/// How many of `members` must promise. Where their number is even, the operator is one more voter, and votes for whom it
+/// proposes.
+fn votes_needed(members: usize) -> usize {
+    if members.is_multiple_of(2) { members / 2 } else { members / 2 + 1 }
+}
+
+/// The epoch that was promised in an election for this candidate that was begun before, or else a new one.
+fn proposed_epoch(view: &View<'_>, config: &ShardConfig, candidate: u16) -> Epoch {
+    let known = view.known_epoch();
+    if known > config.epoch && known.is_for(candidate) { known } else { known.next_for(candidate) }
+}
+
+fn promote(view: &View<'_>, config: &ShardConfig, master: &NodeReport, epoch: Epoch, reason: Reason) -> Step {
+    let members = with_parents(view, master.id, config.members.clone());
+    let then = view
+        .answering()
+        .filter(|(_, report)| report.id != master.id)
+        .filter(|(_, report)| config.member(report.id).is_some() || epoch_of(report) > Epoch(0))
+        .map(|(_, report)| report.id)
+        .collect();
+    let config = ShardConfig { epoch, master: master.id, members, ..config.clone() };
+    Step::Do(Action::Accept { config, first: master.id, then }, reason)
+}
+
+impl<'v, 'a> Voters<'v, 'a> {
+    /// The members of `config`. Where every one of them answers or was replaced by a blank node, which is gone for good then
+    /// with its promises, those that were replaced do not count; else the loss of most volumes would stop the shard forever.
+    fn of(view: &'v View<'a>, config: &'v ShardConfig) -> Self {
+        let answers = |member: &&Member| view.node(member.id).is_some_and(|seen| seen.answers);
+        let all_heard = config.members.iter().all(|member| answers(&member) || view.reborn(member));
+        let members: Vec<_> =
+            config.members.iter().filter(|member| !(all_heard && view.reborn(member))).collect();
+        let answering = members
+            .iter()
+            .filter_map(|member| view.node(member.id))
+            .filter(|seen| seen.answers)
+            .filter_map(|seen| Some((seen, seen.report?)))
+            .collect();
+        Self { view, members, answering }
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let answers = |member: &Member| self.answering.iter().any(|(_, report)| report.id == member.id);
+        self.members.iter().filter(|member| !answers(member)).map(|member| member.name.clone()).collect()
+    }
+
+    fn best_data(&self) -> DataState {
+        self.answering.iter().map(|(_, report)| report.data).max().unwrap_or(DataState::Empty)
+    }
+
+    /// Who should lead: the newest data. What was not held since it was written may lead only where everybody answers, and so
+    /// nobody has better.
+    fn best(&self) -> Option<(&'v Seen<'a>, &'a NodeReport)> {
+        let all_answer = self.answering.len() == self.members.len();
+        let may_lead = |report: &NodeReport| {
+            report.data == DataState::Live || (all_answer && report.data == self.best_data())
+        };
+        let eligible = self.answering.iter().filter(|(_, report)| may_lead(report));
+        eligible.max_by_key(|(seen, report)| self.rank(seen, report)).copied()
+    }
+
+    fn rank(&self, seen: &Seen<'_>, report: &NodeReport) -> impl Ord + use<> {
+        let ordinal = seen.node.ordinal;
+        let (epoch, offset) = (self.history_epoch(report), report.offset);
+        (report.data, epoch, offset, !seen.leaving(), self.view.wants(ordinal), Reverse(ordinal))
+    }
+
+    /// The epoch that the node's history was last written under. Copies of one history are ordered by their offsets alone, as
+    /// a replica may have learnt of an epoch a moment after its master wrote under it.
+    fn history_epoch(&self, report: &NodeReport) -> Epoch {
+        let same = self.answering.iter().filter(|(_, other)| other.replid == report.replid);
+        same.map(|(_, other)| other.write_epoch).max().unwrap_or(report.write_epoch)
+    }
+}

@@ -1,0 +1,72 @@
+//! The first config of a shard.
+
+use std::cmp::Reverse;
+
+use crate::control::NodeReport;
+use crate::id::{Epoch, NodeId};
+use crate::plan::change::{fitness, sorted_members};
+use crate::plan::reason::Reason;
+use crate::plan::view::{Seen, View};
+use crate::plan::{Action, Step};
+use crate::shard::{Member, ShardConfig};
+use crate::slot::{SlotSet, even_share};
+use crate::topology::{Seat, assign_parents};
+
+/// Founds a shard that never had a config, once all of its nodes answer.
+pub(super) fn found(view: &View<'_>) -> Step {
+    let slots = even_share(view.index, view.spec.shards);
+    found_with(view, slots, |master| Reason::Founding { master })
+}
+
+/// Founds a shard once more whose members are all gone for good, with the slots that it had.
+pub(super) fn found_anew(view: &View<'_>, old: &ShardConfig) -> Step {
+    found_with(view, old.slots.clone(), |master| Reason::FoundingAnew { master })
+}
+
+fn found_with(view: &View<'_>, slots: SlotSet, reason: impl Fn(String) -> Reason) -> Step {
+    let missing = view.missing();
+    if !missing.is_empty() {
+        return Step::Wait(Reason::WaitingForNodes { nodes: missing });
+    }
+    let founders: Vec<_> = view.answering().filter(|(seen, _)| view.wants(seen.node.ordinal)).collect();
+    // Volumes may hold data from before, such as a snapshot that somebody put there: the most of it leads.
+    let worth = |(seen, report): &&(&Seen<'_>, &NodeReport)| {
+        (report.data, report.write_epoch, report.offset, report.keys, Reverse(seen.node.ordinal))
+    };
+    let Some((master, report)) = founders.iter().max_by_key(worth) else {
+        return Step::Wait(Reason::WaitingForNodes { nodes: missing });
+    };
+    let epoch = view.known_epoch().next_for(master.node.ordinal);
+    let config = first_config(view, &founders, report.id, epoch, slots);
+    let then = founders.iter().map(|(_, other)| other.id).filter(|&id| id != report.id).collect();
+    Step::Do(Action::Accept { config, first: report.id, then }, reason(master.node.name.clone()))
+}
+
+fn first_config(
+    view: &View<'_>,
+    founders: &[(&Seen<'_>, &NodeReport)],
+    master: NodeId,
+    epoch: Epoch,
+    slots: SlotSet,
+) -> ShardConfig {
+    let seat = |&(seen, report): &(&Seen<'_>, &NodeReport)| Seat {
+        id: report.id,
+        fitness: fitness(Some(seen)),
+        parent: None,
+    };
+    let seats: Vec<_> = founders.iter().map(seat).collect();
+    let parents = assign_parents(view.spec.topology, master, &seats);
+    let members = founders.iter().map(|(seen, report)| Member {
+        id: report.id,
+        name: seen.node.name.clone(),
+        parent: parents.get(&report.id).copied(),
+    });
+    ShardConfig {
+        uid: view.observed.uid.clone(),
+        shard: view.index,
+        epoch,
+        master,
+        members: sorted_members(members.collect()),
+        slots,
+    }
+}

@@ -1,0 +1,93 @@
+//! The next step of one shard.
+
+use crate::plan::master::{self, Master};
+use crate::plan::reason::Reason;
+use crate::plan::view::{View, epoch_of};
+use crate::plan::{Action, ShardPlan, Step, change, election, founding, handover};
+use crate::shard::ShardConfig;
+
+/// Decides the next step of a shard.
+pub(super) fn plan(view: &View<'_>) -> ShardPlan {
+    let (step, serving) = match view.config {
+        None => (founding::found(view), false),
+        Some(config) => {
+            let master = master::find(view, config);
+            let serving = matches!(master, Master::Serves(..));
+            (next_step(view, config, master), serving)
+        }
+    };
+    let ready = view.config.map_or(0, |config| {
+        let wanted = config.members.iter().filter(|member| view.wants_name(&member.name));
+        wanted.filter(|member| view.in_place(config, member)).count()
+    });
+    ShardPlan {
+        index: view.index,
+        step: name_stray(view, step),
+        config: view.config.cloned(),
+        serving,
+        ready_nodes: u16::try_from(ready).unwrap_or(u16::MAX),
+    }
+}
+
+fn next_step(view: &View<'_>, config: &ShardConfig, master: Master<'_, '_>) -> Step {
+    match master {
+        Master::Serves(master, report) => {
+            let hand_over = handover::hand_over(view, config, master, report);
+            if let Some(Step::Do(..)) = &hand_over {
+                return hand_over.unwrap_or(Step::Nothing);
+            }
+            if let Some(wait @ Step::Wait(reason)) = &hand_over
+                && reason.is_pressing()
+            {
+                return wait.clone();
+            }
+            change::reconfigure(view, config, master)
+                .or_else(|| inform(view, config))
+                .or(hand_over)
+                .unwrap_or_else(|| settled(view, config))
+        }
+        Master::Unaware => inform(view, config).unwrap_or(Step::Nothing),
+        Master::Unheard => {
+            Step::Wait(Reason::WaitingForMaster { master: view.name_of(config, config.master) })
+        }
+        Master::Lost(loss) => election::elect(view, config, loss),
+    }
+}
+
+/// Sends the present config to those who answer and have an older one: members, and nodes that were members before.
+fn inform(view: &View<'_>, config: &ShardConfig) -> Option<Step> {
+    let behind: Vec<_> = view
+        .answering()
+        .filter(|(_, report)| config.member(report.id).is_some() || report.config.is_some())
+        .filter(|(_, report)| epoch_of(report) < config.epoch && report.promised <= config.epoch)
+        .collect();
+    let ids: Vec<_> = behind.iter().map(|(_, report)| report.id).collect();
+    let first = ids.iter().copied().find(|&id| id == config.master).or_else(|| ids.first().copied())?;
+    let nodes = behind.iter().map(|(seen, _)| seen.node.name.clone()).collect();
+    let then = ids.into_iter().filter(|&id| id != first).collect();
+    Some(Step::Do(Action::Accept { config: config.clone(), first, then }, Reason::Informing { nodes }))
+}
+
+fn settled(view: &View<'_>, config: &ShardConfig) -> Step {
+    let behind = config.members.iter().filter(|member| !view.in_place(config, member));
+    let mut nodes: Vec<_> = behind.map(|member| member.name.clone()).collect();
+    nodes.extend(view.missing().into_iter().filter(|name| !config.members.iter().any(|m| m.name == *name)));
+    if nodes.is_empty() { Step::Nothing } else { Step::Wait(Reason::NodesNotReady { nodes }) }
+}
+
+/// Where nodes are waited for and another one answers in the place of one of them, that is the reason to show.
+fn name_stray(view: &View<'_>, step: Step) -> Step {
+    let waits = matches!(
+        &step,
+        Step::Nothing | Step::Wait(Reason::WaitingForNodes { .. } | Reason::NodesNotReady { .. })
+    );
+    let stray = view.nodes.iter().find(|seen| seen.stray).and_then(|seen| {
+        let report = seen.node.report.as_ref()?;
+        let found = format!("{} of shard {} of cluster {}", report.name, report.shard, report.uid);
+        Some(Reason::StrayNode { node: seen.node.name.clone(), found })
+    });
+    match stray {
+        Some(reason) if waits => Step::Wait(reason),
+        _ => step,
+    }
+}

@@ -1,0 +1,294 @@
+//! What is told of a cluster: conditions, and every shard with its nodes. Made from the same facts and reasons as the plan.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::NodeState;
+use crate::id::{Epoch, NodeId};
+use crate::plan::view::{View, views};
+use crate::plan::{Observed, Plan, Presence, ShardPlan, Step};
+use crate::shard::{Role, ShardConfig};
+use crate::slot::SlotSet;
+use crate::spec::ClusterSpec;
+
+/// What is told of a cluster. It has no time stamps; who stores it knows when a condition changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// Ready, Progressing and Degraded, in this order.
+    pub conditions: Vec<Condition>,
+    /// Nodes that do what their shard's config says.
+    pub ready_nodes: u32,
+    /// Nodes that the spec asks for.
+    pub total_nodes: u32,
+    /// Shards that serve writes, and shards that the spec asks for: `3/3`.
+    pub masters: String,
+    /// The shards in order of their index.
+    pub shards: Vec<ShardStatus>,
+}
+
+/// One condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Which one.
+    #[serde(rename = "type")]
+    pub kind: ConditionKind,
+    /// Whether it holds.
+    pub status: bool,
+    /// A typed reason, in CamelCase.
+    pub reason: String,
+    /// The reason for people, with what they can do.
+    pub message: String,
+}
+
+/// The conditions of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConditionKind {
+    /// Every shard serves, every node is in step, and nothing is left to do.
+    Ready,
+    /// Something is being done or waited for.
+    Progressing,
+    /// Something that worked, or should work, does not.
+    Degraded,
+}
+
+/// Something that went wrong outside the plan: a spec that cannot be taken, an object that cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// A typed reason, in CamelCase.
+    pub reason: String,
+    /// What went wrong, naming the thing that failed and what the user can do.
+    pub message: String,
+}
+
+/// What is told of a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardStatus {
+    /// Index of the shard.
+    pub index: u16,
+    /// Epoch of its config; 0 before it is founded.
+    pub epoch: Epoch,
+    /// Name of its master; `None` before it is founded.
+    pub master: Option<String>,
+    /// The slots that it serves.
+    pub slots: SlotSet,
+    /// Its nodes, those that should be there and those that are, in order of their name.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// What is told of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Its id, if known.
+    pub id: Option<NodeId>,
+    /// Its role in the config; `None` if it is no member.
+    pub role: Option<Role>,
+    /// Name of the node that feeds it.
+    pub parent: Option<String>,
+    /// How it is.
+    pub state: NodeCondition,
+    /// Its replication offset.
+    pub offset: Option<u64>,
+    /// Bytes that a replica lags behind the master.
+    pub lag_bytes: Option<u64>,
+    /// Milliseconds that a replica lags behind its parent: 0 when nothing is missing, else since its last acknowledgement.
+    pub lag_ms: Option<u64>,
+}
+
+/// How a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeCondition {
+    /// It does what the config says.
+    Ready,
+    /// It is there, and its process is not known to run yet, or has not answered yet.
+    Starting,
+    /// It answers, and waits for its first config, or for what it is after a restart.
+    Joining,
+    /// It is on the way to be in step with its parent.
+    Syncing,
+    /// It promised a newer epoch and waits for its config.
+    Fenced,
+    /// It is about to stop.
+    Leaving,
+    /// It does not answer, has exited, or is not there.
+    Down,
+    /// Another node answers in its place.
+    Stray,
+}
+
+/// Tells how a cluster is. `problems` are what went wrong outside the plan.
+#[must_use]
+pub fn status(spec: &ClusterSpec, observed: &Observed, plan: &Plan, problems: &[Problem]) -> ClusterStatus {
+    let total_nodes = u32::from(spec.shards) * u32::from(spec.nodes_per_shard());
+    let ready_nodes = plan.shards.iter().map(|shard| u32::from(shard.ready_nodes)).sum();
+    let masters = plan.shards.iter().filter(|shard| shard.serving).count();
+    let facts = Facts { spec, plan, problems, ready_nodes, total_nodes };
+    ClusterStatus {
+        conditions: vec![facts.ready(), facts.progressing(), facts.degraded()],
+        ready_nodes,
+        total_nodes,
+        masters: format!("{masters}/{}", spec.shards),
+        shards: views(spec, observed).iter().map(shard_status).collect(),
+    }
+}
+
+struct Facts<'a> {
+    spec: &'a ClusterSpec,
+    plan: &'a Plan,
+    problems: &'a [Problem],
+    ready_nodes: u32,
+    total_nodes: u32,
+}
+
+impl Facts<'_> {
+    fn all_is_well(&self) -> bool {
+        let well = |shard: &ShardPlan| shard.serving && shard.step == Step::Nothing;
+        self.plan.shards.iter().all(well) && self.ready_nodes >= self.total_nodes
+    }
+
+    fn summary(&self) -> String {
+        let serving = self.plan.shards.iter().filter(|shard| shard.serving).count();
+        let (ready, total, shards) = (self.ready_nodes, self.total_nodes, self.spec.shards);
+        format!("{ready} of {total} nodes are ready, {serving} of {shards} shards serve")
+    }
+
+    /// Reason and message of the shards that are not well, those first that do not serve.
+    fn unwell(&self) -> Option<(String, String)> {
+        let reason = |shard: &ShardPlan| match &shard.step {
+            Step::Nothing => None,
+            Step::Wait(reason) | Step::Do(_, reason) => {
+                Some((reason.code().to_owned(), format!("shard {}: {reason}", shard.index)))
+            }
+        };
+        let (down, up): (Vec<_>, Vec<_>) = self.plan.shards.iter().partition(|shard| !shard.serving);
+        let reasons: Vec<_> = down.into_iter().chain(up).filter_map(reason).collect();
+        let (code, _) = reasons.first()?.clone();
+        let shown: Vec<_> = reasons.iter().take(3).map(|(_, text)| text.clone()).collect();
+        let more = reasons.len().saturating_sub(shown.len());
+        let more = if more > 0 { format!("; and {more} more shards") } else { String::new() };
+        Some((code, shown.join("; ") + &more))
+    }
+
+    fn problem(&self) -> Option<(String, String)> {
+        let first = self.problems.first()?;
+        let messages: Vec<_> = self.problems.iter().map(|problem| problem.message.as_str()).collect();
+        Some((first.reason.clone(), messages.join("; ")))
+    }
+
+    fn ready(&self) -> Condition {
+        let (status, (reason, message)) = if self.all_is_well() {
+            (true, ("AllNodesReady".to_owned(), self.summary()))
+        } else {
+            (false, self.unwell().unwrap_or_else(|| ("NodesNotReady".to_owned(), self.summary())))
+        };
+        Condition { kind: ConditionKind::Ready, status, reason, message }
+    }
+
+    fn progressing(&self) -> Condition {
+        let (status, (reason, message)) = match self.unwell() {
+            Some(unwell) => (true, unwell),
+            None if self.all_is_well() => {
+                (false, ("AsSpecified".to_owned(), "nothing is left to do".to_owned()))
+            }
+            None => (true, ("NodesNotReady".to_owned(), self.summary())),
+        };
+        Condition { kind: ConditionKind::Progressing, status, reason, message }
+    }
+
+    /// A cluster that comes up for the first time is not degraded; one that had a config is, whenever a node is missing.
+    fn degraded(&self) -> Condition {
+        let nodes = self.spec.nodes_per_shard();
+        let mut founded = self.plan.shards.iter().filter(|shard| shard.config.is_some());
+        let lacking = founded.any(|shard| !shard.serving || shard.ready_nodes < nodes);
+        let healthy = || ("AllWell".to_owned(), self.summary());
+        let (status, (reason, message)) = match self.problem() {
+            Some(problem) => (true, problem),
+            None if lacking => {
+                (true, self.unwell().unwrap_or_else(|| ("NodesNotReady".to_owned(), self.summary())))
+            }
+            None => (false, healthy()),
+        };
+        Condition { kind: ConditionKind::Degraded, status, reason, message }
+    }
+}
+
+fn shard_status(view: &View<'_>) -> ShardStatus {
+    let mut names: Vec<String> = view.nodes.iter().map(|seen| seen.node.name.clone()).collect();
+    let members = view.config.map(|config| config.members.as_slice()).unwrap_or_default();
+    names.extend(view.missing());
+    names.extend(members.iter().map(|member| member.name.clone()));
+    names.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    names.dedup();
+    ShardStatus {
+        index: view.index,
+        epoch: view.config.map_or(Epoch(0), |config| config.epoch),
+        master: view.config.map(|config| view.name_of(config, config.master)),
+        slots: view.config.map(|config| config.slots.clone()).unwrap_or_default(),
+        nodes: names.into_iter().map(|name| node_status(view, name)).collect(),
+    }
+}
+
+fn node_status(view: &View<'_>, name: String) -> NodeStatus {
+    let seen = view.named(&name);
+    let report = seen.and_then(|seen| seen.report);
+    let member = view.config.and_then(|config| {
+        let of_id = report.and_then(|report| config.member(report.id));
+        let of_name = || config.members.iter().find(|member| member.name == name && report.is_none());
+        of_id.or_else(of_name)
+    });
+    let config = view.config;
+    let role = member.and_then(|member| config?.role(member.id));
+    let is_replica = role == Some(Role::Replica);
+    let offset = report.map(|report| report.offset);
+    let master_offset =
+        config.and_then(|config| view.node(config.master)?.report).map(|report| report.offset);
+    let lag_bytes = match (is_replica, master_offset, offset) {
+        (true, Some(master), Some(offset)) => Some(master.saturating_sub(offset)),
+        _ => None,
+    };
+    NodeStatus {
+        id: report.map(|report| report.id).or(member.map(|member| member.id)),
+        role,
+        parent: member.and_then(|member| Some(view.name_of(config?, member.parent?))),
+        state: condition(view, config, &name),
+        offset,
+        lag_bytes,
+        lag_ms: lag_bytes.and_then(|bytes| if bytes == 0 { Some(0) } else { ack_age(view, member?.id) }),
+        name,
+    }
+}
+
+fn ack_age(view: &View<'_>, id: NodeId) -> Option<u64> {
+    let fed = view.answering().flat_map(|(_, report)| &report.replicas).find(|fed| fed.id == Some(id))?;
+    Some(fed.ack_age_ms)
+}
+
+fn condition(view: &View<'_>, config: Option<&ShardConfig>, name: &str) -> NodeCondition {
+    let Some(seen) = view.named(name) else { return NodeCondition::Down };
+    let Some(report) = seen.report else {
+        return match seen.node.presence {
+            _ if seen.stray => NodeCondition::Stray,
+            Presence::Starting => NodeCondition::Starting,
+            Presence::Running if seen.node.silent_ms < view.spec.down_after_ms => NodeCondition::Starting,
+            Presence::Running | Presence::Leaving | Presence::Exited => NodeCondition::Down,
+        };
+    };
+    let member = config.and_then(|config| Some((config, config.member(report.id)?)));
+    if !seen.answers {
+        NodeCondition::Down
+    } else if seen.leaving() {
+        NodeCondition::Leaving
+    } else if member.is_some_and(|(config, member)| view.in_place(config, member)) {
+        NodeCondition::Ready
+    } else {
+        match report.state {
+            NodeState::Fenced => NodeCondition::Fenced,
+            NodeState::Blank | NodeState::Joining => NodeCondition::Joining,
+            NodeState::Replica | NodeState::Master => NodeCondition::Syncing,
+        }
+    }
+}

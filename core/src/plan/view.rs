@@ -1,0 +1,177 @@
+//! A shard as the planner sees it: what is trusted of what was observed.
+
+use crate::control::{DataState, LinkState, NodeReport, NodeState};
+use crate::id::{Epoch, NodeId};
+use crate::plan::{NodeObserved, Observed, Presence, ShardObserved};
+use crate::shard::{Member, ShardConfig};
+use crate::spec::ClusterSpec;
+
+/// A shard, with its newest config.
+pub(super) struct View<'a> {
+    pub spec: &'a ClusterSpec,
+    pub observed: &'a Observed,
+    pub index: u16,
+    pub workload_nodes: Option<u16>,
+    pub nodes: Vec<Seen<'a>>,
+    /// The newest config that any node accepted.
+    pub config: Option<&'a ShardConfig>,
+}
+
+/// A node, with its report if that can be trusted.
+pub(super) struct Seen<'a> {
+    pub node: &'a NodeObserved,
+    /// Its report, if it is from the node that it should be.
+    pub report: Option<&'a NodeReport>,
+    /// Whether it answers: it did within the time after which a node counts as down.
+    pub answers: bool,
+    /// Whether somebody else answers in its place.
+    pub stray: bool,
+}
+
+/// The shards of the spec and those that are there, in order of their index.
+pub(super) fn views<'a>(spec: &'a ClusterSpec, observed: &'a Observed) -> Vec<View<'a>> {
+    let beyond = observed.shards.iter().map(|shard| shard.index).filter(|&index| index >= spec.shards);
+    (0..spec.shards)
+        .chain(beyond)
+        .map(|index| {
+            let shard = observed.shards.iter().find(|shard| shard.index == index);
+            View::new(spec, observed, index, shard)
+        })
+        .collect()
+}
+
+impl<'a> View<'a> {
+    fn new(
+        spec: &'a ClusterSpec,
+        observed: &'a Observed,
+        index: u16,
+        shard: Option<&'a ShardObserved>,
+    ) -> Self {
+        let nodes: Vec<_> = shard
+            .map(|shard| shard.nodes.as_slice())
+            .unwrap_or_default()
+            .iter()
+            .map(|node| Seen::new(spec, observed, index, node))
+            .collect();
+        let config = nodes
+            .iter()
+            .filter_map(|seen| seen.report?.config.as_ref())
+            .filter(|config| config.uid == observed.uid && config.shard == index)
+            .max_by_key(|config| config.epoch);
+        Self {
+            spec,
+            observed,
+            index,
+            workload_nodes: shard.and_then(|shard| shard.workload_nodes),
+            nodes,
+            config,
+        }
+    }
+
+    /// The node with this id.
+    pub fn node(&self, id: NodeId) -> Option<&Seen<'a>> {
+        self.nodes.iter().find(|seen| seen.id() == Some(id))
+    }
+
+    /// The node of this name, whatever its id.
+    pub fn named(&self, name: &str) -> Option<&Seen<'a>> {
+        self.nodes.iter().find(|seen| seen.node.name == name)
+    }
+
+    /// The nodes that answer, with their reports.
+    pub fn answering(&self) -> impl Iterator<Item = (&Seen<'a>, &'a NodeReport)> {
+        self.nodes.iter().filter(|seen| seen.answers).filter_map(|seen| Some((seen, seen.report?)))
+    }
+
+    /// The highest epoch that any node promised or accepted.
+    pub fn known_epoch(&self) -> Epoch {
+        let reports = self.nodes.iter().filter_map(|seen| seen.report);
+        reports.map(|report| report.promised.max(epoch_of(report))).max().unwrap_or_default()
+    }
+
+    /// Whether the spec asks for a node with this ordinal.
+    pub fn wants(&self, ordinal: u16) -> bool {
+        ordinal < self.spec.nodes_per_shard()
+    }
+
+    /// Whether a member of this name belongs to the shard as specified; so does one whose name says nothing.
+    pub fn wants_name(&self, name: &str) -> bool {
+        ordinal_of(name).is_none_or(|ordinal| self.wants(ordinal))
+    }
+
+    /// Names of the nodes that the spec asks for and that do not answer.
+    pub fn missing(&self) -> Vec<String> {
+        (0..self.spec.nodes_per_shard())
+            .map(|ordinal| format!("{}-{}-{ordinal}", self.observed.name, self.index))
+            .filter(|name| !self.named(name).is_some_and(|seen| seen.answers))
+            .collect()
+    }
+
+    /// The name of a member of `config`, for people.
+    pub fn name_of(&self, config: &ShardConfig, id: NodeId) -> String {
+        let name = config.member(id).map(|member| member.name.clone());
+        name.or_else(|| self.node(id).map(|seen| seen.node.name.clone())).unwrap_or_else(|| id.to_string())
+    }
+
+    /// Whether `member` was replaced by a node of the same name and another id: the member is gone for good.
+    pub fn reborn(&self, member: &Member) -> bool {
+        self.named(&member.name)
+            .is_some_and(|seen| seen.answers && seen.id().is_some_and(|id| id != member.id))
+            && self.node(member.id).is_none()
+    }
+
+    /// Whether the node does what `config` asks of it.
+    pub fn in_place(&self, config: &ShardConfig, member: &Member) -> bool {
+        let Some((seen, report)) = self.node(member.id).and_then(|seen| Some((seen, seen.report?))) else {
+            return false;
+        };
+        if !seen.answers {
+            return false;
+        }
+        if member.id == config.master {
+            return report.state == NodeState::Master;
+        }
+        let follows = report.link.as_ref().is_some_and(|link| {
+            link.state == LinkState::Streaming && (link.parent.is_none() || link.parent == member.parent)
+        });
+        epoch_of(report) == config.epoch
+            && report.state == NodeState::Replica
+            && report.data == DataState::Live
+            && follows
+    }
+}
+
+impl<'a> Seen<'a> {
+    fn new(spec: &ClusterSpec, observed: &Observed, index: u16, node: &'a NodeObserved) -> Self {
+        let expected = |report: &&NodeReport| {
+            report.uid == observed.uid && report.shard == index && report.name == node.name
+        };
+        let report = node.report.as_ref().filter(expected);
+        let alive = node.presence != Presence::Exited && node.silent_ms < spec.down_after_ms;
+        Self {
+            node,
+            report,
+            answers: report.is_some() && alive,
+            stray: node.report.is_some() && report.is_none(),
+        }
+    }
+
+    pub fn id(&self) -> Option<NodeId> {
+        self.report.map(|report| report.id)
+    }
+
+    /// Whether it is about to stop.
+    pub fn leaving(&self) -> bool {
+        self.node.presence == Presence::Leaving || self.report.is_some_and(|report| report.leaving)
+    }
+}
+
+/// The epoch of the config that the node accepted last; 0 if none.
+pub(super) fn epoch_of(report: &NodeReport) -> Epoch {
+    report.config.as_ref().map_or(Epoch(0), |config| config.epoch)
+}
+
+/// The ordinal at the end of a node's name.
+pub(super) fn ordinal_of(name: &str) -> Option<u16> {
+    name.rsplit_once('-')?.1.parse().ok()
+}
