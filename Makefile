@@ -62,7 +62,7 @@ test-kind: ## Run the end-to-end tests on a kind cluster, made if needed
 	e2e/kind/images
 	e2e/kind/deploy
 	$(KIND_ENV)
-	cargo test --locked -p kv-e2e --features kind --test 'kind*' -- --test-threads=1
+	cargo test --locked --workspace --features kv-e2e/kind --test 'kind*' -- --test-threads=1
 
 .PHONY: lint
 lint: ## Check format, clippy, dependencies and scripts
