@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use kv_e2e::ledger::route::Access;
 use kv_e2e::ledger::{Options, wire};
+use kv_e2e::measure;
 
 /// Drives real clusters under test.
 #[derive(Parser)]
@@ -36,8 +37,37 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         cluster_lanes: usize,
     },
+    /// Send one command to one node and print the reply.
+    Ask {
+        /// HOST:PORT
+        #[arg(long)]
+        address: String,
+        /// File that holds the password of the default user.
+        #[arg(long)]
+        password_file: Option<PathBuf>,
+        /// The command and its arguments.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// Measure faults, and print the figures as Markdown.
+    Bench {
+        /// Where the cluster runs.
+        #[arg(value_enum, default_value_t = Place::Local)]
+        place: Place,
+        /// Runs of each fault.
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+    },
     /// Do nothing until told to stop; a pod's main process, beside which ledgers are started.
     Idle,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Place {
+    /// Processes of this machine.
+    Local,
+    /// The Kubernetes of the current kubeconfig, made by e2e/kind/cluster.
+    Kind,
 }
 
 #[tokio::main]
@@ -53,11 +83,15 @@ async fn main() -> ExitCode {
                         cluster_lanes,
                         ..Options::new(access)
                     };
-                    wire::serve(options, tokio::io::stdin(), tokio::io::stdout()).await.map_err(|e| e.to_string())
+                    wire::serve(options, tokio::io::stdin(), tokio::io::stdout())
+                        .await
+                        .map_err(|e| e.to_string())
                 }
                 Err(error) => Err(error),
             }
         }
+        Command::Ask { address, password_file, command } => ask(&address, password_file, &command).await,
+        Command::Bench { place, rounds } => bench(place, rounds).await,
         Command::Idle => idle().await.map_err(|error| error.to_string()),
     };
     match result {
@@ -75,6 +109,34 @@ fn password(file: Option<PathBuf>) -> Result<Option<String>, String> {
         Err(error) => Err(format!("cannot read the password file {}: {error}", file.display())),
     })
     .transpose()
+}
+
+async fn bench(place: Place, rounds: usize) -> Result<(), String> {
+    let page = match place {
+        Place::Local => measure::local(rounds).await,
+        Place::Kind => measure::kind(rounds).await,
+    };
+    println!("{}", page.map_err(|error| error.to_string())?);
+    Ok(())
+}
+
+async fn ask(address: &str, password_file: Option<PathBuf>, command: &[String]) -> Result<(), String> {
+    let access = Access { seeds: Vec::new(), password: password(password_file)? };
+    let mut connection = access
+        .connect(address, Duration::from_secs(5))
+        .await
+        .map_err(|error| format!("{address}: {error}"))?;
+    let mut request = redis::Cmd::new();
+    for argument in command {
+        request.arg(argument);
+    }
+    let reply: redis::Value =
+        request.query_async(&mut connection).await.map_err(|error| error.to_string())?;
+    match redis::from_redis_value_ref::<String>(&reply) {
+        Ok(text) => println!("{text}"),
+        Err(_) => println!("{reply:?}"),
+    }
+    Ok(())
 }
 
 async fn idle() -> std::io::Result<()> {

@@ -78,7 +78,13 @@ struct Target {
 }
 
 impl Target {
-    async fn write(&mut self, shared: &Shared, shard: usize, key: &str, value: &str) -> (Outcome, Option<String>) {
+    async fn write(
+        &mut self,
+        shared: &Shared,
+        shard: usize,
+        key: &str,
+        value: &str,
+    ) -> (Outcome, Option<String>) {
         let address = match &self.address {
             Some(address) => address.clone(),
             None => self.turn(shared, shard),

@@ -8,6 +8,7 @@
 mod book;
 pub mod check;
 mod cluster_lane;
+pub use cluster_lane::connect as connect_cluster;
 mod lane;
 pub mod outage;
 mod readback;

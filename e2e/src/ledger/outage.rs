@@ -37,7 +37,13 @@ impl Outage {
 /// All writers of the shard count together: one acknowledgement by any of them ends an outage. A shard whose writers
 /// pause (between two writes) has outages as long as the pause: choose `min_us` above it.
 #[must_use]
-pub fn outages(books: &[&Book], shard: Option<usize>, since_us: u64, min_us: u64, now_us: u64) -> Vec<Outage> {
+pub fn outages(
+    books: &[&Book],
+    shard: Option<usize>,
+    since_us: u64,
+    min_us: u64,
+    now_us: u64,
+) -> Vec<Outage> {
     let mut acked: Vec<u64> = books
         .iter()
         .filter(|book| book.shard == shard)
@@ -77,7 +83,10 @@ mod tests {
     #[test]
     fn the_longest_time_without_an_acknowledgement_comes_first() {
         let one = book("one", &[10, 20, 100, 110]);
-        assert_eq!(spans(&outages(&[&one], Some(0), 0, 10, 115)), [(20, 100, true), (10, 20, true), (100, 110, true)]);
+        assert_eq!(
+            spans(&outages(&[&one], Some(0), 0, 10, 115)),
+            [(20, 100, true), (10, 20, true), (100, 110, true)]
+        );
     }
 
     #[test]

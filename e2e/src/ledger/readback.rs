@@ -68,7 +68,11 @@ pub async fn read_back(
         match strays(access, &routes, prefix).await {
             Ok(strays) => break strays,
             Err(error) if left.is_zero() => {
-                return Err(Error::Unreadable { keys: 0, waited_s: within.as_secs(), last: error.to_string() });
+                return Err(Error::Unreadable {
+                    keys: 0,
+                    waited_s: within.as_secs(),
+                    last: error.to_string(),
+                });
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }

@@ -109,11 +109,7 @@ impl Access {
                 }
             }
             if started.elapsed() > within {
-                return Err(Error::NoSlotMap {
-                    seeds: self.seeds.clone(),
-                    waited_s: within.as_secs(),
-                    last,
-                });
+                return Err(Error::NoSlotMap { seeds: self.seeds.clone(), waited_s: within.as_secs(), last });
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -127,7 +123,9 @@ fn parse_slots(reply: &Value, asked: &str) -> Routes {
     for entry in entries {
         let Value::Array(fields) = entry else { continue };
         let mut fields = fields.iter();
-        let (Some(Value::Int(first)), Some(Value::Int(last))) = (fields.next(), fields.next()) else { continue };
+        let (Some(Value::Int(first)), Some(Value::Int(last))) = (fields.next(), fields.next()) else {
+            continue;
+        };
         let slots: SlotSet = (*first..=*last).filter_map(|slot| Slot::try_from(slot).ok()).collect();
         let mut nodes = fields.filter_map(|node| parse_node(node, asked));
         let Some(master) = nodes.next() else { continue };

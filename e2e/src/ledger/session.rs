@@ -57,6 +57,7 @@ pub struct Session {
     tasks: Vec<JoinHandle<()>>,
     prefix: String,
     shards: usize,
+    stopped_us: Option<u64>,
 }
 
 impl Session {
@@ -82,6 +83,7 @@ impl Session {
             stop,
             tasks: Vec::new(),
             prefix,
+            stopped_us: None,
         };
         session.tasks.push(tokio::spawn(refresh(session.shared.clone())));
         for (shard, tags) in tags.iter().enumerate() {
@@ -113,6 +115,11 @@ impl Session {
     #[must_use]
     pub fn now_us(&self) -> u64 {
         self.shared.clock.now_us()
+    }
+
+    /// When the writers were stopped, or now.
+    fn end_us(&self) -> u64 {
+        self.stopped_us.unwrap_or_else(|| self.now_us())
     }
 
     /// Returns when each writer had a write acknowledged that was begun after `since_us`.
@@ -160,33 +167,28 @@ impl Session {
     #[must_use]
     pub fn outages(&self, since_us: u64, min_us: u64, most: usize) -> Vec<Outage> {
         let books: Vec<Book> = self.books.iter().map(|book| lock(book).clone()).collect();
-        self.outages_of(&books, since_us, min_us, most)
+        outages_of(&books, self.shards, Span { since_us, min_us, most, now_us: self.end_us() })
     }
 
-    fn outages_of(&self, books: &[Book], since_us: u64, min_us: u64, most: usize) -> Vec<Outage> {
-        let books: Vec<&Book> = books.iter().collect();
-        let shards = (0..self.shards).map(Some).chain([None]);
-        shards
-            .flat_map(|shard| {
-                let mut found = outages(&books, shard, since_us, min_us, self.now_us());
-                found.truncate(most);
-                found
-            })
-            .collect()
-    }
-
-    /// Stops the writers, reads everything back and judges.
-    ///
-    /// # Errors
-    /// If what was written cannot be read back in time.
-    pub async fn finish(mut self, within: Duration) -> Result<Report, Error> {
+    /// Stops the writers, and returns when the outcome of each write is known.
+    pub async fn stop(&mut self) {
+        self.stopped_us.get_or_insert(self.shared.clock.now_us());
         self.stop.send_replace(true);
         for task in self.tasks.drain(..) {
             // A writer that ended by itself has nothing more to write down.
             let _ended = task.await;
         }
+    }
+
+    /// Stops the writers if they still run, reads everything back and judges.
+    ///
+    /// # Errors
+    /// If what was written cannot be read back in time.
+    pub async fn finish(mut self, within: Duration) -> Result<Report, Error> {
+        self.stop().await;
+        let now_us = self.end_us();
         let books: Vec<Book> = self.books.iter().map(|book| lock(book).clone()).collect();
-        let longest = self.outages_of(&books, 0, 0, 1);
+        let longest = outages_of(&books, self.shards, Span { since_us: 0, min_us: 0, most: 1, now_us });
         let known: Vec<String> = self.shared.routes().nodes().cloned().collect();
         let read = read_back(&self.shared.access, &known, &books, &self.prefix, within).await?;
         let lanes = books
@@ -201,6 +203,27 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// Which outages are wanted.
+struct Span {
+    since_us: u64,
+    min_us: u64,
+    most: usize,
+    now_us: u64,
+}
+
+fn outages_of(books: &[Book], shards: usize, span: Span) -> Vec<Outage> {
+    let books: Vec<&Book> = books.iter().collect();
+    let lanes = |shard| books.iter().any(|book| book.shard == shard);
+    let shards = (0..shards).map(Some).chain([None]).filter(|&shard| lanes(shard));
+    shards
+        .flat_map(|shard| {
+            let mut found = outages(&books, shard, span.since_us, span.min_us, span.now_us);
+            found.truncate(span.most);
+            found
+        })
+        .collect()
 }
 
 fn lock(book: &Mutex<Book>) -> std::sync::MutexGuard<'_, Book> {

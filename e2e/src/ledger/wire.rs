@@ -10,7 +10,7 @@ use super::{Error, Options, Report, Session, Tally};
 
 /// What can be asked of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Request {
     /// The time on the run's clock.
     Now,
@@ -32,7 +32,9 @@ pub enum Request {
         /// For how long to wait, in milliseconds.
         within_ms: u64,
     },
-    /// Stop, read back within so many milliseconds, and judge.
+    /// Stop the writers.
+    Stop,
+    /// Stop the writers if they still run, read back within so many milliseconds, and judge.
     Finish {
         /// For how long to read back, in milliseconds.
         within_ms: u64,
@@ -66,7 +68,7 @@ pub async fn serve(
     input: impl AsyncRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
 ) -> std::io::Result<()> {
-    let session = match Session::start(options).await {
+    let mut session = match Session::start(options).await {
         Ok(session) => session,
         Err(error) => return send(&mut output, &Reply::Failed(error.to_string())).await,
     };
@@ -82,6 +84,10 @@ pub async fn serve(
                 };
                 return send(&mut output, &reply).await;
             }
+            Ok(Request::Stop) => {
+                session.stop().await;
+                Reply::Ready
+            }
             Ok(request) => answer(&session, request).await,
         };
         send(&mut output, &reply).await?;
@@ -93,14 +99,16 @@ async fn answer(session: &Session, request: Request) -> Reply {
     match request {
         Request::Now => Reply::Now(session.now_us()),
         Request::Tally => Reply::Tally(session.tally()),
-        Request::Outages { since_us, min_us, most } => Reply::Outages(session.outages(since_us, min_us, most)),
+        Request::Outages { since_us, min_us, most } => {
+            Reply::Outages(session.outages(since_us, min_us, most))
+        }
         Request::Acknowledged { since_us, within_ms } => {
             match session.acknowledged_since(since_us, Duration::from_millis(within_ms)).await {
                 Ok(()) => Reply::Ready,
                 Err(error) => Reply::Failed(error.to_string()),
             }
         }
-        Request::Finish { .. } => Reply::Failed("a finished run answers nothing".into()),
+        Request::Stop | Request::Finish { .. } => Reply::Failed("a run ends but once".into()),
     }
 }
 

@@ -1,0 +1,92 @@
+//! Faults that only docker can inject: it reaches a Kubernetes node whatever else is cut. See e2e/kind/README.md.
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::process::Command;
+
+use crate::cluster::local::output;
+use crate::cluster::{Error, Result};
+
+async fn docker(arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("docker");
+    command.args(arguments);
+    output(command).await
+}
+
+/// The process of a pod's container, as its Kubernetes node sees it.
+pub struct Process {
+    node: String,
+    pid: String,
+}
+
+impl Process {
+    /// The process of the pod's first container.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub async fn of(pod: &Pod) -> Result<Self> {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let no = |what: &str| Error::Unexpected(format!("pod {name} has no {what}"));
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).ok_or_else(|| no("node"))?;
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        let id = statuses
+            .and_then(|statuses| statuses.first()?.container_id.clone())
+            .ok_or_else(|| no("container"))?;
+        let id = id.rsplit('/').next().unwrap_or_default().to_owned();
+        let inspect =
+            ["exec", &node, "crictl", "inspect", "-o", "go-template", "--template", "{{.info.pid}}", &id];
+        let pid = docker(&inspect).await?.trim().to_owned();
+        match pid.parse::<u32>() {
+            Ok(2..) => Ok(Self { node, pid }),
+            _ => Err(no(&format!("process, but {pid:?}"))),
+        }
+    }
+
+    /// Sends it a signal, by name, as `kill` does.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub async fn signal(&self, name: &str) -> Result<()> {
+        docker(&["exec", &self.node, "kill", &format!("-{name}"), &self.pid]).await.map(drop)
+    }
+}
+
+/// A Kubernetes node that is cut off from all others, with its pods, until this is healed or dropped.
+pub struct CutOff {
+    node: Option<String>,
+}
+
+fn rules(action: &str) -> String {
+    format!(
+        "iptables -t mangle {action} PREROUTING -i eth0 -j DROP; iptables -t mangle {action} POSTROUTING -o eth0 -j DROP"
+    )
+}
+
+impl CutOff {
+    /// Cuts a node off.
+    ///
+    /// # Errors
+    /// If docker or iptables fails.
+    pub async fn begin(node: &str) -> Result<Self> {
+        docker(&["exec", node, "sh", "-ec", &rules("-I")]).await?;
+        Ok(Self { node: Some(node.to_owned()) })
+    }
+
+    /// Connects it again.
+    ///
+    /// # Errors
+    /// If docker or iptables fails.
+    pub async fn heal(mut self) -> Result<()> {
+        let Some(node) = self.node.take() else { return Ok(()) };
+        docker(&["exec", &node, "sh", "-ec", &rules("-D")]).await.map(drop)
+    }
+}
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.take() {
+            // A test failed: the next one needs the node, and nothing better can be done about an error here.
+            let _tried =
+                std::process::Command::new("docker").args(["exec", &node, "sh", "-c", &rules("-D")]).status();
+        }
+    }
+}
