@@ -1,19 +1,125 @@
-//! `kv-operator local`.
+//! `kv-operator local`: a cluster as processes of this machine.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand, ValueEnum};
 
 use super::Failure;
+use crate::provider::local::admit;
+use crate::provider::local::layout::Layout;
 
-/// Run a cluster as local processes.
+mod down;
+mod output;
+mod show;
+mod status;
+mod up;
+
+/// Run a cluster as processes of this machine, without Kubernetes.
 #[derive(Debug, Parser)]
-pub struct Args {}
+pub struct Args {
+    /// Folder that holds everything of the cluster: what was applied, passwords, data, logs.
+    #[arg(long, global = true, default_value = ".kvcluster")]
+    dir: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the cluster and look after it until SIGTERM or Ctrl-C, which stop it.
+    ///
+    /// If `up` is killed, its nodes go on, and the next `up` takes them over. A node that dies is started again after
+    /// 1 s, and after up to 10 s if it keeps dying.
+    Up(UpArgs),
+    /// Change the cluster: `up` carries it out, now if it runs, else when it is started.
+    Apply {
+        /// The KvCluster, in YAML or JSON; - for standard input.
+        #[arg(short, long)]
+        file: PathBuf,
+    },
+    /// Show the cluster and its nodes.
+    Status {
+        /// Form of the output.
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
+    },
+    /// Stop the cluster, whether `up` runs or not.
+    Down {
+        /// Remove the folder with all data, too.
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+#[derive(Debug, Parser)]
+struct UpArgs {
+    /// The KvCluster, in YAML or JSON; - for standard input. Without it the one that was applied last.
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+    /// Port of the first node; the next node has the next port. For peers each node announces the port 10000 above
+    /// its own, and it serves health and metrics 20000 above. Default: 7000, or what the folder was started with
+    /// before.
+    #[arg(long)]
+    base_port: Option<u16>,
+    /// Go on in the background; return when the cluster is ready, or after 60 s.
+    #[arg(long)]
+    detach: bool,
+    /// The node program. Default: kv-node in the folder of this program.
+    #[arg(long, env = "KV_NODE")]
+    node_binary: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
 
 /// Runs the subcommand.
 ///
 /// # Errors
 /// What failed, in words for the user.
-pub async fn run(_args: Args) -> Result<ExitCode, Failure> {
-    Err("not available in this build".into())
+pub async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let layout = Layout::new(&args.dir);
+    match args.command {
+        Command::Up(up) if up.detach => up::detach(&layout, &up).await,
+        Command::Up(up) => up::up(layout, &up).await,
+        Command::Apply { file } => apply(&layout, &file),
+        Command::Status { output } => status::status(&layout, output).await,
+        Command::Down { purge } => down::down(&layout, purge).await,
+    }
+}
+
+fn apply(layout: &Layout, file: &std::path::Path) -> Result<ExitCode, Failure> {
+    let before = admit::load(layout)?.and_then(|(cluster, _)| cluster.metadata.generation);
+    let (cluster, _) = admit_file(layout, file)?;
+    let name = cluster.metadata.name.unwrap_or_default();
+    let how = match before {
+        None => "created",
+        generation if generation == cluster.metadata.generation => "unchanged",
+        Some(_) => "configured",
+    };
+    println!("kvcluster.kvcluster.io/{name} {how}");
+    if layout.lock_holder().is_none() {
+        eprintln!("note: no `kv-operator local up` runs on {}; start it to carry this out", layout.dir().display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn admit_file(
+    layout: &Layout,
+    file: &std::path::Path,
+) -> Result<(crate::crd::KvCluster, kv_core::spec::ClusterSpec), Failure> {
+    let place = if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
+    let text = if file.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = text.map_err(|error| format!("cannot read {place}: {error}"))?;
+    Ok(admit::admit(layout, &text, &place)?)
 }

@@ -1,1 +1,318 @@
 //! The engine: observe, plan, apply, execute, publish; the same for every provider.
+//!
+//! Level-triggered and crash-only: each pass starts from what is seen now, and nothing here needs to survive. A pass
+//! never waits for a node: what it starts runs beside it, at most one job for each shard, so that a node that hangs
+//! holds up nothing but its own shard's next step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kv_core::id::ClusterUid;
+use kv_core::plan::{Action, Observed, Plan, Problem, Reason, ShardObserved, Step, plan, status};
+use kv_core::spec::ClusterSpec;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::provider::{Provider, Sighting};
+
+pub mod client;
+mod config;
+mod execute;
+mod jobs;
+mod prober;
+mod publish;
+mod resource;
+
+use client::Request;
+use jobs::{Done, Finished, Job, JobError, Jobs};
+use prober::NodeHandle;
+pub use prober::Prober;
+pub use publish::{Event, Publisher, StatusUpdate};
+use publish::Reporter;
+pub use resource::resource_status;
+
+/// A pass is made at least this often, whatever happens.
+const TICK: Duration = Duration::from_secs(5);
+
+/// How long to wait after the provider could not be asked.
+const BLIND: Duration = Duration::from_secs(1);
+
+/// A node that has been silent for this long is waited for until it counts as down.
+const SILENT_MS: u64 = 400;
+
+/// A step that was taken so often in a row, and changed nothing, is slowed down.
+const REPEATS: u32 = 3;
+
+/// How much it is slowed down.
+const SLOW_DOWN: Duration = Duration::from_millis(100);
+
+/// How long one round of hasty probes may take.
+const HASTY: Duration = Duration::from_millis(100);
+
+/// Whose engine it is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub uid: ClusterUid,
+    /// The cluster's name.
+    pub name: String,
+    /// Password of the user that may run control commands.
+    pub control_password: String,
+}
+
+/// What is wanted of the cluster at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The spec: the last valid one.
+    pub spec: ClusterSpec,
+    /// Its generation.
+    pub generation: i64,
+    /// What is wrong with the object, if its newest spec is not valid.
+    pub problems: Vec<Problem>,
+}
+
+/// Keeps one cluster as it is wanted. Dropping it (or the future of [`Engine::run`]) stops it at once; nothing is lost.
+pub struct Engine<P: Provider + 'static> {
+    identity: Identity,
+    provider: Arc<P>,
+    wake: Arc<Notify>,
+    prober: Prober,
+    jobs: Jobs<P::Error>,
+    reporter: Reporter,
+    /// What failed last, until the same thing succeeds.
+    failures: BTreeMap<Job, String>,
+    /// The last step of each shard, and how often it was taken in a row.
+    steps: BTreeMap<u16, (Action, u32)>,
+    /// Whether the workloads that are being applied may be outdated.
+    apply_again: bool,
+}
+
+impl<P: Provider + 'static> Engine<P> {
+    /// An engine that has not seen anything yet. `wake` makes it look again at once: the provider notifies it when
+    /// something changed.
+    pub fn new(identity: Identity, provider: Arc<P>, publisher: impl Publisher, wake: Arc<Notify>) -> Self {
+        let prober = Prober::new(identity.uid.clone(), identity.control_password.clone(), Arc::clone(&wake));
+        Self {
+            identity,
+            provider,
+            wake,
+            prober,
+            jobs: Jobs::new(),
+            reporter: Reporter::start(publisher),
+            failures: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            apply_again: false,
+        }
+    }
+
+    /// Works until `wanted` has no sender any more, or the future is dropped.
+    pub async fn run(mut self, mut wanted: watch::Receiver<Wanted>) {
+        loop {
+            let now = wanted.borrow_and_update().clone();
+            let next = self.pass(&now).await;
+            let mut look = false;
+            while !look {
+                look = tokio::select! {
+                    () = self.wake.notified() => true,
+                    Some(finished) = self.jobs.next() => self.take(finished),
+                    changed = wanted.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        true
+                    }
+                    () = sleep_until(next) => true,
+                };
+            }
+            while let Some(finished) = self.jobs.try_next() {
+                self.take(finished);
+            }
+        }
+    }
+
+    /// One pass. Returns when to make the next one if nothing happens before.
+    async fn pass(&mut self, wanted: &Wanted) -> Instant {
+        let sighting = match self.provider.sight().await {
+            Ok(sighting) => sighting,
+            Err(error) => {
+                tracing::warn!(cluster = %self.identity.name, %error, "the provider cannot be asked");
+                return Instant::now() + BLIND;
+            }
+        };
+        self.prober.follow(&sighting.nodes);
+        let observed = observe(&self.identity, &sighting, &self.prober);
+        let plan = plan(&wanted.spec, &observed);
+        self.start_apply(&plan);
+        self.start_steps(&plan, &observed);
+        self.start_maps(&plan);
+        self.start_configs(&wanted.spec, &observed);
+        self.report(wanted, &observed, &plan, sighting.problems);
+        self.next_look(&wanted.spec, &observed)
+    }
+
+    fn start_apply(&mut self, plan: &Plan) {
+        self.apply_again = self.jobs.is_running(Job::Apply);
+        let (provider, workloads) = (Arc::clone(&self.provider), plan.workloads.clone());
+        self.jobs.start(Job::Apply, async move {
+            provider.apply(&workloads).await.map(Done::Applied).map_err(JobError::Provider)
+        });
+    }
+
+    /// Takes the next step of every shard that has none under way. While a master holds its clients' writes, its shard
+    /// is probed as fast as it answers: the hand-over goes on as soon as the successor has caught up.
+    fn start_steps(&mut self, plan: &Plan, observed: &Observed) {
+        for shard in &plan.shards {
+            let job = Job::Shard(shard.index);
+            if let Step::Do(action, reason) = &shard.step {
+                let (action, reason, index) = (action.clone(), reason.clone(), shard.index);
+                let handles = execute::handles(&action, &self.prober);
+                self.jobs.start(job, async move {
+                    match execute::execute(&action, index, &handles).await {
+                        Ok(()) => Ok(Done::Stepped(Box::new(action), reason)),
+                        Err(error) => Err(JobError::Step { reason, error }),
+                    }
+                });
+            } else if matches!(&shard.step, Step::Wait(reason) if reason.is_pressing()) {
+                let nodes = self.answering(shard.index, observed);
+                self.jobs.start(job, async move {
+                    execute::probe_all(nodes, HASTY).await;
+                    Ok(Done::Told)
+                });
+            }
+        }
+    }
+
+    /// The nodes of a shard that answered a moment ago.
+    fn answering(&self, index: u16, observed: &Observed) -> Vec<NodeHandle> {
+        let shard = observed.shards.iter().filter(|shard| shard.index == index);
+        let nodes = shard.flat_map(|shard| &shard.nodes).filter(|node| node.silent_ms < SILENT_MS);
+        nodes.filter_map(|node| self.prober.node(node.report.as_ref()?.id)).collect()
+    }
+
+    fn start_maps(&mut self, plan: &Plan) {
+        for id in &plan.map_targets {
+            if let Some(node) = self.prober.node(*id) {
+                let request = Request::Map(plan.map.clone());
+                self.jobs.start(Job::Map(*id), tell(node, request));
+            }
+        }
+    }
+
+    fn start_configs(&mut self, spec: &ClusterSpec, observed: &Observed) {
+        let wanted = config::live(&spec.config);
+        let nodes = observed.shards.iter().flat_map(|shard| &shard.nodes);
+        for report in nodes.filter(|node| node.silent_ms < SILENT_MS).filter_map(|node| node.report.as_ref()) {
+            if report.config_digest == wanted.digest {
+                continue;
+            }
+            if let Some(node) = self.prober.node(report.id) {
+                self.jobs.start(Job::Config(report.id), tell(node, Request::Config(wanted.text.clone())));
+            }
+        }
+    }
+
+    /// Takes in the end of a job; true if the engine should look again.
+    fn take(&mut self, (job, outcome): Finished<P::Error>) -> bool {
+        match outcome {
+            Ok(done) => {
+                self.failures.remove(&job);
+                match done {
+                    Done::Applied(changes) => {
+                        let changed = !changes.is_empty();
+                        for change in changes {
+                            self.tell(None, false, "Applied", change);
+                        }
+                        changed || self.apply_again
+                    }
+                    Done::Stepped(action, reason) => {
+                        self.stepped(job, &action, &reason);
+                        true
+                    }
+                    Done::Told => matches!(job, Job::Shard(_)),
+                }
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.failures.insert(job, text.clone()).as_ref() != Some(&text) {
+                    self.tell(job.shard(), true, job.failure_reason(), text);
+                }
+                true
+            }
+        }
+    }
+
+    /// An event for a step that was taken. The same step again and again is slowed down, and told once.
+    fn stepped(&mut self, job: Job, action: &Action, reason: &Reason) {
+        let Job::Shard(shard) = job else { return };
+        let (last, times) = self.steps.entry(shard).or_insert_with(|| (action.clone(), 0));
+        if last == action {
+            *times += 1;
+        } else {
+            (*last, *times) = (action.clone(), 1);
+        }
+        let times = *times;
+        if times > REPEATS {
+            self.jobs.pause(job, SLOW_DOWN);
+        }
+        if times == 1 {
+            self.tell(Some(shard), reason.is_warning(), reason.code(), reason.to_string());
+        }
+    }
+
+    fn tell(&self, shard: Option<u16>, warning: bool, reason: &str, message: String) {
+        tracing::info!(cluster = %self.identity.name, shard, warning, reason, "{message}");
+        self.reporter.event(Event { shard, warning, reason: reason.to_owned(), message });
+    }
+
+    /// Tells the status, and an event for each condition that changed since the last pass.
+    fn report(&mut self, wanted: &Wanted, observed: &Observed, plan: &Plan, problems: Vec<Problem>) {
+        let mut all = wanted.problems.clone();
+        all.extend(problems);
+        let failed = self.failures.iter().filter(|(job, _)| !matches!(job, Job::Shard(_)));
+        all.extend(failed.map(|(job, text)| Problem { reason: job.failure_reason().into(), message: text.clone() }));
+        let status = status(&wanted.spec, observed, plan, &all);
+        self.reporter.status(StatusUpdate { generation: wanted.generation, status });
+    }
+
+    /// When to look again if nothing happens: at the latest when a silent node begins to count as down.
+    fn next_look(&self, spec: &ClusterSpec, observed: &Observed) -> Instant {
+        let now = Instant::now();
+        let silent = observed.shards.iter().flat_map(|shard| &shard.nodes).map(|node| node.silent_ms);
+        let until_down = silent
+            .filter(|silent| (SILENT_MS..spec.down_after_ms).contains(silent))
+            .map(|silent| now + Duration::from_millis(spec.down_after_ms - silent + 1));
+        until_down.chain(self.jobs.next_retry()).fold(now + TICK, Instant::min)
+    }
+}
+
+/// What was seen, in the form that plans are made from.
+#[must_use]
+pub fn observe(identity: &Identity, sighting: &Sighting, prober: &Prober) -> Observed {
+    let nodes = sighting.nodes.iter().map(|node| node.shard);
+    let indexes: BTreeSet<u16> = sighting.workloads.iter().map(|workload| workload.shard).chain(nodes).collect();
+    let shards = indexes
+        .into_iter()
+        .map(|index| {
+            let mut nodes: Vec<_> =
+                sighting.nodes.iter().filter(|node| node.shard == index).map(|node| prober.observe(node)).collect();
+            nodes.sort_by_key(|node| node.ordinal);
+            let workload = sighting.workloads.iter().find(|workload| workload.shard == index);
+            ShardObserved { index, workload_nodes: workload.map(|workload| workload.nodes), nodes }
+        })
+        .collect();
+    Observed { uid: identity.uid.clone(), name: identity.name.clone(), shards }
+}
+
+/// Looks once, without an engine: every node is asked for its report and gets half a second to answer.
+pub async fn look(identity: &Identity, sighting: &Sighting) -> Observed {
+    let mut prober = Prober::new(identity.uid.clone(), identity.control_password.clone(), Arc::new(Notify::new()));
+    prober.follow(&sighting.nodes);
+    execute::probe_all(prober.handles(), client::REPORT_TIMEOUT).await;
+    observe(identity, sighting, &prober)
+}
+
+async fn tell<E: std::error::Error>(node: NodeHandle, request: Request) -> Result<Done, JobError<E>> {
+    node.call(&request).await?;
+    Ok(Done::Told)
+}

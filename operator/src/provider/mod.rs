@@ -2,8 +2,10 @@
 
 use std::future::Future;
 
-use kv_core::plan::{Presence, Workload};
+use kv_core::plan::{Presence, Problem, Workload};
 use kv_core::shard::NodeAddress;
+
+pub mod local;
 
 /// A place where nodes can run, bound to one cluster.
 pub trait Provider: Send + Sync {
@@ -31,6 +33,8 @@ pub struct Sighting {
     pub workloads: Vec<Workload>,
     /// The nodes that exist.
     pub nodes: Vec<SightedNode>,
+    /// What users should know besides.
+    pub problems: Vec<Problem>,
 }
 
 /// What a provider sees of a node.

@@ -1,0 +1,52 @@
+//! `kv-operator local status`.
+
+use std::process::ExitCode;
+
+use kv_core::id::ClusterUid;
+
+use super::output::all_processes;
+use super::show::table;
+use super::{Failure, Format};
+use crate::crd::KvCluster;
+use crate::engine::{Identity, StatusUpdate, look, resource_status};
+use crate::provider::local::layout::{Layout, LayoutError, read_json};
+use crate::provider::local::ports::DEFAULT_BASE;
+use crate::provider::local::{admit, sight_processes};
+
+/// Shows the cluster. While `up` runs, its status is the newest; else the nodes are asked.
+///
+/// # Errors
+/// If the folder holds no cluster.
+pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure> {
+    let (mut cluster, spec) =
+        admit::load(layout)?.ok_or_else(|| LayoutError::NoCluster(layout.dir().to_owned()))?;
+    let settings = layout.load_settings()?.unwrap_or_default();
+    let base_port = if settings.base_port == 0 { DEFAULT_BASE } else { settings.base_port };
+    let written: Option<KvCluster> = read_json(&layout.status())?;
+    let before = written.and_then(|cluster| cluster.status);
+    cluster.status = if layout.lock_holder().is_some() {
+        before
+    } else {
+        eprintln!("note: no `kv-operator local up` runs on {}; nothing is looked after", layout.dir().display());
+        let identity = Identity {
+            uid: ClusterUid(cluster.metadata.uid.clone().unwrap_or_default()),
+            name: cluster.metadata.name.clone().unwrap_or_default(),
+            control_password: layout.load_control_password()?.unwrap_or_default(),
+        };
+        let sighting = sight_processes(layout, &identity.name, &settings);
+        let observed = look(&identity, &sighting).await;
+        let plan = kv_core::plan::plan(&spec, &observed);
+        let status = kv_core::plan::status(&spec, &observed, &plan, &[]);
+        let update = StatusUpdate { generation: cluster.metadata.generation.unwrap_or_default(), status };
+        Some(resource_status(&cluster, before.as_ref(), &update, admit::now()))
+    };
+    let rows = all_processes(layout, &cluster, base_port);
+    match format {
+        Format::Table => table(&cluster, &rows, admit::now()).iter().for_each(|line| println!("{line}")),
+        Format::Json => {
+            let value = serde_json::json!({ "cluster": cluster, "processes": rows });
+            println!("{}", serde_json::to_string_pretty(&value)?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,246 @@
+//! Asks every sighted node for its report, five times a second, and wakes the engine when something that matters
+//! changed. What it keeps is a cache: a prober that starts anew knows the same within one round.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kv_core::control::NodeReport;
+use kv_core::id::{ClusterUid, NodeId};
+use kv_core::plan::{NodeObserved, Presence};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::client::{ClientError, NodeClient, Request};
+use crate::provider::SightedNode;
+
+/// How often each node is asked.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// A node that answered before, runs by the word of its provider, and refuses this many connections in a row, has
+/// ended: its machine says so.
+const REFUSALS_OF_AN_EXITED: u32 = 2;
+
+/// What is known of one life of a node.
+#[derive(Debug)]
+struct Seen {
+    first: Instant,
+    answered: Option<Instant>,
+    report: Option<NodeReport>,
+    failures: u32,
+    refusals: u32,
+    error: Option<ClientError>,
+}
+
+/// A node that can be called; what it answers is fed back into the cache.
+#[derive(Clone)]
+pub struct NodeHandle {
+    client: Arc<NodeClient>,
+    seen: Arc<Mutex<Seen>>,
+    wake: Arc<Notify>,
+}
+
+impl NodeHandle {
+    /// Sends a request, and remembers the report that answers it.
+    ///
+    /// # Errors
+    /// Why there was no report.
+    pub async fn call(&self, request: &Request) -> Result<NodeReport, ClientError> {
+        let outcome = self.client.call(request).await;
+        if lock(&self.seen).record(&outcome) {
+            self.wake.notify_one();
+        }
+        outcome
+    }
+
+    async fn probe_forever(self) {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // The outcome is in the cache.
+            let _ = self.call(&Request::Report).await;
+        }
+    }
+}
+
+impl Seen {
+    fn new(now: Instant) -> Self {
+        Self { first: now, answered: None, report: None, failures: 0, refusals: 0, error: None }
+    }
+
+    /// Takes in an answer; true if it changes what the engine should do.
+    fn record(&mut self, outcome: &Result<NodeReport, ClientError>) -> bool {
+        match outcome {
+            Ok(report) => {
+                let news = self.failures > 0 || self.report.as_ref().is_none_or(|old| matters(old, report));
+                // Answers to concurrent requests may be taken in out of order.
+                let older = self
+                    .report
+                    .as_ref()
+                    .is_some_and(|old| old.run_id == report.run_id && old.uptime_ms > report.uptime_ms);
+                if !older {
+                    self.report = Some(report.clone());
+                }
+                self.answered = Some(Instant::now());
+                (self.failures, self.refusals, self.error) = (0, 0, None);
+                news && !older
+            }
+            Err(error) => {
+                // A refusal of an old epoch is an answer.
+                if matches!(error, ClientError::StaleEpoch { .. }) {
+                    return true;
+                }
+                self.failures = self.failures.saturating_add(1);
+                let refused = matches!(error, ClientError::Refused { .. });
+                self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
+                let news = self.error.as_ref() != Some(error) || self.refusals == REFUSALS_OF_AN_EXITED;
+                self.error = Some(error.clone());
+                news
+            }
+        }
+    }
+
+    /// The provider's word, unless the network knows more.
+    fn presence(&self, told: Presence) -> Presence {
+        let ended = self.report.is_some() && self.refusals >= REFUSALS_OF_AN_EXITED;
+        if ended && told == Presence::Running { Presence::Exited } else { told }
+    }
+}
+
+/// Whether two reports differ in anything but the growth of what always grows.
+fn matters(old: &NodeReport, new: &NodeReport) -> bool {
+    let still = |report: &NodeReport| {
+        let mut report = report.clone();
+        (report.offset, report.keys, report.uptime_ms) = (0, 0, 0);
+        if let Some(link) = report.link.as_mut() {
+            link.silent_ms = 0;
+        }
+        for replica in &mut report.replicas {
+            (replica.offset, replica.ack_age_ms) = (0, 0);
+        }
+        report
+    };
+    still(old) != still(new)
+}
+
+struct Tracked {
+    incarnation: String,
+    handle: Option<NodeHandle>,
+    seen: Arc<Mutex<Seen>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Tracked {
+    fn stop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        self.handle = None;
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Probes the nodes of one cluster.
+pub struct Prober {
+    uid: ClusterUid,
+    password: String,
+    wake: Arc<Notify>,
+    nodes: BTreeMap<String, Tracked>,
+}
+
+impl Prober {
+    /// A prober that knows no node yet. `wake` is notified when something that matters changed.
+    #[must_use]
+    pub fn new(uid: ClusterUid, password: String, wake: Arc<Notify>) -> Self {
+        Self { uid, password, wake, nodes: BTreeMap::new() }
+    }
+
+    /// Probes exactly these nodes from now on. Another incarnation of a node is another node; a mere change of
+    /// address keeps what is known.
+    pub fn follow(&mut self, sighted: &[SightedNode]) {
+        self.nodes.retain(|name, tracked| {
+            sighted.iter().any(|node| node.name == *name && node.incarnation == tracked.incarnation)
+        });
+        for node in sighted {
+            let tracked = self.nodes.entry(node.name.clone()).or_insert_with(|| Tracked {
+                incarnation: node.incarnation.clone(),
+                handle: None,
+                seen: Arc::new(Mutex::new(Seen::new(Instant::now()))),
+                task: None,
+            });
+            let wanted = node.address.as_ref().filter(|_| node.presence != Presence::Exited);
+            if tracked.handle.as_ref().map(|handle| handle.client.address()) == wanted {
+                continue;
+            }
+            tracked.stop();
+            if let Some(address) = wanted {
+                let client =
+                    NodeClient::new(self.uid.clone(), node.name.clone(), address.clone(), self.password.clone());
+                let handle = NodeHandle {
+                    client: Arc::new(client),
+                    seen: Arc::clone(&tracked.seen),
+                    wake: Arc::clone(&self.wake),
+                };
+                tracked.task = Some(tokio::spawn(handle.clone().probe_forever()));
+                tracked.handle = Some(handle);
+            }
+        }
+    }
+
+    /// What was seen of a node, by its provider and by asking it.
+    #[must_use]
+    pub fn observe(&self, node: &SightedNode) -> NodeObserved {
+        let mut observed = NodeObserved {
+            name: node.name.clone(),
+            ordinal: node.ordinal,
+            presence: node.presence,
+            report: None,
+            silent_ms: 0,
+            address: node.address.clone(),
+        };
+        if let Some(tracked) = self.nodes.get(&node.name) {
+            let seen = lock(&tracked.seen);
+            observed.presence = seen.presence(node.presence);
+            observed.report = seen.report.clone();
+            let since = seen.answered.unwrap_or(seen.first);
+            observed.silent_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        }
+        observed
+    }
+
+    /// The node with this id, if it ever answered and can be called.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<NodeHandle> {
+        let tracked = self
+            .nodes
+            .values()
+            .find(|tracked| lock(&tracked.seen).report.as_ref().is_some_and(|report| report.id == id))?;
+        tracked.handle.clone()
+    }
+
+    /// All nodes that can be called.
+    #[must_use]
+    pub fn handles(&self) -> Vec<NodeHandle> {
+        self.nodes.values().filter_map(|tracked| tracked.handle.clone()).collect()
+    }
+
+    /// For each node that does not answer: its name and why.
+    #[must_use]
+    pub fn errors(&self) -> Vec<(String, ClientError)> {
+        self.nodes
+            .iter()
+            .filter_map(|(name, tracked)| Some((name.clone(), lock(&tracked.seen).error.clone()?)))
+            .collect()
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}

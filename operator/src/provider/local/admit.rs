@@ -1,0 +1,169 @@
+//! Takes a KvCluster into a local cluster's folder, by the rules by which an API server would: what is wrong is
+//! refused as a whole, and the cluster that runs is left alone.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kv_core::spec::ClusterSpec;
+
+use super::layout::{Layout, LayoutError, random_hex, read, write};
+use crate::crd::{self, InvalidField, KvCluster, ReadError};
+
+/// Why a KvCluster was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// It cannot be read.
+    #[error("{place}: {source}")]
+    Unreadable {
+        /// The file.
+        place: String,
+        /// Why.
+        source: ReadError,
+    },
+    /// It breaks rules.
+    #[error("{place}: {}", crd::describe(.fields))]
+    Invalid {
+        /// The file.
+        place: String,
+        /// The rules that it breaks.
+        fields: Vec<InvalidField>,
+    },
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// It could not be written as YAML.
+    #[error("the KvCluster cannot be written: {0}")]
+    Unwritable(String),
+}
+
+/// The KvCluster of a folder, with its spec for the planner; `None` if the folder is new.
+///
+/// # Errors
+/// If there is one that cannot be read, or breaks rules.
+pub fn load(layout: &Layout) -> Result<Option<(KvCluster, ClusterSpec)>, AdmitError> {
+    let path = layout.cluster();
+    let Some(text) = read(&path)? else { return Ok(None) };
+    parse(&text, &path.display().to_string()).map(Some)
+}
+
+/// Reads and checks a KvCluster.
+///
+/// # Errors
+/// If it cannot be read, or breaks rules.
+pub fn parse(text: &str, place: &str) -> Result<(KvCluster, ClusterSpec), AdmitError> {
+    let cluster =
+        crd::read(text).map_err(|source| AdmitError::Unreadable { place: place.to_owned(), source })?;
+    let spec = cluster.to_core().map_err(|fields| AdmitError::Invalid { place: place.to_owned(), fields })?;
+    Ok((cluster, spec))
+}
+
+/// Takes a KvCluster in place of the one that the folder holds, and gives it what an API server would: a uid, the time
+/// of its creation, and a generation that grows with each change of its spec.
+///
+/// # Errors
+/// If it breaks rules, or the folder cannot be written.
+pub fn admit(layout: &Layout, text: &str, place: &str) -> Result<(KvCluster, ClusterSpec), AdmitError> {
+    let (mut cluster, spec) = parse(text, place)?;
+    let old = load(layout)?.map(|(old, _)| old);
+    let invalid = |fields| AdmitError::Invalid { place: place.to_owned(), fields };
+    let fields = old.as_ref().map(|old| forbidden_changes(old, &cluster)).unwrap_or_default();
+    if !fields.is_empty() {
+        return Err(invalid(fields));
+    }
+    cluster.status = None;
+    let meta = &mut cluster.metadata;
+    match &old {
+        Some(old) => {
+            let changed = i64::from(old.spec != cluster.spec);
+            meta.uid.clone_from(&old.metadata.uid);
+            meta.creation_timestamp.clone_from(&old.metadata.creation_timestamp);
+            meta.generation = Some(old.metadata.generation.unwrap_or(1) + changed);
+        }
+        None => {
+            let uid = random_hex().map_err(|source| LayoutError::Write { path: layout.cluster(), source })?;
+            meta.uid = Some(uid);
+            meta.creation_timestamp = Some(Time(now()));
+            meta.generation = Some(1);
+        }
+    }
+    let text = serde_saphyr::to_string(&cluster).map_err(|error| AdmitError::Unwritable(error.to_string()))?;
+    super::layout::create_dir(layout.dir())?;
+    write(&layout.cluster(), text.as_bytes())?;
+    Ok((cluster, spec))
+}
+
+/// The present time, in whole seconds as Kubernetes writes it.
+#[must_use]
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// The rules for changes of an existing cluster, as far as they concern local processes.
+fn forbidden_changes(old: &KvCluster, new: &KvCluster) -> Vec<InvalidField> {
+    let mut fields = Vec::new();
+    let mut require = |holds: bool, field: &str, reason: String| {
+        if !holds {
+            fields.push(InvalidField { field: field.into(), reason });
+        }
+    };
+    let name = |cluster: &KvCluster| cluster.metadata.name.clone().unwrap_or_default();
+    require(
+        name(old) == name(new),
+        "metadata.name",
+        format!("the folder holds the cluster {:?}; choose another --dir for {:?}", name(old), name(new)),
+    );
+    require(
+        old.spec.shards == new.spec.shards,
+        "spec.shards",
+        "cannot be changed after creation: moving slots between shards is not available yet".into(),
+    );
+    require(
+        old.volume().is_some() == new.volume().is_some(),
+        "spec.storage.volume",
+        "cannot be added or removed after creation".into(),
+    );
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(name: &str, spec: &str) -> String {
+        format!("{{apiVersion: kvcluster.io/v1alpha1, kind: KvCluster, metadata: {{name: {name}}}, spec: {spec}}}")
+    }
+
+    #[test]
+    fn a_changed_spec_is_a_new_generation_of_the_same_object() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        assert!(load(&layout).unwrap().is_none());
+        let (first, _) = admit(&layout, &text("a", "{shards: 2}"), "f").unwrap();
+        assert_eq!(first.metadata.generation, Some(1));
+        let (same, _) = admit(&layout, &text("a", "{shards: 2}"), "f").unwrap();
+        assert_eq!(same, first);
+        let (second, _) = admit(&layout, &text("a", "{shards: 2, replicasPerShard: 2}"), "f").unwrap();
+        assert_eq!(second.metadata.generation, Some(2));
+        assert_eq!(second.metadata.uid, first.metadata.uid);
+        assert_eq!(load(&layout).unwrap().unwrap().0, second);
+    }
+
+    #[test]
+    fn what_is_refused_leaves_the_cluster_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        let (first, _) = admit(&layout, &text("a", "{shards: 2}"), "f").unwrap();
+        for (name, spec, field) in [
+            ("b", "{shards: 2}", "metadata.name"),
+            ("a", "{shards: 3}", "spec.shards"),
+            ("a", "{shards: 0}", "spec.shards"),
+            ("a", "{shards: 2, storage: {volume: {size: 1Gi}}}", "spec.storage.volume"),
+            ("a", "{shards: 2, config: {nonsense: 1}}", "spec.config.nonsense"),
+            ("a", "{shards: 2, replica: 1}", "spec.replica"),
+        ] {
+            let error = admit(&layout, &text(name, spec), "f").unwrap_err().to_string();
+            assert!(error.starts_with("f: ") && error.contains(field), "{error}");
+        }
+        assert_eq!(load(&layout).unwrap().unwrap().0, first);
+    }
+}

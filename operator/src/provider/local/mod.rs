@@ -1,0 +1,306 @@
+//! Nodes as child processes on loopback: the embedded default.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kv_core::plan::{Presence, Problem, Workload};
+use kv_core::shard::NodeAddress;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+pub mod admit;
+mod backoff;
+pub mod launch;
+pub mod layout;
+pub mod ports;
+pub mod process;
+mod supervisor;
+
+use super::{Provider, SightedNode, Sighting};
+use launch::Launch;
+use layout::{Layout, LayoutError, Settings, read_json};
+use ports::{PortError, Ports};
+use process::{Process, Record};
+pub use supervisor::Incident;
+use supervisor::{Order, State, Supervisor};
+
+/// What the local provider could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// A file of the cluster's folder.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A node's port.
+    #[error("{node}: {source}")]
+    Port {
+        /// The node.
+        node: String,
+        /// Why.
+        source: PortError,
+    },
+}
+
+struct Node {
+    shard: u16,
+    ordinal: u16,
+    ports: Ports,
+    state: Arc<Mutex<State>>,
+    order: watch::Sender<Order>,
+    task: JoinHandle<()>,
+}
+
+impl Node {
+    fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn removed(&self) -> bool {
+        *self.order.borrow() != Order::Run
+    }
+}
+
+struct Inner {
+    settings: Settings,
+    nodes: BTreeMap<String, Node>,
+}
+
+/// The processes of one cluster. It owns the cluster's folder: take its lock before.
+pub struct LocalProvider {
+    name: String,
+    layout: Layout,
+    launch: watch::Sender<Launch>,
+    /// Whether the folder of a node stays when the node goes.
+    retain: watch::Sender<bool>,
+    wake: Arc<Notify>,
+    incidents: UnboundedSender<Incident>,
+    inner: Mutex<Inner>,
+}
+
+impl LocalProvider {
+    /// Starts, or takes over, the nodes that were there before.
+    ///
+    /// # Errors
+    /// If the folder cannot be used, or a port of a node is another process's.
+    pub fn open(
+        name: String,
+        layout: Layout,
+        settings: Settings,
+        launch: Launch,
+        retain: bool,
+        wake: Arc<Notify>,
+        incidents: UnboundedSender<Incident>,
+    ) -> Result<Self, LocalError> {
+        let provider = Self {
+            name,
+            layout,
+            launch: watch::Sender::new(launch),
+            retain: watch::Sender::new(retain),
+            wake,
+            incidents,
+            inner: Mutex::new(Inner { settings: settings.clone(), nodes: BTreeMap::new() }),
+        };
+        provider.check_ports(&settings.workloads)?;
+        let mut inner = provider.inner();
+        for workload in &settings.workloads {
+            provider.start_missing(&mut inner, *workload)?;
+        }
+        drop(inner);
+        Ok(provider)
+    }
+
+    /// Checks that the ports of these workloads are free, except where the node itself listens.
+    ///
+    /// # Errors
+    /// The first port that is another process's.
+    pub fn check_ports(&self, workloads: &[Workload]) -> Result<(), LocalError> {
+        let base = self.inner().settings.base_port;
+        for (node, _) in workloads.iter().flat_map(|workload| self.names(*workload)) {
+            let index = self.layout.claim_index(&node)?;
+            let runs = record(&self.layout, &node).is_some_and(|record| record.runs());
+            let free = Ports::of(base, index).and_then(|ports| if runs { Ok(()) } else { ports.check_free() });
+            free.map_err(|source| LocalError::Port { node, source })?;
+        }
+        Ok(())
+    }
+
+    /// What nodes are started with from now on, and whether the folders of removed nodes stay.
+    pub fn change(&self, launch: Launch, retain: bool) {
+        self.launch.send_replace(launch);
+        self.retain.send_replace(retain);
+        self.wake.notify_one();
+    }
+
+    /// What nodes are started with at present.
+    #[must_use]
+    pub fn launch(&self) -> Launch {
+        self.launch.borrow().clone()
+    }
+
+    /// Stops all nodes at once and waits until their processes have ended.
+    pub async fn stop(&self) {
+        let nodes = std::mem::take(&mut self.inner().nodes);
+        for node in nodes.values() {
+            node.order.send_replace(Order::Stop);
+        }
+        for node in nodes.into_values() {
+            // A supervisor that broke off has nothing to wait for.
+            let _ = node.task.await;
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn names(&self, workload: Workload) -> Vec<(String, u16)> {
+        (0..workload.nodes).map(|ordinal| (node_name(&self.name, workload.shard, ordinal), ordinal)).collect()
+    }
+
+    /// Starts a supervisor for every node of a workload that has none.
+    fn start_missing(&self, inner: &mut Inner, workload: Workload) -> Result<Vec<String>, LocalError> {
+        let mut started = Vec::new();
+        for (name, ordinal) in self.names(workload) {
+            if inner.nodes.contains_key(&name) {
+                continue;
+            }
+            let index = self.layout.claim_index(&name)?;
+            let ports = Ports::of(inner.settings.base_port, index)
+                .map_err(|source| LocalError::Port { node: name.clone(), source })?;
+            let state = Arc::new(Mutex::new(State { presence: Presence::Starting, record: None, problem: None }));
+            let order = watch::Sender::new(Order::Run);
+            let supervisor = Supervisor {
+                name: name.clone(),
+                shard: workload.shard,
+                ports,
+                layout: self.layout.clone(),
+                launch: self.launch.subscribe(),
+                order: order.subscribe(),
+                state: Arc::clone(&state),
+                wake: Arc::clone(&self.wake),
+                incidents: self.incidents.clone(),
+            };
+            let task = tokio::spawn(supervisor.run());
+            inner.nodes.insert(name.clone(), Node { shard: workload.shard, ordinal, ports, state, order, task });
+            started.push(format!("node {name} on port {}", ports.data));
+        }
+        Ok(started)
+    }
+
+    /// Tells the nodes beyond a workload to leave, and forgets those that have.
+    fn remove_surplus(&self, inner: &mut Inner, wanted: &[Workload]) -> Result<Vec<String>, LocalError> {
+        let surplus = |node: &Node| !wanted.iter().any(|w| w.shard == node.shard && node.ordinal < w.nodes);
+        let mut changes = Vec::new();
+        for (name, node) in inner.nodes.iter().filter(|(_, node)| surplus(node) && !node.removed()) {
+            node.order.send_replace(Order::Remove);
+            changes.push(format!("node {name} is being removed"));
+        }
+        let gone: Vec<_> = inner
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.removed() && node.state().presence == Presence::Exited)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            inner.nodes.remove(&name);
+            if !*self.retain.borrow() {
+                let path = self.layout.node(&name);
+                fs::remove_dir_all(&path).map_err(|source| LayoutError::Write { path, source })?;
+            }
+            changes.push(format!("node {name} is gone"));
+        }
+        Ok(changes)
+    }
+}
+
+impl Provider for LocalProvider {
+    type Error = LocalError;
+
+    async fn sight(&self) -> Result<Sighting, LocalError> {
+        let inner = self.inner();
+        let mut sighting = Sighting { workloads: inner.settings.workloads.clone(), ..Sighting::default() };
+        for (name, node) in &inner.nodes {
+            let state = node.state();
+            sighting.nodes.push(sighted(name, node.shard, node.ordinal, node.ports, &state));
+            if let Some(message) = state.problem {
+                sighting.problems.push(Problem { reason: "NodeNotStarted".into(), message });
+            }
+        }
+        Ok(sighting)
+    }
+
+    async fn apply(&self, wanted: &[Workload]) -> Result<Vec<String>, LocalError> {
+        let mut inner = self.inner();
+        if inner.settings.workloads != wanted {
+            let settings = Settings { workloads: wanted.to_vec(), ..inner.settings.clone() };
+            self.layout.save_settings(&settings)?;
+            inner.settings = settings;
+        }
+        let mut changes = self.remove_surplus(&mut inner, wanted)?;
+        for workload in wanted {
+            changes.extend(self.start_missing(&mut inner, *workload)?);
+        }
+        Ok(changes)
+    }
+}
+
+/// The name of a node.
+#[must_use]
+pub fn node_name(cluster: &str, shard: u16, ordinal: u16) -> String {
+    format!("{cluster}-{shard}-{ordinal}")
+}
+
+/// What a folder says of its nodes, without looking after them.
+#[must_use]
+pub fn sight_processes(layout: &Layout, cluster: &str, settings: &Settings) -> Sighting {
+    let mut sighting = Sighting { workloads: settings.workloads.clone(), ..Sighting::default() };
+    for workload in &settings.workloads {
+        for ordinal in 0..workload.nodes {
+            let name = node_name(cluster, workload.shard, ordinal);
+            let ports = layout.index(&name).and_then(|index| Ports::of(settings.base_port, index).ok());
+            let Some(ports) = ports else { continue };
+            let record = record(layout, &name);
+            let runs = record.as_ref().is_some_and(Record::runs);
+            let presence = if runs { Presence::Running } else { Presence::Exited };
+            let state = State { presence, record, problem: None };
+            sighting.nodes.push(sighted(&name, workload.shard, ordinal, ports, &state));
+        }
+    }
+    sighting
+}
+
+/// Stops all processes that belong to a folder, without a supervisor; take the folder's lock before. Returns how many
+/// there were.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub async fn stop_processes(layout: &Layout) -> Result<usize, LayoutError> {
+    let names = layout.node_names()?;
+    let running: Vec<_> = names.iter().filter_map(|name| Process::adopt(record(layout, name)?)).collect();
+    let count = running.len();
+    futures::future::join_all(running.into_iter().map(supervisor::stop_at_once)).await;
+    Ok(count)
+}
+
+fn sighted(name: &str, shard: u16, ordinal: u16, ports: Ports, state: &State) -> SightedNode {
+    SightedNode {
+        name: name.to_owned(),
+        shard,
+        ordinal,
+        presence: state.presence,
+        incarnation: state.record.as_ref().map_or_else(String::new, |r| format!("{}@{}", r.pid, r.started)),
+        address: Some(NodeAddress {
+            ip: "127.0.0.1".into(),
+            hostname: String::new(),
+            port: ports.data,
+            bus_port: ports.bus,
+        }),
+    }
+}
+
+/// What is kept of a node's process.
+#[must_use]
+pub fn record(layout: &Layout, node: &str) -> Option<Record> {
+    read_json(&layout.process(node)).ok().flatten()
+}
