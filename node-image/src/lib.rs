@@ -5,7 +5,11 @@
 //! happens on other threads, which talk to the loop by channels.
 
 pub mod command;
+pub mod config;
+pub mod health;
 pub mod keyspace;
+pub mod log;
 pub mod persist;
+pub mod replication;
 pub mod resp;
 pub mod server;

@@ -1,15 +1,22 @@
 //! Commands. One table describes every command (name, arity, flags, key positions, handler); dispatch, ACL, routing,
 //! COMMAND and the docs all read it. Each module holds a group of commands and its part of the table.
 
+pub(crate) mod admin;
 mod args;
+mod cluster;
+mod connection;
+mod control;
 mod counters;
 mod data;
 mod decimal;
 mod effects;
 mod error;
 mod expire;
-mod glob;
+pub(crate) mod glob;
+mod info;
+mod introspect;
 mod keys;
+mod replication;
 mod scan;
 mod spec;
 mod strings;
@@ -18,6 +25,7 @@ pub mod table;
 pub use args::Args;
 pub use effects::Effects;
 pub use error::CommandError;
+pub(crate) use spec::ServerHandler;
 pub use spec::{CommandSpec, Ctx, DataHandler, Flags, Group, Handler, KeySpec, Settings};
 
 /// What a command comes to: its reply was written, or this error is the reply.

@@ -62,6 +62,27 @@ impl KeySpec {
     pub const FIRST: Self = Self::Range { first: 1, last: 1, step: 1 };
     /// All arguments are keys.
     pub const ALL: Self = Self::Range { first: 1, last: -1, step: 1 };
+    /// Indices of the arguments that are keys. Arguments that make no sense name none: the command says what is wrong.
+    #[must_use]
+    pub fn positions(&self, args: Args<'_>) -> Vec<usize> {
+        match *self {
+            Self::None => Vec::new(),
+            Self::Range { first, last, step } => {
+                let last = match usize::try_from(last) {
+                    Ok(last) => last,
+                    Err(_) => args.len().saturating_sub(last.unsigned_abs() as usize),
+                };
+                (first..=last.min(args.len().saturating_sub(1))).step_by(step.max(1)).collect()
+            }
+            Self::Numbered { count_at, also } => {
+                let count =
+                    args.integer(count_at).ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+                let numbered = (count_at + 1..args.len()).take(count);
+                also.into_iter().chain(numbered).collect()
+            }
+        }
+    }
+
     /// Two keys, the first two arguments.
     pub const TWO: Self = Self::Range { first: 1, last: 2, step: 1 };
 }

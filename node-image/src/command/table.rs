@@ -12,6 +12,11 @@ const PARTS: &[&[CommandSpec]] = &[
     super::keys::COMMANDS,
     super::expire::COMMANDS,
     super::scan::COMMANDS,
+    super::connection::COMMANDS,
+    super::admin::COMMANDS,
+    super::replication::COMMANDS,
+    super::cluster::COMMANDS,
+    super::control::COMMANDS,
 ];
 
 /// The longest name that is looked up.

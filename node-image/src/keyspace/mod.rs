@@ -99,6 +99,12 @@ impl Keyspace {
         self.db(db).map_or(0, Db::len)
     }
 
+    /// Number of keys in all databases.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.dbs.iter().flatten().map(|db| db.len()).sum()
+    }
+
     /// Whether no database holds a key.
     #[must_use]
     pub fn is_empty(&self) -> bool {

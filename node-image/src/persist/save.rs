@@ -54,7 +54,8 @@ pub struct BackgroundSave {
 /// # Errors
 /// If the file or its thread cannot be made.
 pub fn start_bgsave(keyspace: &mut Keyspace, path: &Path, aux: &Aux) -> Result<BackgroundSave, SaveError> {
-    let writer = FileThread::start(path).map_err(|source| SaveError::Io { path: path.to_path_buf(), source })?;
+    let writer =
+        FileThread::start(path).map_err(|source| SaveError::Io { path: path.to_path_buf(), source })?;
     Ok(BackgroundSave { path: path.to_path_buf(), walker: Some(Walker::start(keyspace, aux)), writer })
 }
 
@@ -75,7 +76,8 @@ impl BackgroundSave {
     /// complete and durable under its name, or why not. After that it is not to be called again.
     pub fn poll(&mut self, keyspace: &mut Keyspace, budget: usize) -> Option<Result<(), SaveError>> {
         if let Some(walker) = &mut self.walker {
-            let progress = if self.writer.waiting() < AHEAD { walker.step(keyspace, budget) } else { Ok(false) };
+            let progress =
+                if self.writer.waiting() < AHEAD { walker.step(keyspace, budget) } else { Ok(false) };
             match progress {
                 Err(why) => {
                     self.walker = None;
@@ -190,7 +192,11 @@ impl FileThread {
 }
 
 /// Writes what comes until the end; `None` if the sender was dropped before that.
-fn write_pieces(mut file: NewFile, incoming: &Receiver<Piece>, waiting: &AtomicUsize) -> Option<io::Result<()>> {
+fn write_pieces(
+    mut file: NewFile,
+    incoming: &Receiver<Piece>,
+    waiting: &AtomicUsize,
+) -> Option<io::Result<()>> {
     loop {
         match incoming.recv().ok()? {
             Piece::End => return Some(file.commit()),

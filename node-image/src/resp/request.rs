@@ -194,11 +194,7 @@ impl RequestParser {
 }
 
 /// Reads a length and its line break at `at`: the number (`None` if it is none) and where the next thing begins.
-fn length(
-    buffer: &[u8],
-    at: usize,
-    too_big: ParseError,
-) -> Result<Option<(Option<i64>, usize)>, ParseError> {
+fn length(buffer: &[u8], at: usize, too_big: ParseError) -> Result<Option<(Option<i64>, usize)>, ParseError> {
     let rest = buffer.get(at..).unwrap_or_default();
     let Some(cr) = memchr(b'\r', rest) else {
         return if rest.len() > COUNT_LINE { Err(too_big) } else { Ok(None) };
@@ -210,15 +206,14 @@ fn length(
     Ok(Some((super::parse_i64(digits), at + cr + 2)))
 }
 
-fn inline(
-    buffer: &[u8],
-    start: usize,
-    limits: &Limits,
-    request: &mut Request,
-) -> Result<Parsed, ParseError> {
+fn inline(buffer: &[u8], start: usize, limits: &Limits, request: &mut Request) -> Result<Parsed, ParseError> {
     let rest = buffer.get(start..).unwrap_or_default();
     let Some(newline) = memchr(b'\n', rest) else {
-        return if rest.len() > limits.inline { Err(ParseError::InlineTooBig) } else { Ok(Parsed::Incomplete) };
+        return if rest.len() > limits.inline {
+            Err(ParseError::InlineTooBig)
+        } else {
+            Ok(Parsed::Incomplete)
+        };
     };
     let line = rest.get(..newline).unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -229,7 +224,7 @@ fn inline(
 
 /// Splits a line as `sdssplitargs` does: by spaces, with "..." (escapes \n \r \t \b \a \xHH) and '...' quotes.
 fn split_inline(line: &[u8]) -> Option<Vec<Vec<u8>>> {
-    kv_core::directive::split_args(line)
+    kv_core::directive::split_args(line).ok()
 }
 
 #[cfg(test)]
@@ -256,7 +251,10 @@ mod tests {
     fn pipelined_requests() {
         let input = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*0\r\nPING \"a b\"\r\n*1\r\n$4\r\nPI";
         let all = parse_all(input, &TRUSTED).unwrap();
-        assert_eq!(all, vec![vec![b"GET".to_vec(), b"a".to_vec()], vec![], vec![b"PING".to_vec(), b"a b".to_vec()]]);
+        assert_eq!(
+            all,
+            vec![vec![b"GET".to_vec(), b"a".to_vec()], vec![], vec![b"PING".to_vec(), b"a b".to_vec()]]
+        );
     }
 
     #[test]

@@ -1,8 +1,235 @@
-//! The data thread.
+//! The data thread: it owns all state, and runs the event loop.
+//!
+//! A tick reads all ready sockets, executes what they hold, flushes the append-only file, and writes each connection
+//! once. Everything else that happens (signals, what comes of handshakes and saves) arrives as an [`Event`].
 
-/// Names a connected client; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientKey(pub usize);
+mod accept;
+mod client;
+mod clients;
+mod cron;
+mod dispatch;
+mod feeding;
+mod following;
+mod io;
+mod lifecycle;
+mod managed;
+pub mod persistence;
+mod propagate;
+mod publish;
+mod role;
+mod stats;
+mod wait;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mio::net::TcpListener;
+use mio::{Events, Poll, Waker};
+
+pub use client::{Blocked, Client, ClientKey, Kind, User};
+pub use clients::Clients;
+pub use lifecycle::StartError;
+pub use managed::{Refusal, Routing};
+pub use stats::Stats;
+
+use crate::command::{Effects, Settings};
+use crate::config::{Config, Tunables};
+use crate::health::Shared;
+use crate::keyspace::Keyspace;
+use crate::replication::{History, Outcome, ParentLink, SyncJob};
+use crate::resp::Reply;
+
+/// What other threads tell the data thread.
+pub enum Event {
+    /// A signal that asks the process to stop.
+    Terminate,
+    /// What came of the attempt of this generation to attach to a parent.
+    Attached(u64, Outcome),
+}
+
+/// Sends events to the data thread, and wakes it.
+#[derive(Clone)]
+pub struct Mailbox {
+    sender: Sender<Event>,
+    waker: Arc<Waker>,
+}
+
+impl Mailbox {
+    /// Sends an event. If the data thread is gone, so will be the process, and the event is dropped.
+    pub fn send(&self, event: Event) {
+        if self.sender.send(event).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+/// Time, read once per tick.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// For durations.
+    pub instant: Instant,
+    /// Unix time in milliseconds.
+    pub unix_ms: u64,
+}
+
+impl Clock {
+    /// The time now.
+    #[must_use]
+    pub fn now() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { instant: Instant::now(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
+    }
+}
+
+/// Writes that are held for a hand-over.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    /// When the node goes on by itself.
+    pub until: Instant,
+}
+
+/// How the process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Not yet.
+    No,
+    /// It waits to be relieved of its master role, at most until then.
+    Leaving(Instant),
+    /// At the end of this tick; whether data are to be saved first.
+    Now {
+        /// Write a snapshot if there are save points or `SHUTDOWN SAVE` asked for it.
+        save: Option<bool>,
+    },
+}
 
 /// The state of the data thread.
-pub struct Server {}
+pub struct Server {
+    /// All directives.
+    pub config: Config,
+    /// Those that the data thread looks at often.
+    pub tunables: Tunables,
+    /// Those that data commands look at.
+    pub settings: Settings,
+    /// The data.
+    pub keyspace: Keyspace,
+    /// All connections.
+    pub clients: Clients,
+    /// Time of this tick.
+    pub clock: Clock,
+    /// When the process started.
+    pub started: Clock,
+    /// Counters.
+    pub stats: Stats,
+    /// Randomness.
+    pub random: fastrand::Rng,
+    /// New at every start, 40 hex digits.
+    pub run_id: String,
+    /// Identity, promises, and what is known of the cluster.
+    pub routing: Routing,
+    /// The replication history.
+    pub history: History,
+    /// The link to the parent, if this node is a replica.
+    pub link: Option<ParentLink>,
+    /// The snapshot that is being sent to replicas.
+    pub sync_job: Option<SyncJob>,
+    /// Files.
+    pub persistence: persistence::Persistence,
+    /// Writes are held.
+    pub pause: Option<Pause>,
+    /// How the process is to end.
+    pub ending: Ending,
+    /// What other threads see of this one.
+    pub shared: Arc<Shared>,
+    /// Digest of the directives that the operator gave it last.
+    pub config_digest: String,
+    /// The port that clients connect to.
+    pub port: u16,
+    effects: Effects,
+    scratch: Vec<u8>,
+    void: Vec<u8>,
+    link_generation: u64,
+    next_cron: Instant,
+    last_ping: Instant,
+    listeners: Vec<TcpListener>,
+    poll: Poll,
+    mailbox: Mailbox,
+    events: Receiver<Event>,
+}
+
+impl Server {
+    /// Runs until the process is to end.
+    ///
+    /// # Errors
+    /// If the system's event queue fails.
+    pub fn run(&mut self) -> std::io::Result<()> {
+        let mut ready = Events::with_capacity(1024);
+        loop {
+            let timeout = if self.clients.ready.is_empty() && !self.has_background_work() {
+                self.next_cron.saturating_duration_since(Instant::now())
+            } else {
+                Duration::ZERO
+            };
+            match self.poll.poll(&mut ready, Some(timeout)) {
+                Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.clock = Clock::now();
+            self.shared.beat();
+            for event in &ready {
+                self.on_ready(event);
+            }
+            while let Ok(event) = self.events.try_recv() {
+                self.on_event(event);
+            }
+            self.read_clients();
+            self.background_work();
+            if self.clock.instant >= self.next_cron {
+                self.cron();
+            }
+            self.flush();
+            if let Ending::Now { save } = self.ending {
+                self.finish(save);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes what was done in this tick durable and visible: the append-only file first, then replicas and replies.
+    fn flush(&mut self) {
+        self.flush_aof();
+        self.feed_replicas();
+        self.write_clients();
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Terminate => self.terminate(),
+            Event::Attached(generation, outcome) => self.on_attached(generation, outcome),
+        }
+    }
+
+    /// A writer to the client's output. What is written for a client that is gone is lost.
+    pub fn reply(&mut self, key: ClientKey) -> Reply<'_> {
+        self.clients.queue_write(key);
+        match self.clients.get_mut(key) {
+            Some(client) => Reply::new(&mut client.output, client.protocol),
+            None => {
+                self.void.clear();
+                Reply::new(&mut self.void, crate::resp::Protocol::Resp2)
+            }
+        }
+    }
+
+    /// Milliseconds of this tick's time since `instant`.
+    #[must_use]
+    pub fn millis_since(&self, instant: Instant) -> u64 {
+        u64::try_from(self.clock.instant.saturating_duration_since(instant).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The sender by which other threads reach this one.
+    #[must_use]
+    pub fn mailbox(&self) -> Mailbox {
+        self.mailbox.clone()
+    }
+}

@@ -34,9 +34,11 @@ fn shown(value: &Value) -> String {
         Value::List(value) => value.iter().map(text).collect::<Vec<_>>().join(" "),
         Value::Set(value) => sorted(value.iter().map(text).collect()),
         Value::Hash(value) => sorted(value.iter().map(|(f, v)| format!("{}={}", text(f), text(v))).collect()),
-        Value::ZSet(value) => {
-            value.iter().map(|(score, member)| format!("{score}:{}", text(member))).collect::<Vec<_>>().join(" ")
-        }
+        Value::ZSet(value) => value
+            .iter()
+            .map(|(score, member)| format!("{score}:{}", text(member)))
+            .collect::<Vec<_>>()
+            .join(" "),
     }
 }
 
@@ -206,7 +208,11 @@ fn encodings_of_old_servers_are_read() {
     let cases: Vec<(u8, Vec<u8>, &str)> = vec![
         (kind::LIST_ZIPLIST, ziplist.clone(), "a 2 -2 1000 -70000 bc"),
         (kind::HASH_ZIPLIST, ziplist.clone(), "-2=1000 -70000=bc a=2"),
-        (kind::LIST_QUICKLIST, [&[2], ziplist.as_slice(), &ziplist].concat(), "a 2 -2 1000 -70000 bc a 2 -2 1000 -70000 bc"),
+        (
+            kind::LIST_QUICKLIST,
+            [&[2], ziplist.as_slice(), &ziplist].concat(),
+            "a 2 -2 1000 -70000 bc a 2 -2 1000 -70000 bc",
+        ),
         (kind::LIST_QUICKLIST_2, b"\x01\x01\x05plain".to_vec(), "plain"),
         (kind::HASH_ZIPMAP, string(b"\x01\x01f\x01\x02v..\xff"), "f=v"),
         (kind::SET_LISTPACK, string(b"\x0c\0\0\0\x02\0\x81x\x02\x05\x01\xff"), "5 x"),
@@ -221,7 +227,10 @@ fn encodings_of_old_servers_are_read() {
 #[test]
 fn errors_say_what_and_where() {
     for (bytes, text) in [
-        (b"HELLO0009".to_vec(), "RDB, at byte 9: it does not begin with REDIS and a version: this is no RDB file"),
+        (
+            b"HELLO0009".to_vec(),
+            "RDB, at byte 9: it does not begin with REDIS and a version: this is no RDB file",
+        ),
         (
             b"REDIS0080".to_vec(),
             "RDB, at byte 9: version 80 is not supported (1 to 12 are): it was made by a newer server",
@@ -244,7 +253,9 @@ fn errors_say_what_and_where() {
 fn claimed_lengths_take_no_memory() {
     // A string, a list and a compressed string of 2^60 elements or bytes.
     let huge = [&[0x81][..], &(1_u64 << 60).to_be_bytes()].concat();
-    for (kind, value) in [(kind::STRING, huge.clone()), (kind::LIST, huge.clone()), (kind::SET_INTSET, huge.clone())] {
+    for (kind, value) in
+        [(kind::STRING, huge.clone()), (kind::LIST, huge.clone()), (kind::SET_INTSET, huge.clone())]
+    {
         assert!(load(one(kind, &value).as_slice(), 16).is_err());
     }
     let compressed = [&[0xc3, 1][..], &huge, b"x"].concat();

@@ -18,7 +18,10 @@ pub struct RdbWriter {
 
 impl std::fmt::Debug for RdbWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RdbWriter").field("pending", &self.out.len()).field("db", &self.db).finish_non_exhaustive()
+        f.debug_struct("RdbWriter")
+            .field("pending", &self.out.len())
+            .field("db", &self.db)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,229 @@
+//! Server commands: CONFIG, INFO, COMMAND, SHUTDOWN, SAVE, BGSAVE, BGREWRITEAOF, LASTSAVE, TIME, DEBUG.
+
+use std::fmt::Write as _;
+
+use kv_core::directive::{self, Change, DIRECTIVES, Directive, Kind, Value};
+
+use super::{
+    Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec, info, introspect,
+};
+use crate::server::{ClientKey, Ending, Server};
+
+const fn row(
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    since: &'static str,
+    summary: &'static str,
+    handler: super::ServerHandler,
+) -> CommandSpec {
+    let handler = Handler::Server(handler);
+    CommandSpec { name, arity, flags, keys: KeySpec::None, group: Group::Server, since, summary, handler }
+}
+
+const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE);
+const OPEN: Flags = Flags::LOADING.union(Flags::STALE);
+
+/// The part of the command table that is about the server.
+pub const COMMANDS: &[CommandSpec] = &[
+    row("config", -2, ADMIN, "2.0.0", "A container for server configuration commands.", config),
+    row("info", -1, OPEN, "1.0.0", "Returns information and statistics about the server.", info::info),
+    row(
+        "command",
+        -1,
+        OPEN,
+        "2.8.13",
+        "Returns detailed information about all commands.",
+        introspect::command,
+    ),
+    row(
+        "shutdown",
+        -1,
+        ADMIN,
+        "1.0.0",
+        "Synchronously saves the database(s) to disk and shuts down the Redis server.",
+        shutdown,
+    ),
+    row("save", 1, Flags::ADMIN, "1.0.0", "Synchronously saves the database(s) to disk.", save),
+    row("bgsave", -1, Flags::ADMIN, "1.0.0", "Asynchronously saves the database(s) to disk.", bgsave),
+    row(
+        "bgrewriteaof",
+        1,
+        Flags::ADMIN,
+        "1.0.0",
+        "Asynchronously rewrites the append-only file to disk.",
+        bgrewriteaof,
+    ),
+    row(
+        "lastsave",
+        1,
+        OPEN,
+        "1.0.0",
+        "Returns the Unix timestamp of the last successful save to disk.",
+        lastsave,
+    ),
+    row("time", 1, OPEN.union(Flags::FAST), "2.6.0", "Returns the server time.", time),
+];
+
+fn config(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    match args.at(1).to_ascii_lowercase().as_slice() {
+        b"get" if args.len() >= 3 => get(server, key, args),
+        b"set" if args.len() >= 4 && args.len() % 2 == 0 => {
+            let mut pairs = Vec::new();
+            for index in (2..args.len()).step_by(2) {
+                pairs.push((args.text(index)?, args.text(index + 1)?));
+            }
+            set_by_user(server, &pairs)?;
+            server.reply(key).ok();
+            Ok(())
+        }
+        b"resetstat" if args.len() == 2 => {
+            server.stats.reset();
+            server.reply(key).ok();
+            Ok(())
+        }
+        b"rewrite" => Err(CommandError::text(
+            "ERR CONFIG REWRITE is not supported: change the configuration file, or the KvCluster's spec.config",
+        )),
+        b"get" | b"set" | b"resetstat" => {
+            let name = String::from_utf8_lossy(args.at(1)).to_lowercase();
+            Err(CommandError::Arity(format!("config|{name}")))
+        }
+        other => {
+            let other = String::from_utf8_lossy(other).into_owned();
+            Err(CommandError::text(format!("ERR unknown subcommand '{other}'. Try CONFIG HELP.")))
+        }
+    }
+}
+
+fn get(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let mut found: Vec<(&str, String)> = Vec::new();
+    for directive in DIRECTIVES {
+        for name in std::iter::once(&directive.name).chain(directive.aliases) {
+            let wanted =
+                |pattern: &&[u8]| super::glob::glob_match(&pattern.to_ascii_lowercase(), name.as_bytes());
+            // An alias is shown only to whoever asks for it by name.
+            let exact = args.from(2).iter().any(|pattern| pattern.eq_ignore_ascii_case(name.as_bytes()));
+            if exact || (*name == directive.name && args.from(2).iter().any(wanted)) {
+                let value = server.config.settings.get(directive.name).map(ToString::to_string);
+                found.push((name, value.unwrap_or_default()));
+            }
+        }
+    }
+    let mut reply = server.reply(key);
+    reply.map(found.len());
+    for (name, value) in found {
+        reply.bulk(name.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    Ok(())
+}
+
+fn set_by_user(server: &mut Server, pairs: &[(&str, &str)]) -> CommandResult {
+    let managed = server.routing.is_managed();
+    for (name, _) in pairs {
+        let owned = directive::lookup(name).is_some_and(|d| d.set_by == directive::SetBy::Operator);
+        if managed && owned {
+            return Err(failed(name, "it is set by the operator of this node's KvCluster"));
+        }
+    }
+    set_directives(server, pairs.iter().copied())
+}
+
+fn failed(name: &str, why: &str) -> CommandError {
+    CommandError::text(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
+}
+
+/// Sets directives: all of them or, if one is wrong, none.
+///
+/// # Errors
+/// If a directive is unknown, cannot be changed at run time, or its value is wrong.
+pub(crate) fn set_directives<'a>(
+    server: &mut Server,
+    pairs: impl Iterator<Item = (&'a str, &'a str)>,
+) -> CommandResult {
+    let mut changes: Vec<(&'static Directive, Value)> = Vec::new();
+    for (name, text) in pairs {
+        let directive = directive::lookup(name).ok_or_else(|| {
+            CommandError::text(format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'"))
+        })?;
+        let value = directive::parse_value(directive, &[text])
+            .map_err(|problem| failed(name, &problem.to_string()))?;
+        if server.config.settings.get(directive.name) == Some(&value) {
+            continue;
+        }
+        if directive.change != Change::Live {
+            return Err(failed(name, "can't set immutable config"));
+        }
+        if changes.iter().any(|(known, _)| known.name == directive.name) {
+            return Err(failed(name, "duplicate parameter"));
+        }
+        changes.push((directive, value));
+    }
+    for (directive, value) in changes {
+        let shown = if directive.kind == Kind::Secret { "(hidden)".to_owned() } else { value.to_string() };
+        crate::notice!("Directive {} is now {shown}", directive.name);
+        server.config.settings.set(directive, value);
+    }
+    server.apply_settings();
+    Ok(())
+}
+
+fn shutdown(server: &mut Server, _: ClientKey, args: Args<'_>) -> CommandResult {
+    let mut save = None;
+    for index in 1..args.len() {
+        match args.at(index).to_ascii_lowercase().as_slice() {
+            b"save" => save = Some(true),
+            b"nosave" => save = Some(false),
+            b"now" | b"force" => {}
+            b"abort" => return Err(CommandError::text("ERR No shutdown in progress.")),
+            _ => return Err(CommandError::Syntax),
+        }
+    }
+    crate::notice!("User requested shutdown...");
+    server.ending = Ending::Now { save };
+    Ok(())
+}
+
+fn save(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
+    server.save_now().map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    server.reply(key).ok();
+    Ok(())
+}
+
+fn bgsave(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let scheduled = args.len() == 2 && args.is(1, "schedule");
+    if args.len() > 2 || (args.len() == 2 && !scheduled) {
+        return Err(CommandError::Syntax);
+    }
+    if server.start_bgsave() {
+        server.reply(key).simple("Background saving started");
+        Ok(())
+    } else {
+        Err(CommandError::text("ERR Background save already in progress"))
+    }
+}
+
+fn bgrewriteaof(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
+    server.start_rewrite().map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    server.reply(key).simple("Background append only file rewriting started");
+    Ok(())
+}
+
+fn lastsave(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
+    let seconds = server.last_save_unix();
+    server.reply(key).integer(i64::try_from(seconds).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+fn time(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let mut reply = server.reply(key);
+    reply.array(2);
+    for number in [now.as_secs(), u64::from(now.subsec_micros())] {
+        let mut text = String::new();
+        let _ = write!(text, "{number}");
+        reply.bulk(text.as_bytes());
+    }
+    Ok(())
+}

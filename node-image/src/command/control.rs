@@ -1,0 +1,119 @@
+//! `KV`: the control protocol by which the operator sets topology. See [`kv_core::control`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kv_core::control::{NodeReport, digest};
+use kv_core::id::{ClusterUid, Epoch};
+use kv_core::shard::{ClusterMap, ShardConfig};
+
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec};
+use crate::server::{ClientKey, Refusal, Server};
+
+/// The part of the command table that is for the operator.
+pub const COMMANDS: &[CommandSpec] = &[CommandSpec {
+    name: "kv",
+    arity: -2,
+    flags: Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE),
+    keys: KeySpec::None,
+    group: Group::Cluster,
+    since: "7.2.0",
+    summary: "Reports and sets the node's place in its shard; for the operator.",
+    handler: Handler::Server(kv),
+}];
+
+fn kv(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let done = match args.at(1).to_ascii_lowercase().as_slice() {
+        b"report" if args.len() == 2 => Ok(()),
+        b"prepare" if args.len() == 5 => prepare(server, args),
+        b"accept" if args.len() == 3 => accept(server, args),
+        b"pause" if args.len() == 6 => pause(server, args),
+        b"map" if args.len() == 3 => map(server, args),
+        b"config" if args.len() == 3 => config(server, args),
+        _ => {
+            return Err(CommandError::text(
+                "ERR unknown subcommand or wrong number of arguments; try KV REPORT | PREPARE uid shard epoch | ACCEPT \
+                 config | PAUSE uid shard epoch milliseconds | MAP map | CONFIG directives",
+            ));
+        }
+    };
+    done?;
+    report(server, key)
+}
+
+impl From<Refusal> for CommandError {
+    fn from(refusal: Refusal) -> Self {
+        Self::text(refusal.to_string())
+    }
+}
+
+fn json<T: serde::de::DeserializeOwned>(text: &[u8], what: &str) -> Result<T, CommandError> {
+    serde_json::from_slice(text).map_err(|error| CommandError::text(format!("ERR invalid {what}: {error}")))
+}
+
+fn target(server: &Server, args: Args<'_>) -> Result<Epoch, CommandError> {
+    let uid = ClusterUid(args.text(2)?.to_owned());
+    let shard = u16::try_from(args.integer(3)?).map_err(|_| CommandError::NotInteger)?;
+    let epoch = u64::try_from(args.integer(4)?).map_err(|_| CommandError::NotInteger)?;
+    server.routing.check_target(&uid, shard)?;
+    Ok(Epoch(epoch))
+}
+
+fn prepare(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
+    let epoch = target(server, args)?;
+    server.routing.promise(epoch)?;
+    crate::notice!("Promised epoch {epoch}");
+    server.after_promise();
+    Ok(())
+}
+
+fn accept(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
+    let config: ShardConfig = json(args.at(2), "config")?;
+    let epoch = config.epoch;
+    if server.routing.accept(config)? {
+        crate::notice!("Accepted config of epoch {epoch}");
+        server.take_role();
+    }
+    Ok(())
+}
+
+fn pause(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
+    /// A master never holds writes for longer, whatever it is told.
+    const LONGEST: u64 = 10_000;
+    let epoch = target(server, args)?;
+    let milliseconds = u64::try_from(args.integer(5)?).map_err(|_| CommandError::NotInteger)?;
+    let present = server.routing.config().map_or(Epoch(0), |config| config.epoch);
+    if epoch != present {
+        let promised = server.routing.promised();
+        return Err(Refusal::StaleEpoch { asked: epoch, promised }.into());
+    }
+    if !server.routing.may_write() {
+        return Err(Refusal::NotMaster.into());
+    }
+    server.hold_writes(server.clock.instant + Duration::from_millis(milliseconds.min(LONGEST)));
+    Ok(())
+}
+
+fn map(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
+    let map: ClusterMap = json(args.at(2), "map")?;
+    server.routing.set_map(map, digest(args.at(2)))?;
+    server.after_map();
+    Ok(())
+}
+
+fn config(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
+    let directives: BTreeMap<String, String> = json(args.at(2), "directives")?;
+    super::admin::set_directives(
+        server,
+        directives.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+    )?;
+    server.config_digest = digest(args.at(2));
+    Ok(())
+}
+
+fn report(server: &mut Server, key: ClientKey) -> CommandResult {
+    let report: NodeReport = server.report().ok_or(Refusal::Unmanaged)?;
+    let text = serde_json::to_vec(&report).map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    server.reply(key).bulk(&text);
+    Ok(())
+}

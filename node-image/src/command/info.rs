@@ -1,0 +1,208 @@
+//! INFO: everything a monitoring tool asks for, as text.
+
+use std::fmt::Write as _;
+
+use kv_core::control::LinkState;
+
+use super::{Args, CommandResult};
+use crate::server::{ClientKey, Kind, Server};
+
+type Section = fn(&Server, &mut String);
+
+const SECTIONS: [(&str, Section); 9] = [
+    ("Server", server_section),
+    ("Clients", clients),
+    ("Memory", memory),
+    ("Persistence", persistence),
+    ("Stats", stats),
+    ("Replication", replication),
+    ("CPU", cpu),
+    ("Cluster", cluster),
+    ("Keyspace", keyspace),
+];
+
+/// `INFO [section ...]`
+pub(super) fn info(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let wanted = |name: &str| {
+        args.len() == 1
+            || args.from(1).iter().any(|arg| {
+                arg.eq_ignore_ascii_case(name.as_bytes())
+                    || [&b"all"[..], b"default", b"everything"]
+                        .iter()
+                        .any(|all| arg.eq_ignore_ascii_case(all))
+            })
+    };
+    let mut text = String::new();
+    for (name, section) in SECTIONS {
+        if wanted(name) {
+            if !text.is_empty() {
+                text.push_str("\r\n");
+            }
+            let _ = write!(text, "# {name}\r\n");
+            section(server, &mut text);
+        }
+    }
+    server.reply(key).verbatim(&text);
+    Ok(())
+}
+
+macro_rules! line {
+    ($text:expr, $($arg:tt)*) => {{ let _ = write!($text, $($arg)*); $text.push_str("\r\n"); }};
+}
+
+fn server_section(server: &Server, text: &mut String) {
+    let uptime = server.millis_since(server.started.instant) / 1000;
+    line!(text, "redis_version:{}", kv_core::REDIS_VERSION);
+    line!(text, "server_name:kv-node");
+    line!(text, "kv_version:{}", kv_core::VERSION);
+    line!(text, "redis_mode:{}", if server.tunables.cluster_enabled { "cluster" } else { "standalone" });
+    line!(text, "os:{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    line!(text, "arch_bits:{}", usize::BITS);
+    line!(text, "multiplexing_api:epoll");
+    line!(text, "process_id:{}", std::process::id());
+    line!(text, "run_id:{}", server.run_id);
+    line!(text, "tcp_port:{}", server.port);
+    line!(text, "server_time_usec:{}", server.clock.unix_ms.saturating_mul(1000));
+    line!(text, "uptime_in_seconds:{uptime}");
+    line!(text, "uptime_in_days:{}", uptime / 86_400);
+    line!(text, "hz:{}", server.tunables.hz);
+    line!(
+        text,
+        "config_file:{}",
+        server.config.file.as_ref().map(|f| f.display().to_string()).unwrap_or_default()
+    );
+}
+
+fn clients(server: &Server, text: &mut String) {
+    let normal = server.clients.iter().filter(|(_, client)| matches!(client.kind, Kind::Normal)).count();
+    let blocked = server.clients.iter().filter(|(_, client)| client.blocked.is_some()).count();
+    line!(text, "connected_clients:{normal}");
+    line!(text, "maxclients:{}", server.tunables.maxclients);
+    line!(text, "blocked_clients:{blocked}");
+}
+
+/// Resident memory of the process in bytes; 0 where the system does not tell.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.as_deref().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
+}
+
+fn memory(server: &Server, text: &mut String) {
+    let used = server.keyspace.used_memory() as u64;
+    line!(text, "used_memory:{used}");
+    line!(text, "used_memory_human:{:.2}M", used as f64 / 1_048_576.0);
+    line!(text, "used_memory_rss:{}", resident());
+    line!(text, "used_memory_dataset:{used}");
+    line!(text, "maxmemory:{}", server.tunables.maxmemory);
+    line!(text, "maxmemory_policy:{}", server.config.settings.text("maxmemory-policy"));
+    line!(text, "mem_replication_backlog:{}", server.history.backlog.len());
+}
+
+fn persistence(server: &Server, text: &mut String) {
+    line!(text, "loading:0");
+    server.persistence.describe(text);
+    line!(text, "rdb_changes_since_last_save:{}", server.stats.dirty - server.stats.dirty_at_save);
+}
+
+fn stats(server: &Server, text: &mut String) {
+    let stats = &server.stats;
+    line!(text, "total_connections_received:{}", stats.connections);
+    line!(text, "total_commands_processed:{}", stats.commands);
+    line!(text, "rejected_connections:{}", stats.rejected_connections);
+    line!(text, "total_net_output_bytes:{}", stats.output_bytes);
+    line!(text, "total_net_repl_output_bytes:{}", stats.replication_bytes);
+    line!(text, "sync_full:{}", stats.sync_full);
+    line!(text, "sync_partial_ok:{}", stats.sync_partial_ok);
+    line!(text, "sync_partial_err:{}", stats.sync_partial_err);
+    line!(text, "kv_full_syncs:{}", stats.full_syncs);
+    line!(text, "kv_partial_syncs:{}", stats.partial_syncs);
+    line!(text, "expired_keys:{}", stats.expired);
+    line!(text, "evicted_keys:0");
+    line!(text, "total_error_replies:{}", stats.rejected_commands);
+}
+
+fn replication(server: &Server, text: &mut String) {
+    match &server.link {
+        None => line!(text, "role:master"),
+        Some(link) => {
+            let up = link.client().is_some();
+            line!(text, "role:slave");
+            line!(text, "master_host:{}", link.address.0);
+            line!(text, "master_port:{}", link.address.1);
+            line!(text, "master_link_status:{}", if up { "up" } else { "down" });
+            line!(
+                text,
+                "master_last_io_seconds_ago:{}",
+                if up { (server.millis_since(link.heard) / 1000) as i64 } else { -1 }
+            );
+            line!(text, "master_sync_in_progress:{}", u8::from(link.state() == LinkState::Syncing));
+            line!(text, "slave_read_repl_offset:{}", server.history.offset());
+            line!(text, "slave_repl_offset:{}", server.history.offset());
+            if let Some(since) = link.down_since {
+                line!(text, "master_link_down_since_seconds:{}", server.millis_since(since) / 1000);
+            }
+            line!(text, "slave_priority:{}", server.config.settings.number("replica-priority"));
+            line!(text, "slave_read_only:{}", u8::from(server.tunables.replica_read_only));
+            line!(text, "replica_announced:1");
+        }
+    }
+    let replicas: Vec<_> =
+        server.clients.iter().filter_map(|(_, client)| Some((client, client.feed()?))).collect();
+    line!(text, "connected_slaves:{}", replicas.len());
+    for (index, (client, feed)) in replicas.into_iter().enumerate() {
+        let ip = if feed.address.is_empty() { client.peer.ip().to_string() } else { feed.address.clone() };
+        line!(
+            text,
+            "slave{index}:ip={ip},port={},state={},offset={},lag={}",
+            feed.port,
+            feed.state_name(),
+            feed.acked,
+            server.millis_since(feed.acked_at) / 1000
+        );
+    }
+    let history = &server.history;
+    let (previous, switch) = match &history.previous {
+        Some((id, switch)) => (id.clone(), i64::try_from(switch + 1).unwrap_or(i64::MAX)),
+        None => ("0".repeat(40), -1),
+    };
+    line!(text, "master_failover_state:no-failover");
+    line!(text, "master_replid:{}", history.replid);
+    line!(text, "master_replid2:{previous}");
+    line!(text, "master_repl_offset:{}", history.offset());
+    line!(text, "second_repl_offset:{switch}");
+    line!(text, "repl_backlog_active:1");
+    line!(text, "repl_backlog_size:{}", server.tunables.backlog);
+    line!(text, "repl_backlog_first_byte_offset:{}", history.backlog.start() + 1);
+    line!(text, "repl_backlog_histlen:{}", history.backlog.len());
+}
+
+fn cpu(_: &Server, text: &mut String) {
+    // Fields 14 and 15 of /proc/self/stat, in ticks of 1/100 s; the name before them may hold spaces.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().skip(11);
+    let mut seconds = || fields.next().and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
+    let (user, system) = (seconds(), seconds());
+    line!(text, "used_cpu_sys:{system:.6}");
+    line!(text, "used_cpu_user:{user:.6}");
+}
+
+fn cluster(server: &Server, text: &mut String) {
+    line!(text, "cluster_enabled:{}", u8::from(server.tunables.cluster_enabled));
+    if let Some(identity) = server.routing.identity() {
+        line!(text, "kv_cluster_uid:{}", identity.uid);
+        line!(text, "kv_shard:{}", identity.shard);
+        line!(text, "kv_node_name:{}", identity.name);
+        line!(text, "kv_promised_epoch:{}", server.routing.promised());
+        line!(text, "kv_state:{:?}", server.routing.state());
+    }
+}
+
+fn keyspace(server: &Server, text: &mut String) {
+    for db in 0..server.keyspace.databases() {
+        let keys = server.keyspace.len(db);
+        if keys > 0 {
+            line!(text, "db{db}:keys={keys},expires={},avg_ttl=0", server.keyspace.expiring_len(db));
+        }
+    }
+}

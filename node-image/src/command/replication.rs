@@ -1,0 +1,255 @@
+//! Replication commands: REPLICAOF, PSYNC, REPLCONF, ROLE, WAIT.
+
+use kv_core::id::{ClusterUid, Epoch, NodeId};
+
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec};
+use crate::replication::Feed;
+use crate::server::{ClientKey, Kind, Server};
+
+const fn row(
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    since: &'static str,
+    summary: &'static str,
+    handler: super::ServerHandler,
+) -> CommandSpec {
+    let handler = Handler::Server(handler);
+    CommandSpec { name, arity, flags, keys: KeySpec::None, group: Group::Server, since, summary, handler }
+}
+
+const ADMIN: Flags = Flags::ADMIN.union(Flags::STALE);
+
+/// The part of the command table that is about replication.
+pub const COMMANDS: &[CommandSpec] = &[
+    row(
+        "replicaof",
+        3,
+        ADMIN,
+        "5.0.0",
+        "Configures a server as replica of another, or promotes it to a master.",
+        replicaof,
+    ),
+    row(
+        "slaveof",
+        3,
+        ADMIN,
+        "1.0.0",
+        "Sets a Redis server as a replica of another, or promotes it to being a master.",
+        replicaof,
+    ),
+    row("psync", -3, ADMIN, "2.8.0", "An internal command used in replication.", psync),
+    row("sync", 1, ADMIN, "1.0.0", "An internal command used in replication.", sync),
+    row(
+        "replconf",
+        -1,
+        ADMIN.union(Flags::LOADING),
+        "3.0.0",
+        "An internal command for configuring the replication stream.",
+        replconf,
+    ),
+    row(
+        "role",
+        1,
+        Flags::FAST.union(Flags::STALE).union(Flags::LOADING),
+        "2.8.12",
+        "Returns the replication role.",
+        role,
+    ),
+    row(
+        "wait",
+        3,
+        Flags::STALE,
+        "3.0.0",
+        "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.",
+        wait,
+    ),
+];
+
+fn replicaof(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    if server.routing.is_managed() {
+        return Err(CommandError::text(
+            "ERR REPLICAOF not allowed: the topology of this node is set by its KvCluster (spec.replication)",
+        ));
+    }
+    if server.tunables.cluster_enabled {
+        return Err(CommandError::text("ERR REPLICAOF not allowed in cluster mode."));
+    }
+    if args.is(1, "no") && args.is(2, "one") {
+        server.follow_nobody();
+        server.reply(key).ok();
+        return Ok(());
+    }
+    let port = args.integer(2)?;
+    let port = u16::try_from(port).map_err(|_| CommandError::text("ERR Invalid master port"))?;
+    let host = args.text(1)?.to_owned();
+    let address = (host, port);
+    if server.link.as_ref().is_some_and(|link| link.address == address) {
+        server.reply(key).simple("OK Already connected to specified master");
+        return Ok(());
+    }
+    server.follow(address, None);
+    server.reply(key).ok();
+    Ok(())
+}
+
+fn psync(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let replid = args.text(1)?.to_owned();
+    // A replica asks for the byte after the last one that it has, and Redis counts bytes from 1.
+    let offset = args.integer(2)?;
+    let offset = u64::try_from(offset.saturating_sub(1)).unwrap_or(0);
+    if server.routing.is_managed() && !server.routing.may_feed() {
+        return Err(CommandError::text(
+            "NOMASTERLINK Can't SYNC: this node waits for its place in the shard",
+        ));
+    }
+    server.resync(key, &replid, offset);
+    Ok(())
+}
+
+fn sync(_: &mut Server, _: ClientKey, _: Args<'_>) -> CommandResult {
+    Err(CommandError::text("ERR SYNC is not supported: use PSYNC, as Redis does since 2.8"))
+}
+
+fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    if args.is(1, "kv-peer") {
+        return peer(server, key, args);
+    }
+    if args.len() % 2 == 0 {
+        return Err(CommandError::Syntax);
+    }
+    let now = server.clock.instant;
+    let Some(client) = server.clients.get_mut(key) else { return Ok(()) };
+    if matches!(client.kind, Kind::Normal) {
+        client.kind = Kind::Replica(Box::new(Feed::new(now)));
+    }
+    let Some(feed) = client.feed_mut() else { return Ok(()) };
+    for index in (1..args.len()).step_by(2) {
+        match args.at(index).to_ascii_lowercase().as_slice() {
+            b"listening-port" => {
+                feed.port = u16::try_from(args.integer(index + 1)?).map_err(|_| CommandError::NotInteger)?;
+            }
+            b"ip-address" => {
+                let text = args.text(index + 1)?;
+                if text.len() > 255 {
+                    return Err(CommandError::text(
+                        "ERR REPLCONF ip-address provided by replica instance is too long",
+                    ));
+                }
+                text.clone_into(&mut feed.address);
+            }
+            b"capa" => feed.eof_capable |= args.is(index + 1, "eof"),
+            b"ack" => {
+                feed.acked = u64::try_from(args.integer(index + 1)?).unwrap_or(0);
+                feed.acked_at = now;
+                server.answer_waits();
+                return Ok(()); // an acknowledgement is not answered
+            }
+            b"getack" | b"version" | b"rdb-only" | b"rdb-filter-only" => {}
+            other => {
+                let other = String::from_utf8_lossy(other).into_owned();
+                return Err(CommandError::text(format!("ERR Unrecognized REPLCONF option: {other}")));
+            }
+        }
+    }
+    server.reply(key).ok();
+    Ok(())
+}
+
+/// `REPLCONF kv-peer uid shard id epoch`: a node of a managed shard says who it is, and learns which history ours goes on.
+fn peer(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    if args.len() != 6 {
+        return Err(CommandError::Syntax);
+    }
+    let uid = ClusterUid(args.text(2)?.to_owned());
+    let shard = u16::try_from(args.integer(3)?).map_err(|_| CommandError::NotInteger)?;
+    let id: NodeId = args.text(4)?.parse().map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    let epoch = Epoch(u64::try_from(args.integer(5)?).map_err(|_| CommandError::NotInteger)?);
+    server.routing.check_target(&uid, shard)?;
+    let present = server.routing.config().map_or(Epoch(0), |config| config.epoch);
+    if epoch > present {
+        return Err(CommandError::text(format!(
+            "STALEEPOCH this node is at epoch {present}, you are at {epoch}"
+        )));
+    }
+    if !server.routing.may_feed() {
+        return Err(CommandError::text("NOMASTERLINK this node waits for its place in the shard"));
+    }
+    let now = server.clock.instant;
+    if let Some(client) = server.clients.get_mut(key) {
+        if matches!(client.kind, Kind::Normal) {
+            client.kind = Kind::Replica(Box::new(Feed::new(now)));
+        }
+        if let Some(feed) = client.feed_mut() {
+            feed.node = Some(id);
+        }
+    }
+    let reply = match &server.history.previous {
+        Some((replid, switch)) => format!("OK {replid} {switch}"),
+        None => "OK".to_owned(),
+    };
+    server.reply(key).simple(&reply);
+    Ok(())
+}
+
+fn role(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
+    let offset = i64::try_from(server.history.offset()).unwrap_or(i64::MAX);
+    if let Some(link) = &server.link {
+        let state = match link.state() {
+            kv_core::control::LinkState::Connecting => "connect",
+            kv_core::control::LinkState::Syncing => "sync",
+            kv_core::control::LinkState::Streaming => "connected",
+        };
+        let (host, port) = link.address.clone();
+        let mut reply = server.reply(key);
+        reply.array(5);
+        reply.bulk(b"slave");
+        reply.bulk(host.as_bytes());
+        reply.integer(i64::from(port));
+        reply.bulk(state.as_bytes());
+        reply.integer(offset);
+        return Ok(());
+    }
+    let replicas: Vec<(String, u16, u64)> = server
+        .clients
+        .iter()
+        .filter_map(|(_, client)| {
+            let feed = client.feed().filter(|feed| feed.online())?;
+            let address =
+                if feed.address.is_empty() { client.peer.ip().to_string() } else { feed.address.clone() };
+            Some((address, feed.port, feed.acked))
+        })
+        .collect();
+    let mut reply = server.reply(key);
+    reply.array(3);
+    reply.bulk(b"master");
+    reply.integer(offset);
+    reply.array(replicas.len());
+    for (address, port, acked) in replicas {
+        reply.array(3);
+        reply.bulk(address.as_bytes());
+        reply.bulk(port.to_string().as_bytes());
+        reply.bulk(acked.to_string().as_bytes());
+    }
+    Ok(())
+}
+
+fn wait(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    if server.link.is_some() {
+        return Err(CommandError::text(
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be writable (which is not the default) writes to replicas are just local and are not propagated.",
+        ));
+    }
+    let replicas = args.integer(1)?;
+    let timeout =
+        args.integer(2).map_err(|_| CommandError::text("ERR timeout is not an integer or out of range"))?;
+    let timeout = u64::try_from(timeout).map_err(|_| CommandError::text("ERR timeout is negative"))?;
+    let replicas = usize::try_from(replicas).unwrap_or(0);
+    let count = server.acknowledged(server.history.offset());
+    if count >= replicas {
+        server.reply(key).count(count);
+    } else {
+        server.wait_for_replicas(key, replicas, timeout);
+    }
+    Ok(())
+}

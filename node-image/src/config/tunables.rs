@@ -1,0 +1,90 @@
+//! Directives in the form that the data thread looks at, made anew whenever one changes.
+
+use std::time::Duration;
+
+use kv_core::directive::{Settings, Value};
+
+use crate::resp::Limits;
+
+/// Directives in the form that the data thread looks at.
+#[derive(Clone, Debug)]
+pub struct Tunables {
+    /// `requirepass`; empty for none.
+    pub requirepass: String,
+    /// `maxclients`.
+    pub maxclients: usize,
+    /// `timeout`: idle clients are closed after it; `None` for never.
+    pub timeout: Option<Duration>,
+    /// `tcp-keepalive`.
+    pub keepalive: Option<Duration>,
+    /// `maxmemory` in bytes; 0 for no bound.
+    pub maxmemory: u64,
+    /// Bounds on requests.
+    pub limits: Limits,
+    /// `client-query-buffer-limit` in bytes.
+    pub query_buffer: usize,
+    /// Hard `client-output-buffer-limit` of normal clients in bytes; 0 for none.
+    pub normal_output: u64,
+    /// Hard `client-output-buffer-limit` of replicas in bytes; 0 for none.
+    pub replica_output: u64,
+    /// `repl-backlog-size` in bytes.
+    pub backlog: usize,
+    /// `repl-ping-replica-period`.
+    pub ping_period: Duration,
+    /// `repl-timeout`.
+    pub repl_timeout: Duration,
+    /// `replica-read-only`.
+    pub replica_read_only: bool,
+    /// `replica-serve-stale-data`.
+    pub serve_stale: bool,
+    /// `cluster-enabled`.
+    pub cluster_enabled: bool,
+    /// `kv-handover-timeout`.
+    pub handover_timeout: Duration,
+    /// `kv-resync-wait-timeout`.
+    pub resync_wait: Duration,
+    /// `hz`: ticks of background work a second.
+    pub hz: u64,
+    /// `save` points: seconds and changes.
+    pub save_points: Vec<(u64, u64)>,
+}
+
+impl Tunables {
+    /// Reads them from the directives.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let seconds = |name| Duration::from_secs(settings.number(name));
+        let some = |duration: Duration| Some(duration).filter(|duration| !duration.is_zero());
+        let count = |name| usize::try_from(settings.number(name)).unwrap_or(usize::MAX);
+        let output = |class| match settings.get("client-output-buffer-limit") {
+            Some(Value::OutputLimits(limits)) => {
+                limits.iter().find(|limit| limit.class == class).map_or(0, |limit| limit.hard)
+            }
+            _ => 0,
+        };
+        Self {
+            requirepass: settings.text("requirepass").to_owned(),
+            maxclients: count("maxclients"),
+            timeout: some(seconds("timeout")),
+            keepalive: some(seconds("tcp-keepalive")),
+            maxmemory: settings.number("maxmemory"),
+            limits: Limits::trusted(count("proto-max-bulk-len")),
+            query_buffer: count("client-query-buffer-limit"),
+            normal_output: output("normal"),
+            replica_output: output("slave"),
+            backlog: count("repl-backlog-size"),
+            ping_period: seconds("repl-ping-replica-period"),
+            repl_timeout: seconds("repl-timeout"),
+            replica_read_only: settings.bool("replica-read-only"),
+            serve_stale: settings.bool("replica-serve-stale-data"),
+            cluster_enabled: settings.bool("cluster-enabled"),
+            handover_timeout: Duration::from_millis(settings.number("kv-handover-timeout")),
+            resync_wait: Duration::from_millis(settings.number("kv-resync-wait-timeout")),
+            hz: settings.number("hz").clamp(1, 500),
+            save_points: match settings.get("save") {
+                Some(Value::SavePoints(points)) => points.iter().map(|p| (p.seconds, p.changes)).collect(),
+                _ => Vec::new(),
+            },
+        }
+    }
+}

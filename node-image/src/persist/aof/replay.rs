@@ -1,0 +1,284 @@
+//! Takes the bytes of an incr file and gives out its commands: whole transactions only, and none of a torn tail.
+
+use kv_core::id::Epoch;
+
+use crate::resp::{Limits, ParseError, Parsed, Request, RequestParser};
+
+/// Begins the line that records under which epoch the following commands were accepted. Lines that begin with `#` are
+/// annotations: Redis skips them, and they are no part of the replication stream.
+pub(super) const EPOCH_MARK: &str = "#kv-write-epoch ";
+
+/// The longest annotation.
+const MAX_ANNOTATION: usize = 1024;
+
+/// More than any limit on what clients send, so that only a corrupt length exceeds it.
+const LIMITS: Limits = Limits::trusted(1 << 40);
+
+/// What is wrong with the commands of a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// The bytes are no command.
+    #[error("not a command ({0}); the file is corrupt: cut it off there if that loss is acceptable, or restore it")]
+    Parse(ParseError),
+    /// What stands there is neither a command nor an annotation.
+    #[error("neither a command nor an annotation; the file is corrupt: cut it off there if that loss is acceptable, or restore it")]
+    Alien,
+    /// EXEC or MULTI where it must not be.
+    #[error("{0} is out of place")]
+    OutOfPlace(&'static str),
+    /// The command was not accepted.
+    #[error("the command was refused: {0}")]
+    Refused(String),
+    /// The file ends in the middle of a command or transaction, and may not be cut.
+    #[error("the file ends inside of a command or transaction (aof-load-truncated is off, or it is not the last file)")]
+    Torn,
+}
+
+/// What a command is to the reader.
+enum Word {
+    Multi,
+    Exec,
+    Other,
+}
+
+/// The reader of one incr file after the other.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    parser: RequestParser,
+    request: Request,
+    buffer: Vec<u8>,
+    /// Offset in the file up to which everything was given out.
+    given: u64,
+    /// Commands since MULTI, and the bytes of the file and of the stream since then.
+    transaction: Option<(Vec<Vec<Vec<u8>>>, u64, u64)>,
+    stream_bytes: u64,
+    commands: u64,
+    write_epoch: Option<Epoch>,
+}
+
+impl Replay {
+    pub fn begin_file(&mut self) {
+        let Self { stream_bytes, commands, write_epoch, .. } = *self;
+        *self = Self { stream_bytes, commands, write_epoch, ..Self::default() };
+    }
+
+    /// Where the first thing begins that was not given out.
+    pub fn offset(&self) -> u64 {
+        self.given
+    }
+
+    /// Bytes of the replication stream that were given out, of all files.
+    pub fn stream_bytes(&self) -> u64 {
+        self.stream_bytes
+    }
+
+    pub fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    pub fn write_epoch(&self) -> Option<Epoch> {
+        self.write_epoch
+    }
+
+    /// Bytes behind the last whole command or transaction, if there are any.
+    pub fn torn(&self) -> Option<u64> {
+        let open = self.transaction.as_ref().map_or(0, |&(_, file_bytes, _)| file_bytes);
+        let bytes = open + self.buffer.len() as u64;
+        (bytes > 0).then_some(bytes)
+    }
+
+    /// Takes more bytes of the file, and gives out what is complete.
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        apply: &mut impl FnMut(&[&[u8]]) -> Result<(), String>,
+    ) -> Result<(), ReplayError> {
+        self.buffer.extend_from_slice(bytes);
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut start = 0;
+        let result = loop {
+            match self.next(&buffer, start, apply) {
+                Ok(Some(end)) => start = end,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.buffer = buffer;
+        self.buffer.drain(..start);
+        self.parser.dropped(start, &mut self.request);
+        result
+    }
+
+    /// Handles what begins at `start`; returns where it ends, or nothing if it is incomplete.
+    fn next(
+        &mut self,
+        buffer: &[u8],
+        start: usize,
+        apply: &mut impl FnMut(&[&[u8]]) -> Result<(), String>,
+    ) -> Result<Option<usize>, ReplayError> {
+        match buffer.get(start) {
+            None => return Ok(None),
+            Some(b'#') => return self.annotation(buffer, start),
+            Some(b'*') => {}
+            Some(_) => return Err(ReplayError::Alien),
+        }
+        match self.parser.parse(buffer, start, &LIMITS, &mut self.request) {
+            Err(error) => return Err(ReplayError::Parse(error)),
+            Ok(Parsed::Incomplete) => return Ok(None),
+            Ok(Parsed::Complete) => {}
+        }
+        let request = std::mem::take(&mut self.request);
+        let args: Vec<&[u8]> = request.args.iter().filter_map(|range| buffer.get(range.clone())).collect();
+        let len = (request.end - start) as u64;
+        self.command(&args, len, apply)?;
+        Ok(Some(request.end))
+    }
+
+    fn annotation(&mut self, buffer: &[u8], start: usize) -> Result<Option<usize>, ReplayError> {
+        let rest = buffer.get(start..).unwrap_or_default();
+        let Some(newline) = memchr::memchr(b'\n', rest) else {
+            return if rest.len() > MAX_ANNOTATION { Err(ReplayError::Alien) } else { Ok(None) };
+        };
+        let line = String::from_utf8_lossy(rest.get(..newline).unwrap_or_default());
+        if let Some(epoch) = line.strip_prefix(EPOCH_MARK).and_then(|epoch| epoch.trim_end().parse().ok()) {
+            self.write_epoch = Some(Epoch(epoch));
+        }
+        match &mut self.transaction {
+            Some((_, file_bytes, _)) => *file_bytes += newline as u64 + 1,
+            None => self.given += newline as u64 + 1,
+        }
+        Ok(Some(start + newline + 1))
+    }
+
+    fn command(
+        &mut self,
+        args: &[&[u8]],
+        len: u64,
+        apply: &mut impl FnMut(&[&[u8]]) -> Result<(), String>,
+    ) -> Result<(), ReplayError> {
+        match (word(args), &mut self.transaction) {
+            (Word::Multi, None) => {
+                self.transaction = Some((Vec::new(), len, len));
+                return Ok(());
+            }
+            (Word::Multi, Some(_)) => return Err(ReplayError::OutOfPlace("MULTI")),
+            (Word::Exec, None) => return Err(ReplayError::OutOfPlace("EXEC")),
+            (Word::Exec, Some(_)) => return self.exec(len, apply),
+            (Word::Other, Some((queued, file_bytes, stream_bytes))) => {
+                queued.push(args.iter().map(|arg| arg.to_vec()).collect());
+                *file_bytes += len;
+                *stream_bytes += len;
+                return Ok(());
+            }
+            (Word::Other, None) => {}
+        }
+        if !args.is_empty() {
+            apply(args).map_err(ReplayError::Refused)?;
+            self.commands += 1;
+        }
+        self.given += len;
+        self.stream_bytes += len;
+        Ok(())
+    }
+
+    fn exec(
+        &mut self,
+        len: u64,
+        apply: &mut impl FnMut(&[&[u8]]) -> Result<(), String>,
+    ) -> Result<(), ReplayError> {
+        let Some((queued, file_bytes, stream_bytes)) = self.transaction.take() else { return Ok(()) };
+        for command in &queued {
+            let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+            apply(&args).map_err(ReplayError::Refused)?;
+            self.commands += 1;
+        }
+        self.given += file_bytes + len;
+        self.stream_bytes += stream_bytes + len;
+        Ok(())
+    }
+}
+
+fn word(args: &[&[u8]]) -> Word {
+    match args {
+        [name] if name.eq_ignore_ascii_case(b"multi") => Word::Multi,
+        [name] if name.eq_ignore_ascii_case(b"exec") => Word::Exec,
+        _ => Word::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(replay: &mut Replay, bytes: &[u8]) -> (Vec<String>, Result<(), ReplayError>) {
+        let mut seen = Vec::new();
+        let result = replay.feed(bytes, &mut |args| {
+            let words: Vec<_> = args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
+            seen.push(words.join(" "));
+            if words[0] == "BAD" { Err("unknown command".into()) } else { Ok(()) }
+        });
+        (seen, result)
+    }
+
+    fn resp(commands: &[&str]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for command in commands {
+            let words: Vec<_> = command.split(' ').collect();
+            bytes.extend(format!("*{}\r\n", words.len()).bytes());
+            words.iter().for_each(|word| bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes()));
+        }
+        bytes
+    }
+
+    #[test]
+    fn every_cut_ends_at_a_whole_command_or_transaction() {
+        let first = resp(&["SELECT 0", "SET a 1"]);
+        let transaction = resp(&["MULTI", "SET b 2", "SET c 3", "EXEC"]);
+        let last = resp(&["DEL a"]);
+        let all = [first.as_slice(), &transaction, &last].concat();
+        for len in 0..=all.len() {
+            let mut replay = Replay::default();
+            // In two pieces, so that pieces do not matter.
+            let (one, two) = all[..len].split_at(len / 2);
+            let (mut seen, result) = run(&mut replay, one);
+            assert_eq!(result, Ok(()));
+            seen.extend(run(&mut replay, two).0);
+            let whole = match len {
+                _ if len == all.len() => 5,
+                _ if len >= first.len() + transaction.len() => 4,
+                _ if len >= first.len() => 2,
+                _ => seen.len().min(1),
+            };
+            assert_eq!(seen.len(), whole, "cut at {len}");
+            assert_eq!(replay.torn(), Some(len as u64 - replay.offset()).filter(|&bytes| bytes > 0));
+            assert_eq!(replay.stream_bytes(), replay.offset());
+        }
+    }
+
+    #[test]
+    fn annotations_are_no_part_of_the_stream() {
+        let command = resp(&["SET a 1"]);
+        let text = [b"#TS:1700000000\r\n", command.as_slice(), b"#kv-write-epoch 7\r\n", &command].concat();
+        let mut replay = Replay::default();
+        assert_eq!(run(&mut replay, &text).0.len(), 2);
+        assert_eq!(replay.write_epoch(), Some(Epoch(7)));
+        assert_eq!(replay.stream_bytes(), 2 * command.len() as u64);
+        assert_eq!(replay.offset(), text.len() as u64);
+        assert_eq!(replay.torn(), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_where_it_begins() {
+        let good = resp(&["SET a 1"]);
+        for (bad, error) in [
+            (b"SET a 1\r\n".to_vec(), ReplayError::Alien),
+            (b"*x\r\n".to_vec(), ReplayError::Parse(ParseError::ArrayLength)),
+            (resp(&["EXEC"]), ReplayError::OutOfPlace("EXEC")),
+            (resp(&["BAD"]), ReplayError::Refused("unknown command".into())),
+        ] {
+            let mut replay = Replay::default();
+            assert_eq!(run(&mut replay, &[good.as_slice(), &bad].concat()).1, Err(error));
+            assert_eq!(replay.offset(), good.len() as u64);
+        }
+    }
+}

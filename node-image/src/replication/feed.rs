@@ -1,0 +1,81 @@
+//! A replica as the node that feeds it sees it.
+
+use std::time::Instant;
+
+use kv_core::id::NodeId;
+
+/// How far a replica has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedState {
+    /// It said what it is, and has not asked for the stream yet.
+    Handshake,
+    /// It asked for a history that this node has not reached yet; answered then, or at the deadline.
+    Ahead {
+        /// What it holds.
+        replid: String,
+        /// Up to where.
+        offset: u64,
+        /// When it gets a full synchronisation instead.
+        deadline: Instant,
+    },
+    /// It waits for the next snapshot to begin.
+    WaitingForSnapshot,
+    /// A snapshot is being sent to it.
+    Snapshot,
+    /// The stream flows.
+    Online,
+}
+
+/// A replica that this node feeds.
+#[derive(Debug)]
+pub struct Feed {
+    /// How far it has come.
+    pub state: FeedState,
+    /// Position in the stream of the next byte to be sent to it.
+    pub position: u64,
+    /// The last offset that it acknowledged.
+    pub acked: u64,
+    /// When.
+    pub acked_at: Instant,
+    /// The port that it serves clients on, as it says.
+    pub port: u16,
+    /// The address that it serves clients on, if it says so.
+    pub address: String,
+    /// Its node id, if it is a node of this shard.
+    pub node: Option<NodeId>,
+    /// It understands a snapshot that ends with a mark.
+    pub eof_capable: bool,
+}
+
+impl Feed {
+    /// A replica that has just begun to say what it is.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            state: FeedState::Handshake,
+            position: 0,
+            acked: 0,
+            acked_at: now,
+            port: 0,
+            address: String::new(),
+            node: None,
+            eof_capable: false,
+        }
+    }
+
+    /// Whether the stream flows.
+    #[must_use]
+    pub fn online(&self) -> bool {
+        self.state == FeedState::Online
+    }
+
+    /// Its state as `INFO replication` names it.
+    #[must_use]
+    pub fn state_name(&self) -> &'static str {
+        match self.state {
+            FeedState::Handshake | FeedState::Ahead { .. } | FeedState::WaitingForSnapshot => "wait_bgsave",
+            FeedState::Snapshot => "send_bulk",
+            FeedState::Online => "online",
+        }
+    }
+}

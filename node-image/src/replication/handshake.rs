@@ -1,0 +1,301 @@
+//! Attaching to a parent: connection, handshake, and full synchronisation, on a thread of their own.
+//!
+//! The data thread gets a socket on which the stream flows, and after a full synchronisation a whole new keyspace; until
+//! then it goes on serving what it has.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use kv_core::id::{ClusterUid, Epoch, NodeId};
+
+use crate::keyspace::Keyspace;
+use crate::persist::rdb;
+
+/// Whom to attach to, and as what.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Addresses of the parent, the likeliest first.
+    pub addresses: Vec<(String, u16)>,
+    /// User to authenticate as; the default user if there is none.
+    pub user: Option<String>,
+    /// Password; no AUTH if there is none.
+    pub password: Option<String>,
+    /// For a node of a managed shard: who it is.
+    pub peer: Option<Peer>,
+    /// The port on which this node serves clients.
+    pub port: u16,
+    /// The address under which it does; empty for that of the connection.
+    pub announce_ip: String,
+    /// The history that it holds, and up to which offset.
+    pub history: (String, u64),
+    /// Number of databases that a snapshot may hold.
+    pub databases: usize,
+    /// For how long the parent may be silent.
+    pub timeout: Duration,
+}
+
+/// Who a node of a managed shard is; a parent of another cluster or shard refuses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The cluster.
+    pub uid: ClusterUid,
+    /// The shard.
+    pub shard: u16,
+    /// The node.
+    pub id: NodeId,
+    /// The epoch of its config.
+    pub epoch: Epoch,
+}
+
+/// What came of an attempt.
+pub enum Outcome {
+    /// A full synchronisation has begun.
+    SyncStarted,
+    /// The stream goes on from where this node stands.
+    Continue {
+        /// The connection.
+        stream: TcpStream,
+        /// Bytes of the stream that were read already.
+        leftover: Vec<u8>,
+        /// Id under which the history goes on.
+        replid: String,
+        /// The history that the parent's continues, and up to where, if the parent said so.
+        previous: Option<(String, u64)>,
+    },
+    /// A full synchronisation was loaded.
+    Loaded {
+        /// The connection.
+        stream: TcpStream,
+        /// Bytes of the stream that were read already.
+        leftover: Vec<u8>,
+        /// The data.
+        keyspace: Box<Keyspace>,
+        /// Id of the history.
+        replid: String,
+        /// Where it stands.
+        offset: u64,
+        /// The database that the stream goes on with, if the parent said so.
+        stream_db: Option<usize>,
+    },
+    /// It failed; the text says at what.
+    Failed(String),
+}
+
+/// An attempt that is under way. Dropping it ends it.
+#[derive(Debug)]
+pub struct Attach {
+    socket: Arc<Mutex<Socket>>,
+}
+
+#[derive(Debug, Default)]
+struct Socket {
+    stream: Option<TcpStream>,
+    cancelled: bool,
+}
+
+impl Drop for Attach {
+    fn drop(&mut self) {
+        if let Ok(mut socket) = self.socket.lock() {
+            socket.cancelled = true;
+            if let Some(stream) = socket.stream.take() {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
+impl Attach {
+    /// Starts an attempt; `report` is called with what comes of it, from the attempt's thread.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(target: Target, report: impl Fn(Outcome) + Send + 'static) -> io::Result<Self> {
+        let socket = Arc::new(Mutex::new(Socket::default()));
+        let shared = Arc::clone(&socket);
+        thread::Builder::new().name("kv-attach".into()).spawn(move || {
+            let outcome =
+                attach(&target, &shared, &report).unwrap_or_else(|error| Outcome::Failed(error.to_string()));
+            // A socket that was handed over is no longer this attempt's to cut.
+            if let Ok(mut socket) = shared.lock() {
+                socket.stream = None;
+                if socket.cancelled {
+                    return;
+                }
+            }
+            report(outcome);
+        })?;
+        Ok(Self { socket })
+    }
+}
+
+fn attach(target: &Target, shared: &Mutex<Socket>, report: &dyn Fn(Outcome)) -> io::Result<Outcome> {
+    let stream = connect(target)?;
+    if let Ok(mut socket) = shared.lock() {
+        if socket.cancelled {
+            return Err(io::Error::other("cancelled"));
+        }
+        socket.stream = Some(stream.try_clone()?);
+    }
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(target.timeout))?;
+    stream.set_write_timeout(Some(target.timeout))?;
+    let mut link = Handshake { reader: BufReader::with_capacity(64 * 1024, stream) };
+    let previous = link.introduce(target)?;
+    let (history, offset) = &target.history;
+    let wanted = if history.is_empty() { "-1".to_owned() } else { (offset + 1).to_string() };
+    let reply = link.ask(&["PSYNC", if history.is_empty() { "?" } else { history }, &wanted])?;
+    let mut words = reply.split_ascii_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("+CONTINUE"), replid, _) => {
+            let replid = replid.unwrap_or(history).to_owned();
+            let (stream, leftover) = link.into_parts();
+            Ok(Outcome::Continue { stream, leftover, replid, previous })
+        }
+        (Some("+FULLRESYNC"), Some(replid), Some(offset)) => {
+            let offset = offset.parse().map_err(|_| unexpected("PSYNC", &reply))?;
+            report(Outcome::SyncStarted);
+            let loaded = link.snapshot(target.databases)?;
+            let (stream, leftover) = link.into_parts();
+            Ok(Outcome::Loaded {
+                stream,
+                leftover,
+                keyspace: Box::new(loaded.keyspace),
+                replid: replid.to_owned(),
+                offset,
+                stream_db: loaded.aux.repl_stream_db.and_then(|db| usize::try_from(db).ok()),
+            })
+        }
+        _ => Err(unexpected("PSYNC", &reply)),
+    }
+}
+
+fn connect(target: &Target) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the address of the parent is not known");
+    for (host, port) in &target.addresses {
+        let found = match (host.as_str(), *port).to_socket_addrs() {
+            Ok(found) => found,
+            Err(error) => {
+                last = io::Error::new(error.kind(), format!("cannot resolve {host}: {error}"));
+                continue;
+            }
+        };
+        for address in found {
+            match TcpStream::connect_timeout(&address, target.timeout.min(Duration::from_secs(2))) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => {
+                    last = io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+fn unexpected(request: &str, reply: &str) -> io::Error {
+    io::Error::other(format!("the parent answered {request} with {reply:?}"))
+}
+
+/// The longest line that a parent may send in a handshake.
+const MAX_LINE: u64 = 64 * 1024;
+
+struct Handshake {
+    reader: BufReader<TcpStream>,
+}
+
+impl Handshake {
+    /// AUTH, PING and REPLCONF. Returns the history that the parent's continues, if it says so.
+    fn introduce(&mut self, target: &Target) -> io::Result<Option<(String, u64)>> {
+        if let Some(password) = &target.password {
+            let reply = match &target.user {
+                Some(user) => self.ask(&["AUTH", user, password])?,
+                None => self.ask(&["AUTH", password])?,
+            };
+            if reply != "+OK" {
+                return Err(unexpected("AUTH", &reply));
+            }
+        }
+        let reply = self.ask(&["PING"])?;
+        if !reply.starts_with('+') {
+            return Err(unexpected("PING", &reply));
+        }
+        // An old master may not know these; it is none of our business.
+        self.ask(&["REPLCONF", "listening-port", &target.port.to_string()])?;
+        if !target.announce_ip.is_empty() {
+            self.ask(&["REPLCONF", "ip-address", &target.announce_ip])?;
+        }
+        self.ask(&["REPLCONF", "capa", "eof", "capa", "psync2"])?;
+        let Some(Peer { uid, shard, id, epoch }) = &target.peer else { return Ok(None) };
+        let reply = self.ask(&[
+            "REPLCONF",
+            "kv-peer",
+            &uid.0,
+            &shard.to_string(),
+            &id.to_string(),
+            &epoch.to_string(),
+        ])?;
+        let mut words =
+            reply.strip_prefix("+OK").ok_or_else(|| unexpected("REPLCONF kv-peer", &reply))?.split(' ');
+        words.next();
+        Ok(words
+            .next()
+            .zip(words.next().and_then(|offset| offset.parse().ok()))
+            .map(|(id, at)| (id.to_owned(), at)))
+    }
+
+    fn ask(&mut self, args: &[&str]) -> io::Result<String> {
+        let mut request = format!("*{}\r\n", args.len());
+        for arg in args {
+            request.push_str(&format!("${}\r\n{arg}\r\n", arg.len()));
+        }
+        self.reader.get_mut().write_all(request.as_bytes())?;
+        self.line()
+    }
+
+    /// The next line that is not empty: a parent sends empty ones to say that it lives.
+    fn line(&mut self) -> io::Result<String> {
+        loop {
+            let mut line = Vec::new();
+            let read = (&mut self.reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
+            if read == 0 || line.last() != Some(&b'\n') {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the parent closed the connection"));
+            }
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if !text.is_empty() {
+                return Ok(text);
+            }
+        }
+    }
+
+    /// Reads a snapshot, whose length is said, or which ends with a mark.
+    fn snapshot(&mut self, databases: usize) -> io::Result<rdb::Loaded> {
+        let head = self.line()?;
+        let failed =
+            |error: rdb::RdbError| io::Error::other(format!("cannot load the parent's snapshot: {error}"));
+        if let Some(mark) = head.strip_prefix("$EOF:") {
+            let loaded = rdb::load(&mut self.reader, databases).map_err(failed)?;
+            let mut end = vec![0; mark.len()];
+            self.reader.read_exact(&mut end)?;
+            if end != mark.as_bytes() {
+                return Err(io::Error::other("the parent's snapshot does not end with its mark"));
+            }
+            return Ok(loaded);
+        }
+        let len: u64 = head
+            .strip_prefix('$')
+            .and_then(|len| len.parse().ok())
+            .ok_or_else(|| unexpected("PSYNC, snapshot", &head))?;
+        let mut body = (&mut self.reader).take(len);
+        let loaded = rdb::load(&mut body, databases).map_err(failed)?;
+        io::copy(&mut body, &mut io::sink())?;
+        Ok(loaded)
+    }
+
+    /// The connection, and what was read beyond the handshake.
+    fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        let beyond = self.reader.buffer().to_vec();
+        (self.reader.into_inner(), beyond)
+    }
+}

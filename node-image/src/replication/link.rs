@@ -1,0 +1,76 @@
+//! A replica's link to its parent, as the data thread sees it.
+
+use std::time::Instant;
+
+use kv_core::control::LinkState;
+use kv_core::id::NodeId;
+
+use super::Attach;
+use crate::server::ClientKey;
+
+/// A replica's link to its parent.
+#[derive(Debug)]
+pub struct ParentLink {
+    /// Host and port that it was told; a managed node looks its parent's address up at each attempt.
+    pub address: (String, u16),
+    /// The parent's node id, in a managed shard.
+    pub parent: Option<NodeId>,
+    /// Tells the attempts apart: what comes of an older one is dropped.
+    pub generation: u64,
+    /// How far it has come.
+    pub stage: Stage,
+    /// When the parent was last heard.
+    pub heard: Instant,
+    /// When the link went down; `None` while it is up.
+    pub down_since: Option<Instant>,
+}
+
+/// How far a link has come.
+#[derive(Debug)]
+pub enum Stage {
+    /// The next attempt begins then.
+    Idle {
+        /// When.
+        retry_at: Instant,
+    },
+    /// Connection and handshake.
+    Attaching(Attach),
+    /// A full synchronisation is under way.
+    Syncing(Attach),
+    /// The stream flows on this client.
+    Streaming(ClientKey),
+}
+
+impl ParentLink {
+    /// A link that is to be made at once.
+    #[must_use]
+    pub fn new(address: (String, u16), parent: Option<NodeId>, generation: u64, now: Instant) -> Self {
+        Self {
+            address,
+            parent,
+            generation,
+            stage: Stage::Idle { retry_at: now },
+            heard: now,
+            down_since: Some(now),
+        }
+    }
+
+    /// Its state as reports name it.
+    #[must_use]
+    pub fn state(&self) -> LinkState {
+        match self.stage {
+            Stage::Idle { .. } | Stage::Attaching(_) => LinkState::Connecting,
+            Stage::Syncing(_) => LinkState::Syncing,
+            Stage::Streaming(_) => LinkState::Streaming,
+        }
+    }
+
+    /// The client on which the stream flows.
+    #[must_use]
+    pub fn client(&self) -> Option<ClientKey> {
+        match self.stage {
+            Stage::Streaming(key) => Some(key),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Which replication history a node holds, and whether a replica can go on from where it stands.
+
+use super::Backlog;
+
+/// The replication history that a node holds: ids, offset, and recent past.
+#[derive(Debug)]
+pub struct History {
+    /// Id of the history, 40 hex digits.
+    pub replid: String,
+    /// The history that this one continues, and the offset up to which both are the same.
+    pub previous: Option<(String, u64)>,
+    /// The recent past; its end is the replication offset.
+    pub backlog: Backlog,
+    /// The database that the last command in the stream was for; `None`: the next command needs a SELECT.
+    pub stream_db: Option<usize>,
+}
+
+/// 40 random hex digits.
+#[must_use]
+pub fn random_hex(random: &mut fastrand::Rng) -> String {
+    (0..40).map(|_| random.digit(16)).collect()
+}
+
+/// Whether a replica can go on from where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResyncVerdict {
+    /// From this position on.
+    Continue(u64),
+    /// Its history is ours, and it is ahead of us: it can as soon as we have caught up.
+    Ahead(u64),
+    /// It holds another history, or is too far behind.
+    Full,
+}
+
+impl History {
+    /// An empty history with a new id.
+    #[must_use]
+    pub fn new(random: &mut fastrand::Rng, backlog: usize) -> Self {
+        Self {
+            replid: random_hex(random),
+            previous: None,
+            backlog: Backlog::new(0, backlog),
+            stream_db: None,
+        }
+    }
+
+    /// Bytes of the stream so far.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.backlog.end()
+    }
+
+    /// Begins a history of its own that continues the present one: the node was promoted.
+    pub fn fork(&mut self, random: &mut fastrand::Rng) {
+        let old = std::mem::replace(&mut self.replid, random_hex(random));
+        self.previous = Some((old, self.offset()));
+        self.stream_db = None;
+    }
+
+    /// Takes up another history at `offset`: a full synchronisation was loaded.
+    pub fn adopt(&mut self, replid: String, offset: u64) {
+        self.replid = replid;
+        self.previous = None;
+        self.backlog.reset(offset);
+        self.stream_db = None;
+    }
+
+    /// The parent goes on under the id `replid`: what was held so far is the same up to `switch`.
+    pub fn rename(&mut self, replid: String, switch: u64) {
+        if replid != self.replid {
+            let old = std::mem::replace(&mut self.replid, replid);
+            self.previous = Some((old, switch));
+        }
+    }
+
+    /// Whether a replica that holds the history `replid` up to `offset` can go on from there.
+    #[must_use]
+    pub fn resync(&self, replid: &str, offset: u64) -> ResyncVerdict {
+        let shared = match &self.previous {
+            _ if replid == self.replid => u64::MAX,
+            Some((previous, switch)) if replid == previous => *switch,
+            _ => return ResyncVerdict::Full,
+        };
+        if offset > shared || offset < self.backlog.start() {
+            ResyncVerdict::Full
+        } else if offset > self.offset() {
+            ResyncVerdict::Ahead(offset)
+        } else {
+            ResyncVerdict::Continue(offset)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_go_on() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut history = History::new(&mut random, 1024);
+        history.backlog.append(&[0; 100]);
+        let first = history.replid.clone();
+        assert_eq!(history.resync(&first, 40), ResyncVerdict::Continue(40));
+        assert_eq!(history.resync(&first, 100), ResyncVerdict::Continue(100));
+        assert_eq!(history.resync(&first, 101), ResyncVerdict::Ahead(101));
+        assert_eq!(history.resync("?", 0), ResyncVerdict::Full);
+
+        history.fork(&mut random);
+        history.backlog.append(&[0; 50]);
+        assert_eq!(history.resync(&first, 100), ResyncVerdict::Continue(100));
+        assert_eq!(history.resync(&first, 101), ResyncVerdict::Full, "a tail that the new master never had");
+        assert_eq!(history.resync(&history.replid, 150), ResyncVerdict::Continue(150));
+
+        history.adopt("f".repeat(40), 7000);
+        assert_eq!(history.resync(&first, 100), ResyncVerdict::Full);
+        assert_eq!(history.resync(&"f".repeat(40), 6999), ResyncVerdict::Full);
+        assert_eq!(history.resync(&"f".repeat(40), 7000), ResyncVerdict::Continue(7000));
+    }
+}

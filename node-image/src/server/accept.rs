@@ -1,0 +1,159 @@
+//! Listening, and taking connections.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::{Client, Server, User};
+use crate::verbose;
+
+/// Token of the waker; listeners follow it.
+pub(super) const WAKER: Token = Token(usize::MAX - 1);
+const FIRST_LISTENER: usize = usize::MAX - 64;
+
+/// Why a node does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// An address of `bind` is none.
+    #[error("bind: {0:?} is no IP address")]
+    Address(String),
+    /// The system refused.
+    #[error("cannot listen on {address}: {error}; is another process using the port?")]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// No address was left to listen on.
+    #[error("bind names no address that this machine has")]
+    Nothing,
+}
+
+/// Listens on all addresses of `bind`; one that begins with `-` may be missing.
+pub(super) fn listen(
+    bind: &[String],
+    port: u16,
+    backlog: i32,
+    registry: &Registry,
+) -> Result<Vec<TcpListener>, ListenError> {
+    let mut listeners = Vec::new();
+    for (index, name) in bind.iter().take(16).enumerate() {
+        let (optional, name) = match name.strip_prefix('-') {
+            Some(name) => (true, name),
+            None => (false, name.as_str()),
+        };
+        let ip: IpAddr = match name {
+            "*" => IpAddr::from([0, 0, 0, 0]),
+            "::*" => IpAddr::from([0; 16]),
+            _ => name.parse().map_err(|_| ListenError::Address(name.to_owned()))?,
+        };
+        let address = SocketAddr::new(ip, port);
+        match listen_on(address, backlog) {
+            Ok(mut listener) => {
+                let token = Token(FIRST_LISTENER + index);
+                registry
+                    .register(&mut listener, token, Interest::READABLE)
+                    .map_err(|error| ListenError::Refused { address, error })?;
+                listeners.push(listener);
+            }
+            Err(_) if optional => {}
+            Err(error) => return Err(ListenError::Refused { address, error }),
+        }
+    }
+    if listeners.is_empty() { Err(ListenError::Nothing) } else { Ok(listeners) }
+}
+
+fn listen_on(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+impl Server {
+    /// Whether a token is that of a listener.
+    pub(super) fn is_listener(token: Token) -> bool {
+        (FIRST_LISTENER..FIRST_LISTENER + 16).contains(&token.0)
+    }
+
+    /// Takes all connections that wait.
+    pub(super) fn accept(&mut self) {
+        for index in 0..self.listeners.len() {
+            while let Some(listener) = self.listeners.get(index) {
+                match listener.accept() {
+                    Ok((stream, peer)) => self.welcome(stream, peer),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        verbose!("Error accepting a client connection: {error}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+        self.stats.connections += 1;
+        if self.clients.len() >= self.tunables.maxclients {
+            self.stats.rejected_connections += 1;
+            let _ = io::Write::write(&mut stream, b"-ERR max number of clients reached\r\n");
+            return;
+        }
+        if self.protected_from(peer) {
+            self.stats.rejected_connections += 1;
+            let _ = io::Write::write(&mut stream, PROTECTED.as_bytes());
+            return;
+        }
+        let user = if self.tunables.requirepass.is_empty() { User::Default } else { User::Nobody };
+        self.add_client(stream, peer, user);
+    }
+
+    /// Registers a connection and makes a client of it.
+    pub(super) fn add_client(
+        &mut self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        user: User,
+    ) -> Option<super::ClientKey> {
+        let _ = stream.set_nodelay(true);
+        if let Some(period) = self.tunables.keepalive {
+            let keepalive =
+                TcpKeepalive::new().with_time(period).with_interval(period.max(Duration::from_secs(3)) / 3);
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        }
+        let token = Token(self.clients.vacant_key().0);
+        if let Err(error) = self.poll.registry().register(&mut stream, token, Interest::READABLE) {
+            verbose!("Error registering the connection of {peer}: {error}");
+            return None;
+        }
+        let local = stream.local_addr().unwrap_or(peer);
+        let id = self.clients.next_id();
+        let key = self.clients.insert(Client::new(id, stream, peer, local, user, self.clock.instant));
+        self.clients.wake(key);
+        Some(key)
+    }
+
+    /// Protected mode: without a password only this machine may connect, unless `bind` was set.
+    fn protected_from(&self, peer: SocketAddr) -> bool {
+        let bind = self.config.settings.get("bind").map(ToString::to_string);
+        self.config.settings.bool("protected-mode")
+            && self.tunables.requirepass.is_empty()
+            && bind == kv_core::directive::lookup("bind").map(|directive| directive.default.to_owned())
+            && !peer.ip().to_canonical().is_loopback()
+    }
+}
+
+const PROTECTED: &str = "-DENIED kv-node is running in protected mode because protected mode is enabled and no password \
+    is set for the default user. In this mode connections are only accepted from the loopback interface. Set a \
+    password (requirepass), name the addresses to listen on (bind), or set protected-mode no.\r\n";

@@ -1,0 +1,232 @@
+//! A connection: its buffers and what is known of who is at the other end.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+
+use crate::replication::Feed;
+use crate::resp::{Protocol, Request, RequestParser};
+
+/// Names a client as long as it is connected: its place in [`super::Clients`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientKey(pub usize);
+
+/// Who a client has shown to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// Nobody yet: a password is asked for.
+    Nobody,
+    /// The default user: everything but control commands.
+    Default,
+    /// The operator: control commands.
+    Operator,
+    /// Another node of the shard: replication.
+    Replica,
+}
+
+impl User {
+    /// Its name in ACL terms.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nobody | Self::Default => "default",
+            Self::Operator => kv_core::control::USER,
+            Self::Replica => kv_core::control::REPLICATION_USER,
+        }
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug)]
+pub enum Kind {
+    /// Requests and replies.
+    Normal,
+    /// A replica that this node feeds.
+    Replica(Box<Feed>),
+    /// The parent that this node follows: its requests are applied, and nothing is replied.
+    Parent,
+}
+
+/// Why a client's requests are not read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// Writes are held for a hand-over; the request at the head of its buffer is run again afterwards.
+    Pause,
+    /// `WAIT`: until `replicas` have acknowledged `offset`, or the deadline.
+    Wait {
+        /// Offset to reach.
+        offset: u64,
+        /// Number of replicas.
+        replicas: usize,
+        /// When to give up; `None` for never.
+        deadline: Option<Instant>,
+    },
+}
+
+/// A connected client.
+#[derive(Debug)]
+pub struct Client {
+    /// `CLIENT ID`: grows, and is never used twice.
+    pub id: u64,
+    /// The socket.
+    pub stream: TcpStream,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// This end.
+    pub local: SocketAddr,
+    /// Bytes that were read and not used yet.
+    pub input: Vec<u8>,
+    /// Where the parser stands in `input`.
+    pub parser: RequestParser,
+    /// The request that is being read.
+    pub request: Request,
+    /// Replies to be written.
+    pub output: Vec<u8>,
+    /// How much of `output` was written.
+    pub written: usize,
+    /// Protocol of replies.
+    pub protocol: Protocol,
+    /// Selected database.
+    pub db: usize,
+    /// Who it has shown to be.
+    pub user: User,
+    /// What it is for.
+    pub kind: Kind,
+    /// `CLIENT SETNAME`.
+    pub name: String,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: String,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_version: String,
+    /// `READONLY` was given: reads may be served by a replica.
+    pub readonly: bool,
+    /// Why its requests are not read on.
+    pub blocked: Option<Blocked>,
+    /// Closed as soon as its output is written.
+    pub closing: bool,
+    /// To be closed at once.
+    pub doomed: bool,
+    /// The socket may have more to read.
+    pub readable: bool,
+    /// The socket is watched for room to write.
+    pub wants_write: bool,
+    /// It is in the list of those to be written to.
+    pub queued: bool,
+    /// When it connected.
+    pub since: Instant,
+    /// When it last sent something.
+    pub active: Instant,
+    /// Its last command.
+    pub last_command: &'static str,
+    /// Number of its commands.
+    pub commands: u64,
+}
+
+impl Client {
+    /// A client that just connected.
+    #[must_use]
+    pub fn new(
+        id: u64,
+        stream: TcpStream,
+        peer: SocketAddr,
+        local: SocketAddr,
+        user: User,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            stream,
+            peer,
+            local,
+            input: Vec::new(),
+            parser: RequestParser::default(),
+            request: Request::default(),
+            output: Vec::new(),
+            written: 0,
+            protocol: Protocol::Resp2,
+            db: 0,
+            user,
+            kind: Kind::Normal,
+            name: String::new(),
+            lib_name: String::new(),
+            lib_version: String::new(),
+            readonly: false,
+            blocked: None,
+            closing: false,
+            doomed: false,
+            readable: true,
+            wants_write: false,
+            queued: false,
+            since: now,
+            active: now,
+            last_command: "NULL",
+            commands: 0,
+        }
+    }
+
+    /// Whether it is the parent that this node follows.
+    #[must_use]
+    pub fn is_parent(&self) -> bool {
+        matches!(self.kind, Kind::Parent)
+    }
+
+    /// The feed, if it is a replica.
+    #[must_use]
+    pub fn feed(&self) -> Option<&Feed> {
+        match &self.kind {
+            Kind::Replica(feed) => Some(feed),
+            _ => None,
+        }
+    }
+
+    /// The feed, if it is a replica.
+    pub fn feed_mut(&mut self) -> Option<&mut Feed> {
+        match &mut self.kind {
+            Kind::Replica(feed) => Some(feed),
+            _ => None,
+        }
+    }
+
+    /// Bytes of replies that wait to be written.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.output.len() - self.written
+    }
+
+    /// Its line in `CLIENT LIST`.
+    #[must_use]
+    pub fn describe(&self, now: Instant) -> String {
+        let flags = match (&self.kind, self.blocked) {
+            (Kind::Replica(_), _) => "S",
+            (Kind::Parent, _) => "M",
+            (Kind::Normal, Some(_)) => "b",
+            (Kind::Normal, None) if self.readonly => "r",
+            (Kind::Normal, None) => "N",
+        };
+        format!(
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 \
+             watch=0 qbuf={} qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} \
+             events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
+            self.id,
+            self.peer,
+            self.local,
+            std::os::fd::AsRawFd::as_raw_fd(&self.stream),
+            self.name,
+            now.saturating_duration_since(self.since).as_secs(),
+            now.saturating_duration_since(self.active).as_secs(),
+            self.db,
+            self.input.len(),
+            self.input.capacity() - self.input.len(),
+            self.pending(),
+            self.output.capacity(),
+            self.input.capacity() + self.output.capacity(),
+            if self.wants_write { "rw" } else { "r" },
+            self.last_command,
+            self.user.name(),
+            if self.protocol == Protocol::Resp3 { 3 } else { 2 },
+            self.lib_name,
+            self.lib_version,
+        )
+    }
+}

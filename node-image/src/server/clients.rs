@@ -1,0 +1,115 @@
+//! All connected clients.
+
+use slab::Slab;
+
+use super::client::{Client, ClientKey};
+
+/// All connected clients, and which of them have something to be written.
+#[derive(Debug, Default)]
+pub struct Clients {
+    slab: Slab<Client>,
+    queue: Vec<ClientKey>,
+    /// Clients whose socket or buffer may hold more requests.
+    pub ready: Vec<ClientKey>,
+    next_id: u64,
+}
+
+impl Clients {
+    /// Number of clients.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// The id for a client that connects now.
+    pub fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// The key that the next inserted client gets.
+    #[must_use]
+    pub fn vacant_key(&self) -> ClientKey {
+        ClientKey(self.slab.vacant_key())
+    }
+
+    /// Adds a client.
+    pub fn insert(&mut self, client: Client) -> ClientKey {
+        ClientKey(self.slab.insert(client))
+    }
+
+    /// Removes a client.
+    pub fn remove(&mut self, key: ClientKey) -> Option<Client> {
+        self.slab.try_remove(key.0)
+    }
+
+    /// The client of this key.
+    #[must_use]
+    pub fn get(&self, key: ClientKey) -> Option<&Client> {
+        self.slab.get(key.0)
+    }
+
+    /// The client of this key.
+    pub fn get_mut(&mut self, key: ClientKey) -> Option<&mut Client> {
+        self.slab.get_mut(key.0)
+    }
+
+    /// All clients.
+    pub fn iter(&self) -> impl Iterator<Item = (ClientKey, &Client)> {
+        self.slab.iter().map(|(key, client)| (ClientKey(key), client))
+    }
+
+    /// All clients.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (ClientKey, &mut Client)> {
+        self.slab.iter_mut().map(|(key, client)| (ClientKey(key), client))
+    }
+
+    /// The keys of all clients that `wanted` holds for.
+    pub fn keys_where(&self, wanted: impl Fn(&Client) -> bool) -> Vec<ClientKey> {
+        self.iter().filter(|(_, client)| wanted(client)).map(|(key, _)| key).collect()
+    }
+
+    /// Has the client written to at the end of this tick.
+    pub fn queue_write(&mut self, key: ClientKey) {
+        if let Some(client) = self.slab.get_mut(key.0)
+            && !client.queued
+        {
+            client.queued = true;
+            self.queue.push(key);
+        }
+    }
+
+    /// Those to be written to.
+    pub fn take_queue(&mut self) -> Vec<ClientKey> {
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Gives the list back, so that its memory is used again.
+    pub fn restore_queue(&mut self, mut list: Vec<ClientKey>) {
+        if self.queue.is_empty() {
+            list.clear();
+            self.queue = list;
+        }
+    }
+
+    /// Has the client's requests read on in this tick or the next.
+    pub fn wake(&mut self, key: ClientKey) {
+        if !self.ready.contains(&key) {
+            self.ready.push(key);
+        }
+    }
+
+    /// Marks the client to be closed at the end of this tick.
+    pub fn doom(&mut self, key: ClientKey) {
+        if let Some(client) = self.get_mut(key) {
+            client.doomed = true;
+        }
+        self.queue_write(key);
+    }
+}

@@ -1,0 +1,79 @@
+//! What is done from time to time.
+
+use std::time::Duration;
+
+use super::{Ending, Server};
+use crate::notice;
+
+/// Slots whose expired keys are looked for in one tick.
+const EXPIRE_BUDGET: usize = 1000;
+
+impl Server {
+    /// Whether there is work that should not wait for the next event.
+    pub(super) fn has_background_work(&self) -> bool {
+        self.sync_job_can_step() || self.persistence.can_step()
+    }
+
+    /// Goes on with snapshots.
+    pub(super) fn background_work(&mut self) {
+        self.step_sync_job();
+        self.step_persistence();
+    }
+
+    /// Runs `hz` times a second.
+    pub(super) fn cron(&mut self) {
+        self.next_cron = self.clock.instant + Duration::from_millis(1000 / self.tunables.hz.max(1));
+        if self.pause.is_some_and(|pause| self.clock.instant >= pause.until) {
+            notice!("The hand-over was not completed in time: writes go on here.");
+            self.release_writes();
+        }
+        self.set_expiry_mode();
+        if self.may_originate() {
+            self.keyspace.expire_cycle(self.clock.unix_ms, EXPIRE_BUDGET);
+            self.replicate_expired();
+            self.beat();
+        }
+        self.tend_link();
+        self.drop_silent_replicas();
+        self.close_idle();
+        self.answer_waits();
+        self.tend_persistence();
+        if let Ending::Leaving(until) = self.ending {
+            self.leave_if_relieved(until);
+        }
+        self.publish();
+    }
+
+    /// Sends the stream's heartbeat.
+    fn beat(&mut self) {
+        let due = self.clock.instant.saturating_duration_since(self.last_ping) >= self.tunables.ping_period;
+        if due && self.may_beat() && self.clients.iter().any(|(_, client)| client.feed().is_some()) {
+            self.last_ping = self.clock.instant;
+            self.replicate_beat(&[b"PING"]);
+        }
+    }
+
+    fn drop_silent_replicas(&mut self) {
+        let (now, timeout) = (self.clock.instant, self.tunables.repl_timeout);
+        let silent = self.clients.keys_where(|client| {
+            client
+                .feed()
+                .is_some_and(|feed| feed.online() && now.saturating_duration_since(feed.acked_at) > timeout)
+        });
+        for key in silent {
+            crate::warning!("Disconnecting timedout replica");
+            self.clients.doom(key);
+        }
+    }
+
+    fn close_idle(&mut self) {
+        let Some(timeout) = self.tunables.timeout else { return };
+        let now = self.clock.instant;
+        let idle = self.clients.keys_where(|client| {
+            matches!(client.kind, super::Kind::Normal)
+                && client.blocked.is_none()
+                && now.saturating_duration_since(client.active) > timeout
+        });
+        idle.into_iter().for_each(|key| self.clients.doom(key));
+    }
+}

@@ -1,0 +1,241 @@
+//! Following a parent: making the link, taking what it brings, losing it.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use kv_core::control::DataState;
+use kv_core::id::NodeId;
+
+use super::{Event, Kind, Server, User};
+use crate::keyspace::Keyspace;
+use crate::replication::{Attach, Outcome, ParentLink, Peer, Stage, Target};
+use crate::{notice, verbose, warning};
+
+/// How long to wait after a failed attempt.
+const RETRY: Duration = Duration::from_millis(200);
+const ACK_EVERY: Duration = Duration::from_secs(1);
+
+impl Server {
+    /// Follows a parent from now on.
+    pub(crate) fn follow(&mut self, address: (String, u16), parent: Option<NodeId>) {
+        if let Some(link) = &self.link
+            && link.parent == parent
+            && link.address == address
+        {
+            return;
+        }
+        notice!("Following {}:{}", address.0, address.1);
+        self.drop_link();
+        if let Some(mut job) = self.sync_job.take() {
+            job.sinks.clear();
+            job.abort(&mut self.keyspace);
+        }
+        self.link_generation += 1;
+        self.link = Some(ParentLink::new(address, parent, self.link_generation, self.clock.instant));
+        crate::log::set_role(b'S');
+        self.attach_if_due();
+    }
+
+    /// Follows nobody from now on: the node goes on with a history of its own.
+    pub(crate) fn follow_nobody(&mut self) {
+        if self.link.is_none() {
+            return;
+        }
+        self.drop_link();
+        self.link = None;
+        self.history.fork(&mut self.random);
+        self.drop_replicas();
+        crate::log::set_role(b'M');
+        notice!("Following nobody; replication id is now {}", self.history.replid);
+    }
+
+    /// Ends the link's connection or attempt. The link stays, and is made again when it is due.
+    pub(crate) fn drop_link(&mut self) {
+        let (now, retry_at) = (self.clock.instant, self.clock.instant + RETRY);
+        let Some(link) = &mut self.link else { return };
+        link.down_since.get_or_insert(now);
+        self.link_generation += 1;
+        link.generation = self.link_generation;
+        if let Stage::Streaming(key) = std::mem::replace(&mut link.stage, Stage::Idle { retry_at })
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            // It is the parent no more: closing it is no loss of the link.
+            client.kind = Kind::Normal;
+            self.clients.doom(key);
+        }
+    }
+
+    pub(super) fn on_link_lost(&mut self, why: &str) {
+        warning!("Link to the parent lost: {why}");
+        let retry_at = self.clock.instant + Duration::from_millis(20);
+        let now = self.clock.instant;
+        if let Some(link) = &mut self.link {
+            link.stage = Stage::Idle { retry_at };
+            link.down_since.get_or_insert(now);
+        }
+    }
+
+    /// Reads and applies what has arrived from the parent so far.
+    pub(crate) fn drain_link(&mut self) {
+        /// A parent that goes on to send is not waited for.
+        const MOST_READS: usize = 1024;
+        let Some(key) = self.link.as_ref().and_then(ParentLink::client) else { return };
+        for _ in 0..MOST_READS {
+            if !self.fill_input(key) {
+                return;
+            }
+            self.execute_input(key);
+        }
+    }
+
+    /// Begins an attempt if one is due. A fenced node follows nobody until it is told whom.
+    pub(super) fn attach_if_due(&mut self) {
+        let Some(link) = &self.link else { return };
+        let Stage::Idle { retry_at } = link.stage else { return };
+        if self.clock.instant < retry_at || self.routing.is_fenced() {
+            return;
+        }
+        let (generation, target) = (link.generation, self.attach_target(link));
+        let mailbox = self.mailbox();
+        let started =
+            Attach::start(target, move |outcome| mailbox.send(Event::Attached(generation, outcome)));
+        let Some(link) = &mut self.link else { return };
+        link.stage = match started {
+            Ok(attach) => Stage::Attaching(attach),
+            Err(error) => {
+                warning!("Cannot start a thread to attach to the parent: {error}");
+                Stage::Idle { retry_at: self.clock.instant + RETRY }
+            }
+        };
+    }
+
+    fn attach_target(&self, link: &ParentLink) -> Target {
+        let settings = &self.config.settings;
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let (user, password, peer, addresses) = match (self.routing.peer(), link.parent) {
+            (Some((uid, shard, id, epoch)), Some(parent)) => (
+                Some(kv_core::control::REPLICATION_USER.to_owned()),
+                self.config.control_password.clone(),
+                Some(Peer { uid, shard, id, epoch }),
+                self.routing.addresses(parent),
+            ),
+            _ => (
+                some(settings.text("masteruser")),
+                some(settings.text("masterauth")),
+                None,
+                vec![link.address.clone()],
+            ),
+        };
+        Target {
+            addresses,
+            user,
+            password,
+            peer,
+            port: self.port,
+            announce_ip: settings.text("replica-announce-ip").to_owned(),
+            history: (self.history.replid.clone(), self.history.offset()),
+            databases: self.settings.databases,
+            timeout: self.tunables.repl_timeout.max(Duration::from_secs(1)),
+        }
+    }
+
+    /// What came of an attempt. What comes of one that was given up is dropped, and its socket with it.
+    pub(super) fn on_attached(&mut self, generation: u64, outcome: Outcome) {
+        let Some(link) = self.link.as_mut().filter(|link| link.generation == generation) else { return };
+        link.heard = self.clock.instant;
+        match outcome {
+            Outcome::SyncStarted => {
+                if let Stage::Attaching(attach) =
+                    std::mem::replace(&mut link.stage, Stage::Idle { retry_at: self.clock.instant })
+                {
+                    link.stage = Stage::Syncing(attach);
+                }
+                self.routing.set_data(DataState::Syncing);
+                notice!("Full synchronisation with the parent begins");
+            }
+            Outcome::Failed(text) => {
+                verbose!("Attaching to the parent failed: {text}");
+                if self.stats.last_link_error != text {
+                    warning!("Attaching to the parent failed: {text}");
+                    self.stats.last_link_error = text;
+                }
+                link.stage = Stage::Idle { retry_at: self.clock.instant + RETRY };
+            }
+            Outcome::Continue { stream, leftover, replid, previous } => {
+                let switch = previous
+                    .filter(|(id, _)| *id == self.history.replid)
+                    .map_or(self.history.offset(), |(_, switch)| switch);
+                if replid != self.history.replid {
+                    self.history.rename(replid, switch);
+                    self.drop_replicas();
+                }
+                self.stats.partial_syncs += 1;
+                notice!("Partial resynchronisation with the parent at offset {}", self.history.offset());
+                self.stream_from(stream, leftover);
+            }
+            Outcome::Loaded { stream, leftover, keyspace, replid, offset, stream_db } => {
+                self.load_snapshot(*keyspace, replid, offset, stream_db);
+                self.stream_from(stream, leftover);
+            }
+        }
+    }
+
+    fn load_snapshot(&mut self, keyspace: Keyspace, replid: String, offset: u64, stream_db: Option<usize>) {
+        notice!("Full synchronisation with the parent done: {} keys at offset {offset}", keyspace.total());
+        self.drop_replicas();
+        self.keyspace.replace_all(keyspace);
+        self.history.adopt(replid, offset);
+        self.history.stream_db = stream_db;
+        self.stats.full_syncs += 1;
+        self.restart_aof();
+    }
+
+    /// Makes the link's socket a client of the loop, on which the stream flows.
+    fn stream_from(&mut self, stream: TcpStream, leftover: Vec<u8>) {
+        let peer = stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let ready = stream.set_nonblocking(true).is_ok();
+        let key =
+            self.add_client(mio::net::TcpStream::from_std(stream), peer, User::Replica).filter(|_| ready);
+        let Some(client) = key.and_then(|key| self.clients.get_mut(key)) else {
+            return self.on_link_lost("its socket cannot be used");
+        };
+        client.kind = Kind::Parent;
+        client.input = leftover;
+        client.db = self.history.stream_db.unwrap_or(0);
+        self.stats.last_link_error.clear();
+        if let (Some(link), Some(key)) = (&mut self.link, key) {
+            link.stage = Stage::Streaming(key);
+            link.down_since = None;
+            link.heard = self.clock.instant;
+        }
+        self.routing.set_data(DataState::Live);
+        self.note_write_epoch();
+        self.send_ack();
+    }
+
+    /// Tells the parent how far this node is.
+    pub(super) fn send_ack(&mut self) {
+        let Some(key) = self.link.as_ref().and_then(ParentLink::client) else { return };
+        let offset = self.history.offset();
+        if let Some(client) = self.clients.get_mut(key) {
+            let offset = offset.to_string();
+            super::propagate::encode(&mut client.output, &[b"REPLCONF", b"ACK", offset.as_bytes()]);
+        }
+        self.stats.last_ack = self.clock.instant;
+        self.clients.queue_write(key);
+    }
+
+    /// Periodic work of a replica: attach, acknowledge, notice a silent parent.
+    pub(super) fn tend_link(&mut self) {
+        self.attach_if_due();
+        let Some(link) = &self.link else { return };
+        let Some(key) = link.client() else { return };
+        if self.clock.instant.saturating_duration_since(link.heard) > self.tunables.repl_timeout {
+            warning!("MASTER timeout: no data nor PING received...");
+            return self.clients.doom(key);
+        }
+        if self.clock.instant.saturating_duration_since(self.stats.last_ack) >= ACK_EVERY {
+            self.send_ack();
+        }
+    }
+}

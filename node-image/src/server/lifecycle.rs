@@ -1,0 +1,250 @@
+//! Starting and ending: what is done before the first and after the last tick.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use kv_core::control::{DataState, NodeState};
+use kv_core::directive::Value;
+use kv_core::id::ClusterUid;
+use kv_core::shard::Role;
+use mio::{Poll, Waker};
+
+use super::accept::{ListenError, WAKER, listen};
+use super::managed::Identity;
+use super::persistence::{LoadError, Persistence};
+use super::{Clients, Clock, Ending, Event, Mailbox, Refusal, Routing, Server, Stats};
+use crate::command::{Effects, Settings};
+use crate::config::{Config, Tunables};
+use crate::health::{self, Shared};
+use crate::keyspace::Keyspace;
+use crate::log::{self, Level};
+use crate::persist::{NodeStateFile, StateError};
+use crate::replication::{History, random_hex};
+use crate::{notice, warning};
+
+/// For how long a master that was relieved goes on to redirect its clients.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The system's event queue, threads or signals cannot be had.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// The log file cannot be opened.
+    #[error("cannot open the log file {file}: {error}")]
+    Log {
+        /// The file.
+        file: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The state file is in the way.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The directory is that of another node.
+    #[error("the directory (dir) is not this node's: {0}")]
+    Foreign(#[from] Refusal),
+    /// Data cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl Server {
+    /// Brings a node up to its first tick: data loaded, sockets open.
+    ///
+    /// # Errors
+    /// If anything that the node needs cannot be had; nothing was changed then but the state file's identity.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let clock = Clock::now();
+        let tunables = Tunables::new(&config.settings);
+        let file = config.settings.text("logfile").to_owned();
+        log::open(file.as_ref()).map_err(|error| StartError::Log { file, error })?;
+        let port = u16::try_from(config.settings.number("port")).unwrap_or_default();
+        greet(&config, port);
+        let poll = Poll::new()?;
+        let (sender, events) = mpsc::channel();
+        let mailbox = Mailbox { sender, waker: Arc::new(Waker::new(poll.registry(), WAKER)?) };
+        watch_signals(mailbox.clone())?;
+        let shared = Arc::new(Shared::default());
+        serve_health(&config, &shared)?;
+        let routing =
+            Routing::new(NodeStateFile::open(&config.dir())?, identity(&config), tunables.cluster_enabled)?;
+        let backlog = i32::try_from(config.settings.number("tcp-backlog")).unwrap_or(511);
+        let listeners = listen(&bind_addresses(&config), port, backlog, poll.registry())?;
+        let mut random = fastrand::Rng::new();
+        let databases = usize::try_from(config.settings.number("databases")).unwrap_or(16);
+        let mut server = Self {
+            settings: data_settings(&tunables, databases),
+            keyspace: Keyspace::new(databases),
+            clients: Clients::default(),
+            clock,
+            started: clock,
+            stats: Stats::new(clock.instant),
+            run_id: random_hex(&mut random),
+            history: History::new(&mut random, tunables.backlog),
+            routing,
+            link: None,
+            sync_job: None,
+            persistence: Persistence::new(&config, clock.unix_ms),
+            pause: None,
+            ending: Ending::No,
+            shared,
+            port,
+            config_digest: String::new(),
+            effects: Effects::default(),
+            scratch: Vec::new(),
+            void: Vec::new(),
+            link_generation: 0,
+            next_cron: clock.instant,
+            last_ping: clock.instant,
+            random,
+            tunables,
+            config,
+            listeners,
+            poll,
+            mailbox,
+            events,
+        };
+        notice!("Server initialized");
+        server.load()?;
+        server.take_first_role();
+        server.cron();
+        notice!("Ready to accept connections tcp");
+        Ok(server)
+    }
+
+    /// What the node is after a start: what its config makes it, or what the directive `replicaof` does.
+    fn take_first_role(&mut self) {
+        let restored = !self.keyspace.is_empty();
+        let data = if restored { DataState::Restored } else { DataState::Empty };
+        self.routing.set_data(data);
+        if self.routing.is_managed() {
+            notice!(
+                "Node {} of shard {:?}: {:?}",
+                self.routing.id(),
+                self.routing.identity(),
+                self.routing.state()
+            );
+            if self.routing.role() == Some(Role::Replica) {
+                self.follow_configured_parent();
+            }
+        } else if let Some(Value::HostPort(Some(address))) = self.config.settings.get("replicaof") {
+            let address = address.clone();
+            self.follow(address, None);
+        }
+    }
+
+    /// Directives were changed: makes them count.
+    pub(crate) fn apply_settings(&mut self) {
+        self.tunables = Tunables::new(&self.config.settings);
+        self.settings = data_settings(&self.tunables, self.settings.databases);
+        self.history.backlog.resize(self.tunables.backlog);
+        self.persistence.apply_settings(&self.config);
+        log::set_level(Level::named(self.config.settings.text("loglevel")));
+    }
+
+    /// A signal asks the process to stop. A master that others can take over from waits to be relieved; a second
+    /// signal ends the wait.
+    pub(super) fn terminate(&mut self) {
+        let others = self.routing.config().is_some_and(|config| config.members.len() > 1);
+        let replicas = self.clients.iter().any(|(_, client)| client.feed().is_some_and(|feed| feed.online()));
+        let relievable =
+            self.routing.is_managed() && self.routing.state() == NodeState::Master && others && replicas;
+        self.ending = match self.ending {
+            Ending::No if relievable => {
+                notice!("Received SIGTERM: waiting for a replica to take over...");
+                Ending::Leaving(self.clock.instant + self.tunables.handover_timeout)
+            }
+            _ => {
+                notice!("Received SIGTERM scheduling shutdown...");
+                Ending::Now { save: None }
+            }
+        };
+    }
+
+    /// Ends the wait of [`Server::terminate`] when this node is master no more, or its time is over.
+    pub(super) fn leave_if_relieved(&mut self, until: std::time::Instant) {
+        let now = self.clock.instant;
+        let master = matches!(self.routing.state(), NodeState::Master | NodeState::Fenced);
+        self.ending = if now >= until {
+            Ending::Now { save: None }
+        } else if !master && until > now + LINGER {
+            notice!("Relieved of the master role");
+            Ending::Leaving(now + LINGER)
+        } else {
+            Ending::Leaving(until)
+        };
+    }
+
+    /// After the last tick: saves what is to be saved.
+    pub(super) fn finish(&mut self, save: Option<bool>) {
+        let wanted = save.unwrap_or(!self.tunables.save_points.is_empty());
+        if wanted && let Err(error) = self.save_now() {
+            warning!("{error}");
+        }
+        self.close_aof();
+        notice!("kv-node is now ready to exit, bye bye...");
+    }
+}
+
+fn greet(config: &Config, port: u16) {
+    log::set_level(Level::named(config.settings.text("loglevel")));
+    notice!("kv-node is starting");
+    notice!(
+        "Redis version={}, kv-node version={}, bits={}, pid={}, just started",
+        kv_core::REDIS_VERSION,
+        kv_core::VERSION,
+        usize::BITS,
+        std::process::id()
+    );
+    let mode = if config.settings.bool("cluster-enabled") { "cluster" } else { "standalone" };
+    notice!("Running mode={mode}, port={port}.");
+    notice!("Port: {port} PID: {}", std::process::id());
+}
+
+fn identity(config: &Config) -> Option<Identity> {
+    config.is_managed().then(|| Identity {
+        uid: ClusterUid(config.settings.text("kv-cluster-uid").to_owned()),
+        shard: u16::try_from(config.settings.number("kv-shard")).unwrap_or_default(),
+        name: config.settings.text("kv-node-name").to_owned(),
+    })
+}
+
+fn bind_addresses(config: &Config) -> Vec<String> {
+    match config.settings.get("bind") {
+        Some(Value::Words(words)) => words.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn data_settings(tunables: &Tunables, databases: usize) -> Settings {
+    Settings { max_bulk: tunables.limits.bulk, cluster_enabled: tunables.cluster_enabled, databases }
+}
+
+fn serve_health(config: &Config, shared: &Arc<Shared>) -> io::Result<()> {
+    let port = u16::try_from(config.settings.number("kv-health-port")).unwrap_or_default();
+    if port == 0 {
+        return Ok(());
+    }
+    let local = bind_addresses(config).iter().all(|name| name.contains("127.0.0.1") || name.contains("::1"));
+    let ip = if local { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
+    health::serve(SocketAddr::from((ip, port)), Arc::clone(shared))
+}
+
+fn watch_signals(mailbox: Mailbox) -> io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    std::thread::Builder::new().name("kv-signals".into()).spawn(move || {
+        for _ in signals.forever() {
+            mailbox.send(Event::Terminate);
+        }
+    })?;
+    Ok(())
+}

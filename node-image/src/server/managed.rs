@@ -1,0 +1,410 @@
+//! A node's place in its shard, and what it knows of the whole cluster: identity, promises, config, map.
+//!
+//! Architecture invariant: a promise and a config are on disk before anybody is told of them, and a node that promised
+//! an epoch refuses everything older.
+
+use std::net::IpAddr;
+
+use kv_core::control::{DataState, NodeState};
+use kv_core::id::{ClusterUid, Epoch, NodeId};
+use kv_core::shard::{ClusterMap, InvalidConfig, NodeAddress, Role, ShardConfig};
+use kv_core::slot::{SLOT_COUNT, Slot};
+
+use crate::persist::{NodeStateFile, StateError};
+
+/// Why a node refuses what the operator asks. The first word is the error's code.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A newer epoch was promised.
+    #[error("STALEEPOCH epoch {asked} is older than epoch {promised}, which this node promised")]
+    StaleEpoch {
+        /// The epoch that was asked for.
+        asked: Epoch,
+        /// The epoch that the node promised.
+        promised: Epoch,
+    },
+    /// Another config was accepted under the same epoch.
+    #[error("STALEEPOCH this node accepted another config under epoch {0}")]
+    Conflict(Epoch),
+    /// The message is for another cluster or shard.
+    #[error("WRONGCLUSTER this node belongs to shard {shard} of cluster {uid}")]
+    WrongCluster {
+        /// The node's cluster.
+        uid: ClusterUid,
+        /// The node's shard.
+        shard: u16,
+    },
+    /// The node is not managed.
+    #[error("ERR this node was not started for a cluster (kv-cluster-uid)")]
+    Unmanaged,
+    /// The config makes no sense.
+    #[error("ERR invalid config: {0}")]
+    Invalid(#[from] InvalidConfig),
+    /// The promise could not be written.
+    #[error("ERR {0}")]
+    State(#[from] StateError),
+    /// The node is no master, or not the one that was meant.
+    #[error("ERR this node is not the serving master of its shard")]
+    NotMaster,
+}
+
+/// Who may serve a slot, seen from this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// This node.
+    Here,
+    /// Nobody yet: a decision is under way.
+    Hold,
+    /// Another: the error that says so (MOVED or CLUSTERDOWN).
+    Elsewhere(String),
+}
+
+/// A node's place in its shard, and what it knows of the cluster.
+#[derive(Debug)]
+pub struct Routing {
+    file: NodeStateFile,
+    identity: Option<Identity>,
+    /// Whether a config of this life of the process made it what it is.
+    confirmed: bool,
+    map: Option<ClusterMap>,
+    map_digest: String,
+    /// Index of the shard in `map` that owns each slot.
+    owners: Vec<Option<u16>>,
+    data: DataState,
+    cluster_enabled: bool,
+}
+
+/// What a managed node was started as.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its cluster.
+    pub uid: ClusterUid,
+    /// Its shard.
+    pub shard: u16,
+    /// Its name.
+    pub name: String,
+}
+
+impl Routing {
+    /// The state of a node that just started.
+    ///
+    /// # Errors
+    /// If the directory belongs to a node of another cluster or shard, or cannot be written.
+    pub fn new(
+        mut file: NodeStateFile,
+        identity: Option<Identity>,
+        cluster_enabled: bool,
+    ) -> Result<Self, Refusal> {
+        if let Some(identity) = &identity {
+            let known = file.get();
+            let same = known.uid.as_ref().is_none_or(|uid| *uid == identity.uid)
+                && known.shard.is_none_or(|shard| shard == identity.shard);
+            if !same {
+                let uid = known.uid.clone().unwrap_or(ClusterUid(String::new()));
+                return Err(Refusal::WrongCluster { uid, shard: known.shard.unwrap_or_default() });
+            }
+            if known.uid.is_none() || known.shard.is_none() {
+                file.update(|state| {
+                    state.uid = Some(identity.uid.clone());
+                    state.shard = Some(identity.shard);
+                })?;
+            }
+        }
+        let mut routing = Self {
+            map: file.get().map.clone(),
+            file,
+            identity,
+            confirmed: false,
+            map_digest: String::new(),
+            owners: Vec::new(),
+            data: DataState::Empty,
+            cluster_enabled,
+        };
+        routing.rebuild_owners();
+        Ok(routing)
+    }
+
+    /// The node's random id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.file.get().id
+    }
+
+    /// What the node was started as; `None` if it is not managed.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Whether an operator decides about this node.
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        self.identity.is_some()
+    }
+
+    /// The highest epoch that the node promised or accepted.
+    #[must_use]
+    pub fn promised(&self) -> Epoch {
+        self.file.get().promised
+    }
+
+    /// The config that it accepted last.
+    #[must_use]
+    pub fn config(&self) -> Option<&ShardConfig> {
+        self.file.get().config.as_ref()
+    }
+
+    /// Epoch of the last config under which its data changed.
+    #[must_use]
+    pub fn write_epoch(&self) -> Epoch {
+        self.file.get().write_epoch
+    }
+
+    /// How much its data is worth.
+    #[must_use]
+    pub fn data(&self) -> DataState {
+        self.data
+    }
+
+    /// Says how much its data is worth from now on.
+    pub fn set_data(&mut self, data: DataState) {
+        self.data = data;
+    }
+
+    /// The cluster as it was told.
+    #[must_use]
+    pub fn map(&self) -> Option<&ClusterMap> {
+        self.map.as_ref()
+    }
+
+    /// Digest of the map's text.
+    #[must_use]
+    pub fn map_digest(&self) -> &str {
+        &self.map_digest
+    }
+
+    /// Its role by its config.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        self.config().and_then(|config| config.role(self.id()))
+    }
+
+    /// Whether it promised an epoch newer than its config's.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.is_managed() && self.config().is_some_and(|config| self.promised() > config.epoch)
+    }
+
+    /// What the node does at present.
+    #[must_use]
+    pub fn state(&self) -> NodeState {
+        match self.role() {
+            None => NodeState::Blank,
+            Some(_) if self.is_fenced() => NodeState::Fenced,
+            Some(Role::Replica) => NodeState::Replica,
+            Some(Role::Master) if self.confirmed => NodeState::Master,
+            Some(Role::Master) => NodeState::Joining,
+        }
+    }
+
+    /// Whether writes may be acknowledged here, as far as promises are concerned.
+    #[must_use]
+    pub fn may_write(&self) -> bool {
+        !self.is_managed() || self.state() == NodeState::Master
+    }
+
+    /// Whether replicas may be fed from here: not before this node knows that its own data are right.
+    #[must_use]
+    pub fn may_feed(&self) -> bool {
+        matches!(self.state(), NodeState::Master | NodeState::Replica) && self.data == DataState::Live
+    }
+
+    /// Who a managed node is, for its parent.
+    #[must_use]
+    pub fn peer(&self) -> Option<(ClusterUid, u16, NodeId, Epoch)> {
+        let identity = self.identity.as_ref()?;
+        let epoch = self.config().map_or(Epoch(0), |config| config.epoch);
+        Some((identity.uid.clone(), identity.shard, self.id(), epoch))
+    }
+
+    /// Addresses of a node: its IP, then its name.
+    #[must_use]
+    pub fn addresses(&self, id: NodeId) -> Vec<(String, u16)> {
+        let Some(address) = self.address(id) else { return Vec::new() };
+        [&address.ip, &address.hostname]
+            .into_iter()
+            .filter(|host| !host.is_empty())
+            .map(|host| (host.clone(), address.port))
+            .collect()
+    }
+
+    /// Address of a node.
+    #[must_use]
+    pub fn address(&self, id: NodeId) -> Option<&NodeAddress> {
+        self.map.as_ref()?.addresses.get(&id)
+    }
+
+    /// Refuses messages for another cluster or shard.
+    ///
+    /// # Errors
+    /// [`Refusal::Unmanaged`], [`Refusal::WrongCluster`]
+    pub fn check_target(&self, uid: &ClusterUid, shard: u16) -> Result<(), Refusal> {
+        let identity = self.identity.as_ref().ok_or(Refusal::Unmanaged)?;
+        if identity.uid == *uid && identity.shard == shard {
+            Ok(())
+        } else {
+            Err(Refusal::WrongCluster { uid: identity.uid.clone(), shard: identity.shard })
+        }
+    }
+
+    /// Promises `epoch`. Promising the same one again is fine.
+    ///
+    /// # Errors
+    /// If a newer epoch was promised, or the promise cannot be written.
+    pub fn promise(&mut self, epoch: Epoch) -> Result<(), Refusal> {
+        let promised = self.promised();
+        let accepted = self.config().map_or(Epoch(0), |config| config.epoch);
+        if epoch < promised || epoch <= accepted {
+            return Err(Refusal::StaleEpoch { asked: epoch, promised });
+        }
+        if epoch > promised {
+            self.file.update(|state| state.promised = epoch)?;
+        }
+        Ok(())
+    }
+
+    /// Accepts a config. Returns false if it is the one that was accepted already.
+    ///
+    /// # Errors
+    /// If a newer epoch was promised, another config was accepted under the same epoch, the config makes no sense, or
+    /// it cannot be written.
+    pub fn accept(&mut self, config: ShardConfig) -> Result<bool, Refusal> {
+        self.check_target(&config.uid, config.shard)?;
+        config.validate()?;
+        let promised = self.promised();
+        if config.epoch < promised {
+            return Err(Refusal::StaleEpoch { asked: config.epoch, promised });
+        }
+        match self.config() {
+            Some(present) if *present == config => return Ok(false),
+            Some(present) if present.epoch >= config.epoch => return Err(Refusal::Conflict(present.epoch)),
+            _ => {}
+        }
+        self.file.update(|state| {
+            state.promised = config.epoch;
+            state.config = Some(config);
+        })?;
+        self.confirmed = true;
+        self.rebuild_owners();
+        Ok(true)
+    }
+
+    /// Remembers under which config data change.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn note_write_epoch(&mut self) -> Result<(), Refusal> {
+        let epoch = self.config().map_or(Epoch(0), |config| config.epoch);
+        if epoch != self.write_epoch() {
+            self.file.update(|state| state.write_epoch = epoch)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the operator's view of the cluster. Of each shard the config with the highest epoch is kept.
+    ///
+    /// # Errors
+    /// If it is the map of another cluster, or cannot be written.
+    pub fn set_map(&mut self, mut map: ClusterMap, digest: String) -> Result<(), Refusal> {
+        let identity = self.identity.as_ref().ok_or(Refusal::Unmanaged)?;
+        if map.uid != identity.uid {
+            return Err(Refusal::WrongCluster { uid: identity.uid.clone(), shard: identity.shard });
+        }
+        if let Some(old) = &self.map {
+            for shard in &mut map.shards {
+                let newer =
+                    old.shards.iter().find(|known| known.shard == shard.shard && known.epoch > shard.epoch);
+                if let Some(newer) = newer {
+                    *shard = newer.clone();
+                }
+            }
+        }
+        self.file.update(|state| state.map = Some(map.clone()))?;
+        self.map = Some(map);
+        self.map_digest = digest;
+        self.rebuild_owners();
+        Ok(())
+    }
+
+    /// All shards' configs, the own one as it was accepted.
+    pub fn shards(&self) -> impl Iterator<Item = &ShardConfig> {
+        let own = self.config();
+        let others = self.map.iter().flat_map(|map| &map.shards);
+        own.into_iter().chain(others.filter(move |shard| own.is_none_or(|own| own.shard != shard.shard)))
+    }
+
+    /// The newest config of this node's own shard that it was shown, accepted or not.
+    fn newest_own(&self) -> Option<&ShardConfig> {
+        let shard = self.identity.as_ref()?.shard;
+        let told = self.map.iter().flat_map(|map| &map.shards).find(|config| config.shard == shard);
+        self.config().into_iter().chain(told).max_by_key(|config| config.epoch)
+    }
+
+    fn rebuild_owners(&mut self) {
+        let mut owners = vec![None; usize::from(SLOT_COUNT)];
+        for shard in self.shards() {
+            for slot in shard.slots.iter() {
+                if let Some(owner) = owners.get_mut(usize::from(slot)) {
+                    *owner = Some(shard.shard);
+                }
+            }
+        }
+        self.owners = owners;
+    }
+
+    /// The shard that owns a slot.
+    #[must_use]
+    pub fn owner(&self, slot: Slot) -> Option<u16> {
+        self.owners.get(usize::from(slot)).copied().flatten()
+    }
+
+    /// Who may serve a request for a slot.
+    #[must_use]
+    pub fn route(&self, slot: Slot, writes: bool, readonly: bool) -> Route {
+        if !self.cluster_enabled {
+            return Route::Here;
+        }
+        let Some(identity) = &self.identity else {
+            return Route::Elsewhere("CLUSTERDOWN Hash slot not served".into());
+        };
+        match self.owner(slot) {
+            None => Route::Elsewhere("CLUSTERDOWN Hash slot not served".into()),
+            Some(shard) if shard != identity.shard => {
+                let master = self.shards().find(|config| config.shard == shard).map(|config| config.master);
+                self.moved(slot, master)
+            }
+            Some(_) => match self.state() {
+                NodeState::Master => Route::Here,
+                NodeState::Replica if readonly && !writes && self.data != DataState::Empty => Route::Here,
+                NodeState::Fenced | NodeState::Joining => Route::Hold,
+                NodeState::Replica | NodeState::Blank => {
+                    self.moved(slot, self.newest_own().map(|config| config.master))
+                }
+            },
+        }
+    }
+
+    fn moved(&self, slot: Slot, master: Option<NodeId>) -> Route {
+        let address = master.filter(|id| *id != self.id()).and_then(|id| self.address(id));
+        Route::Elsewhere(match address {
+            Some(address) => format!("MOVED {slot} {}:{}", bracketless(&address.ip), address.port),
+            None => "CLUSTERDOWN The cluster is down".into(),
+        })
+    }
+}
+
+/// An IP address as MOVED shows it: IPv6 without brackets, as Redis does.
+fn bracketless(ip: &str) -> &str {
+    let inner = ip.trim_start_matches('[').trim_end_matches(']');
+    if inner.parse::<IpAddr>().is_ok() { inner } else { ip }
+}

@@ -1,0 +1,139 @@
+//! From what a command did to the replication stream and the append-only file.
+
+use super::{ClientKey, Ending, Server};
+use crate::command::{Args, Ctx, Handler, table};
+use crate::keyspace::ExpiryMode;
+use crate::resp::{Protocol, Reply};
+
+impl Server {
+    /// Replicates what the last command did: expired keys that it removed, then its effects.
+    pub(super) fn replicate_effects(&mut self, db: usize, args: &[&[u8]]) {
+        self.replicate_expired();
+        let dirty = self.effects.dirty();
+        if dirty > 0 {
+            self.stats.dirty += dirty;
+            match self.effects.take_instead() {
+                Some(commands) => {
+                    for command in &commands {
+                        let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+                        self.replicate(db, &args);
+                    }
+                }
+                None => self.replicate(db, args),
+            }
+        }
+        self.effects.clear();
+    }
+
+    /// Replicates the removal of expired keys.
+    pub(super) fn replicate_expired(&mut self) {
+        for (db, key) in self.keyspace.take_expired() {
+            self.stats.expired += 1;
+            self.stats.dirty += 1;
+            self.replicate(db, &[b"DEL", &key]);
+        }
+    }
+
+    /// Adds a command to the stream. Only the origin of the stream does: a replica passes on what it gets.
+    pub(super) fn replicate(&mut self, db: usize, args: &[&[u8]]) {
+        if self.link.is_some() {
+            return;
+        }
+        self.scratch.clear();
+        if self.history.stream_db != Some(db) {
+            self.history.stream_db = Some(db);
+            encode(&mut self.scratch, &[b"SELECT", itoa::Buffer::new().format(db).as_bytes()]);
+        }
+        encode(&mut self.scratch, args);
+        self.history.backlog.append(&self.scratch);
+        self.persistence.append(&self.scratch);
+    }
+
+    /// Adds a command to the stream that is no change of data: PING, REPLCONF GETACK.
+    pub(super) fn replicate_beat(&mut self, args: &[&[u8]]) {
+        if self.link.is_some() {
+            return;
+        }
+        self.scratch.clear();
+        encode(&mut self.scratch, args);
+        self.history.backlog.append(&self.scratch);
+        self.persistence.append(&self.scratch);
+    }
+
+    /// Applies a command of the parent's stream, and passes its exact bytes on.
+    pub(super) fn apply(&mut self, key: ClientKey, args: &[&[u8]], bytes: &[u8]) -> bool {
+        let args = Args::new(args);
+        if args.len() > 0 && !args.is(0, "ping") {
+            self.apply_command(key, args);
+        }
+        self.history.backlog.append(bytes);
+        self.persistence.append(bytes);
+        true
+    }
+
+    fn apply_command(&mut self, key: ClientKey, args: Args<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if args.is(0, "select") {
+            if let Some(db) = args.integer(1).ok().and_then(|db| usize::try_from(db).ok()) {
+                client.db = db;
+                self.history.stream_db = Some(db);
+            }
+            return;
+        }
+        if args.is(0, "replconf") {
+            if args.is(1, "getack") {
+                self.send_ack();
+            }
+            return;
+        }
+        let db = client.db;
+        if let Err(text) = self.execute_silently(db, args) {
+            // The copy would differ from here on: it is better to stop and start over than to diverge.
+            crate::warning!(
+                "The parent's stream holds a command that cannot be applied: {text}. Resynchronising."
+            );
+            self.history.replid.clear();
+            self.clients.doom(key);
+        }
+    }
+
+    /// Runs a data command without a client: from the parent's stream, or from the append-only file.
+    pub(super) fn execute_silently(&mut self, db: usize, args: Args<'_>) -> Result<(), String> {
+        let name = || String::from_utf8_lossy(args.at(0)).into_owned();
+        let spec = table::lookup(args.at(0)).ok_or_else(|| format!("unknown command '{}'", name()))?;
+        let Handler::Data(handler) = spec.handler else {
+            return Err(format!("'{}' is no command on data", name()));
+        };
+        self.keyspace.set_expiry_mode(ExpiryMode::Ignore);
+        self.scratch.clear();
+        let result = handler(
+            &mut Ctx {
+                keyspace: &mut self.keyspace,
+                db,
+                now: self.clock.unix_ms,
+                reply: Reply::new(&mut self.scratch, Protocol::Resp2),
+                effects: &mut self.effects,
+                random: &mut self.random,
+                settings: &self.settings,
+            },
+            args,
+        );
+        self.stats.dirty += self.effects.dirty();
+        self.effects.clear();
+        result.map_err(|error| format!("'{}': {error}", name()))
+    }
+
+    /// Whether the stream may grow by beats now: not while a hand-over waits for equal offsets.
+    pub(super) fn may_beat(&self) -> bool {
+        self.may_originate() && !matches!(self.ending, Ending::Now { .. })
+    }
+}
+
+/// Appends a command as an array of bulk strings.
+pub(crate) fn encode(out: &mut Vec<u8>, args: &[&[u8]]) {
+    let mut reply = Reply::new(out, Protocol::Resp2);
+    reply.array(args.len());
+    for arg in args {
+        reply.bulk(arg);
+    }
+}

@@ -1,0 +1,140 @@
+//! Taking the role that the shard's config gives this node, and reporting what it is.
+
+use kv_core::control::{FedReplica, Link, NodeReport};
+use kv_core::shard::Role;
+
+use super::{Ending, Kind, Server};
+use crate::warning;
+
+impl Server {
+    /// After a promise: what belongs to an older epoch ends here.
+    pub(crate) fn after_promise(&mut self) {
+        if self.routing.is_fenced() {
+            // Bytes that were received already still count.
+            self.drain_link();
+            self.drop_link();
+        }
+    }
+
+    /// After a config was accepted: takes the role that it gives.
+    pub(crate) fn take_role(&mut self) {
+        let (role, id) = (self.routing.role(), self.routing.id());
+        match role {
+            Some(Role::Master) => {
+                self.follow_nobody();
+                self.routing.set_data(kv_core::control::DataState::Live);
+                self.note_write_epoch();
+            }
+            Some(Role::Replica) => self.follow_configured_parent(),
+            None => {
+                self.drop_link();
+                self.drop_replicas();
+                warning!("This node ({id}) is no member of its shard any more");
+            }
+        }
+        self.drop_foreign_replicas();
+        self.release_writes();
+    }
+
+    /// Follows the parent that the config names; at its address of the map, as far as known.
+    pub(crate) fn follow_configured_parent(&mut self) {
+        let id = self.routing.id();
+        let Some(parent) = self.routing.config().and_then(|config| config.member(id)?.parent) else { return };
+        let address = self.routing.addresses(parent).into_iter().next().unwrap_or_default();
+        match &mut self.link {
+            Some(link) if link.parent == Some(parent) => {
+                link.address = address;
+                if link.client().is_some() {
+                    self.note_write_epoch();
+                }
+            }
+            _ => self.follow(address, Some(parent)),
+        }
+        self.attach_if_due();
+    }
+
+    /// After a new map: the parent may be somewhere else.
+    pub(crate) fn after_map(&mut self) {
+        if self.routing.role() == Some(Role::Replica) && !self.routing.is_fenced() {
+            let stuck = self.link.as_ref().is_some_and(|link| link.client().is_none());
+            self.follow_configured_parent();
+            if stuck
+                && let Some(link) = &mut self.link
+                && let crate::replication::Stage::Idle { retry_at } = &mut link.stage
+            {
+                *retry_at = self.clock.instant;
+            }
+            self.attach_if_due();
+        }
+    }
+
+    /// Cuts off nodes of the shard whose parent is another now.
+    fn drop_foreign_replicas(&mut self) {
+        let (id, config) = (self.routing.id(), self.routing.config().cloned());
+        let Some(config) = config else { return };
+        let gone = self.clients.keys_where(|client| {
+            let node = client.feed().and_then(|feed| feed.node);
+            node.is_some_and(|node| config.member(node).is_none_or(|member| member.parent != Some(id)))
+        });
+        gone.into_iter().for_each(|key| self.clients.doom(key));
+    }
+
+    /// Records under which config the data change; a failure is logged, and tried again with the next change of role.
+    pub(crate) fn note_write_epoch(&mut self) {
+        if self.routing.is_managed()
+            && let Err(error) = self.routing.note_write_epoch()
+        {
+            warning!("{error}");
+        }
+    }
+
+    /// What the node says of itself; `None` if it is not managed.
+    #[must_use]
+    pub fn report(&self) -> Option<NodeReport> {
+        let identity = self.routing.identity()?;
+        Some(NodeReport {
+            id: self.routing.id(),
+            name: identity.name.clone(),
+            run_id: self.run_id.clone(),
+            version: kv_core::VERSION.to_owned(),
+            uid: identity.uid.clone(),
+            shard: identity.shard,
+            promised: self.routing.promised(),
+            config: self.routing.config().cloned(),
+            state: self.routing.state(),
+            link: self.link.as_ref().map(|link| Link {
+                parent: link.parent,
+                state: link.state(),
+                silent_ms: self.millis_since(link.heard),
+            }),
+            replid: self.history.replid.clone(),
+            offset: self.history.offset(),
+            data: self.routing.data(),
+            write_epoch: self.routing.write_epoch(),
+            keys: self.keyspace.total() as u64,
+            replicas: self.fed_replicas(),
+            paused: self.pause.is_some(),
+            leaving: matches!(self.ending, Ending::Leaving(_)),
+            map_digest: self.routing.map_digest().to_owned(),
+            config_digest: self.config_digest.clone(),
+            full_syncs: self.stats.full_syncs,
+            partial_syncs: self.stats.partial_syncs,
+            uptime_ms: self.millis_since(self.started.instant),
+        })
+    }
+
+    fn fed_replicas(&self) -> Vec<FedReplica> {
+        let feeds = self.clients.iter().filter_map(|(_, client)| match &client.kind {
+            Kind::Replica(feed) => Some(feed),
+            _ => None,
+        });
+        feeds
+            .map(|feed| FedReplica {
+                id: feed.node,
+                offset: feed.acked,
+                ack_age_ms: self.millis_since(feed.acked_at),
+                online: feed.online(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,65 @@
+//! Clients that wait: for replicas (WAIT), and for the end of a pause.
+
+use std::time::{Duration, Instant};
+
+use super::{Blocked, ClientKey, Pause, Server};
+
+impl Server {
+    /// How many replicas have acknowledged `offset`.
+    #[must_use]
+    pub fn acknowledged(&self, offset: u64) -> usize {
+        self.clients
+            .iter()
+            .filter(|(_, c)| c.feed().is_some_and(|feed| feed.online() && feed.acked >= offset))
+            .count()
+    }
+
+    /// Blocks the client until `replicas` have acknowledged all that was written so far.
+    pub(crate) fn wait_for_replicas(&mut self, key: ClientKey, replicas: usize, timeout_ms: u64) {
+        let offset = self.history.offset();
+        let now = self.clock.instant;
+        let deadline = (timeout_ms > 0).then(|| now.checked_add(Duration::from_millis(timeout_ms))).flatten();
+        if let Some(client) = self.clients.get_mut(key) {
+            client.blocked = Some(Blocked::Wait { offset, replicas, deadline });
+        }
+        self.replicate_beat(&[b"REPLCONF", b"GETACK", b"*"]);
+    }
+
+    /// Answers those whose wait is over.
+    pub(crate) fn answer_waits(&mut self) {
+        let now = self.clock.instant;
+        let waiting = |client: &super::Client| matches!(client.blocked, Some(Blocked::Wait { .. }));
+        for key in self.clients.keys_where(waiting) {
+            let Some(Blocked::Wait { offset, replicas, deadline }) =
+                self.clients.get(key).and_then(|c| c.blocked)
+            else {
+                continue;
+            };
+            let count = self.acknowledged(offset);
+            if count >= replicas || deadline.is_some_and(|deadline| now >= deadline) {
+                self.unblock(key);
+                self.reply(key).count(count);
+            }
+        }
+    }
+
+    fn unblock(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.blocked = None;
+        }
+        self.clients.wake(key);
+    }
+
+    /// Holds writes until then, or until the node's role changes.
+    pub(crate) fn hold_writes(&mut self, until: Instant) {
+        self.pause = Some(Pause { until });
+    }
+
+    /// Ends a pause: the held requests are run again, or redirected if the master is another now.
+    pub(crate) fn release_writes(&mut self) {
+        self.pause = None;
+        for key in self.clients.keys_where(|client| client.blocked == Some(Blocked::Pause)) {
+            self.unblock(key);
+        }
+    }
+}
