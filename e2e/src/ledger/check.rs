@@ -136,7 +136,7 @@ fn judge_lists(book: &Book, found: &Found, verdict: &mut Verdict) {
 fn judge_values(book: &Book, found: &Found, verdict: &mut Verdict) {
     for (key, writes) in by_key(book) {
         let attempts = || writes.iter().filter_map(|&seq| Some((seq, book.attempts.get(seq)?)));
-        let last_acked = attempts().filter(|(_, attempt)| attempt.outcome == Outcome::Acked).next_back();
+        let last_acked = attempts().rfind(|(_, attempt)| attempt.outcome == Outcome::Acked);
         let Some(value) = found.get(&key).and_then(|values| values.last()) else {
             if let Some((seq, attempt)) = last_acked {
                 verdict.missing.add(&key, book.value(seq), Some(attempt));
