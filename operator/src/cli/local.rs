@@ -59,7 +59,7 @@ struct UpArgs {
     #[arg(short, long)]
     file: Option<PathBuf>,
     /// Port of the first node; the next node has the next port. For peers each node announces the port 10000 above
-    /// its own, and it serves health and metrics 20000 above. Default: 7000, or what the folder was started with
+    /// its own, and it serves health and metrics 1500 above. Default: 7000, or what the folder was started with
     /// before.
     #[arg(long)]
     base_port: Option<u16>,

@@ -79,12 +79,15 @@ fn node(node: &plan::NodeStatus) -> NodeStatus {
         state: match node.state {
             plan::NodeCondition::Ready => NodeHealth::Ready,
             plan::NodeCondition::Starting => NodeHealth::Starting,
-            plan::NodeCondition::Joining | plan::NodeCondition::Fenced => NodeHealth::Joining,
+            plan::NodeCondition::Joining => NodeHealth::Joining,
+            plan::NodeCondition::Fenced => NodeHealth::Fenced,
             plan::NodeCondition::Syncing => NodeHealth::Syncing,
             plan::NodeCondition::Leaving => NodeHealth::Leaving,
-            plan::NodeCondition::Down | plan::NodeCondition::Stray => NodeHealth::Down,
+            plan::NodeCondition::Down => NodeHealth::Down,
+            plan::NodeCondition::Stray => NodeHealth::Stray,
         },
         offset: node.offset,
         lag_bytes: node.lag_bytes,
+        lag: node.lag_ms.map(|lag| format!("{lag}ms")),
     }
 }

@@ -44,7 +44,8 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
     match format {
         Format::Table => table(&cluster, &rows, admit::now()).iter().for_each(|line| println!("{line}")),
         Format::Json => {
-            let value = serde_json::json!({ "cluster": cluster, "processes": rows });
+            let running: Vec<_> = rows.into_iter().filter(|row| row.pid.is_some()).collect();
+            let value = serde_json::json!({ "cluster": cluster, "processes": running });
             println!("{}", serde_json::to_string_pretty(&value)?);
         }
     }

@@ -9,8 +9,8 @@ pub const DEFAULT_BASE: u16 = 7000;
 /// The bus port that is announced lies this far above the data port, as in a Redis cluster.
 pub const BUS_OFFSET: u16 = 10_000;
 
-/// The port for health and metrics lies this far above the data port.
-pub const HEALTH_OFFSET: u16 = 20_000;
+/// The port for health and metrics lies this far above the data port; so many nodes can a cluster have.
+pub const HEALTH_OFFSET: u16 = 1500;
 
 /// The ports of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum PortError {
     /// The numbers end.
     #[error(
         "base port {base} leaves no port for node number {index}: a node needs its port and the ports {BUS_OFFSET} \
-         and {HEALTH_OFFSET} above it; choose a lower one with --base-port"
+         and {HEALTH_OFFSET} above it, and there can be {HEALTH_OFFSET} nodes; choose a lower one with --base-port"
     )]
     OutOfRange {
         /// The base port.
@@ -61,7 +61,7 @@ impl Ports {
     pub fn of(base: u16, index: u16) -> Result<Self, PortError> {
         let at = |offset: u16| base.checked_add(index)?.checked_add(offset);
         match (at(0), at(BUS_OFFSET), at(HEALTH_OFFSET)) {
-            (Some(data), Some(bus), Some(health)) if base > 0 => Ok(Self { data, bus, health }),
+            (Some(data), Some(bus), Some(health)) if base > 0 && index < HEALTH_OFFSET => Ok(Self { data, bus, health }),
             _ => Err(PortError::OutOfRange { base, index }),
         }
     }
@@ -88,16 +88,16 @@ mod tests {
 
     #[test]
     fn ports_end_somewhere() {
-        assert_eq!(Ports::of(7000, 5).unwrap(), Ports { data: 7005, bus: 17005, health: 27005 });
-        assert!(Ports::of(45_535, 0).is_ok());
-        let text = Ports::of(45_535, 1).unwrap_err().to_string();
+        assert_eq!(Ports::of(7000, 5).unwrap(), Ports { data: 7005, bus: 17005, health: 8505 });
+        assert!(Ports::of(55_535, 0).is_ok());
+        let text = Ports::of(55_535, 1).unwrap_err().to_string();
         assert!(text.contains("--base-port"), "{text}");
         assert!(Ports::of(0, 1).is_err());
     }
 
     #[test]
     fn a_port_in_use_is_named() {
-        let (taken, ports) = (1024..u16::MAX - HEALTH_OFFSET)
+        let (taken, ports) = (1024..=u16::MAX - BUS_OFFSET)
             .rev()
             .find_map(|port| Some((TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?, Ports::of(port, 0).ok()?)))
             .unwrap();
