@@ -53,18 +53,20 @@ pub(super) fn resolve_index(index: i64, len: usize) -> Option<usize> {
     (position < len).then_some(position)
 }
 
-/// The keys that follow the count at `count_at`, and the index after them.
+/// The `count` keys that follow the argument at `count_at`, and the index after them.
 pub(super) fn numbered_keys<'a>(
     args: Args<'a>,
     count_at: usize,
-    too_few: &str,
+    count: usize,
 ) -> Result<(&'a [&'a [u8]], usize), CommandError> {
-    let count = usize::try_from(args.integer(count_at)?).unwrap_or(0);
-    if count == 0 {
-        return Err(CommandError::text(format!("ERR {too_few}")));
-    }
     let keys = args.from(count_at + 1).get(..count).ok_or(CommandError::Syntax)?;
     Ok((keys, count_at + 1 + count))
+}
+
+/// The argument at `index` as a count of at least one; `error` says what it has to be.
+pub(super) fn counted(args: Args<'_>, index: usize, error: &str) -> Result<usize, CommandError> {
+    let count = args.integer(index).ok().and_then(|count| usize::try_from(count).ok());
+    count.filter(|count| *count > 0).ok_or_else(|| CommandError::text(format!("ERR {error}")))
 }
 
 /// The argument at `index` as a count that is not negative.

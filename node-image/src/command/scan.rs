@@ -21,10 +21,15 @@ pub(super) struct ScanOptions<'a> {
 }
 
 impl<'a> ScanOptions<'a> {
+    /// Reads the cursor at `index`.
+    pub(super) fn cursor(args: Args<'_>, index: usize) -> Result<u64, CommandError> {
+        let cursor = args.text(index).ok().and_then(|text| text.parse().ok());
+        cursor.ok_or(CommandError::text("ERR invalid cursor"))
+    }
+
     /// Reads the cursor at `index` and the options after it; TYPE only if `with_type`.
     pub(super) fn parse(args: Args<'a>, index: usize, with_type: bool) -> Result<Self, CommandError> {
-        let cursor = args.text(index).ok().and_then(|text| text.parse().ok());
-        let cursor = cursor.ok_or(CommandError::text("ERR invalid cursor"))?;
+        let cursor = Self::cursor(args, index)?;
         let mut options = Self { cursor, count: 10, pattern: None, type_name: None };
         let mut index = index + 1;
         while index < args.len() {

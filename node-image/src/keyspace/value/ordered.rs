@@ -5,6 +5,8 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::ZSet;
+
 /// A block of this length is split in two.
 const BLOCK_MAX: usize = 512;
 
@@ -19,9 +21,8 @@ pub(super) struct Ordered {
     blocks: Vec<Vec<Item>>,
 }
 
-/// The order of sorted sets. Scores are never NaN.
 fn order(item: &Item, score: f64, member: &[u8]) -> Ordering {
-    item.0.partial_cmp(&score).unwrap_or(Ordering::Equal).then_with(|| (*item.1).cmp(member))
+    ZSet::order((item.0, &item.1), (score, member))
 }
 
 impl Ordered {
@@ -73,9 +74,7 @@ impl Ordered {
 
     /// How many pairs come before this one.
     pub(super) fn rank(&self, score: f64, member: &[u8]) -> usize {
-        self.partition_point(|other, name| {
-            other < score || (other == score && name.cmp(member) == Ordering::Less)
-        })
+        self.partition_point(|other, name| ZSet::order((other, name), (score, member)) == Ordering::Less)
     }
 
     /// How many pairs fulfil `before`, which holds for a first part of them only.

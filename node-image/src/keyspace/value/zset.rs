@@ -1,5 +1,6 @@
 //! Sorted sets.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -39,6 +40,12 @@ impl ZSet {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.scores.is_empty()
+    }
+
+    /// The order of members with their scores.
+    #[must_use]
+    pub fn order(a: (f64, &[u8]), b: (f64, &[u8])) -> Ordering {
+        a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal).then_with(|| a.1.cmp(b.1))
     }
 
     /// The score of a member.
