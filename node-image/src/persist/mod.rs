@@ -3,6 +3,7 @@
 //! Nothing here decides anything about the shard, and nothing here waits on the data thread's behalf but where its
 //! name says so (`save_now`, `appendfsync always`).
 
+pub mod aof;
 mod fs;
 pub mod rdb;
 pub mod save;

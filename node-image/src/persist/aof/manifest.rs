@@ -60,7 +60,7 @@ impl Manifest {
     }
 
     fn add(&mut self, line: &str) -> Result<(), &'static str> {
-        let args = split_args(line.as_bytes()).ok_or("quotes do not match")?;
+        let args = split_args(line.as_bytes()).map_err(|_| "quotes do not match")?;
         let words: Vec<_> = args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
         let (mut name, mut seq, mut kind) = (None, None, None);
         for pair in words.chunks(2) {

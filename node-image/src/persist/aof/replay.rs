@@ -18,10 +18,14 @@ const LIMITS: Limits = Limits::trusted(1 << 40);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
     /// The bytes are no command.
-    #[error("not a command ({0}); the file is corrupt: cut it off there if that loss is acceptable, or restore it")]
+    #[error(
+        "not a command ({0}); the file is corrupt: cut it off there if that loss is acceptable, or restore it"
+    )]
     Parse(ParseError),
     /// What stands there is neither a command nor an annotation.
-    #[error("neither a command nor an annotation; the file is corrupt: cut it off there if that loss is acceptable, or restore it")]
+    #[error(
+        "neither a command nor an annotation; the file is corrupt: cut it off there if that loss is acceptable, or restore it"
+    )]
     Alien,
     /// EXEC or MULTI where it must not be.
     #[error("{0} is out of place")]
@@ -30,7 +34,9 @@ pub enum ReplayError {
     #[error("the command was refused: {0}")]
     Refused(String),
     /// The file ends in the middle of a command or transaction, and may not be cut.
-    #[error("the file ends inside of a command or transaction (aof-load-truncated is off, or it is not the last file)")]
+    #[error(
+        "the file ends inside of a command or transaction (aof-load-truncated is off, or it is not the last file)"
+    )]
     Torn,
 }
 
@@ -129,9 +135,10 @@ impl Replay {
         }
         let request = std::mem::take(&mut self.request);
         let args: Vec<&[u8]> = request.args.iter().filter_map(|range| buffer.get(range.clone())).collect();
-        let len = (request.end - start) as u64;
-        self.command(&args, len, apply)?;
-        Ok(Some(request.end))
+        let end = request.end;
+        self.command(&args, (end - start) as u64, apply)?;
+        self.request = request;
+        Ok(Some(end))
     }
 
     fn annotation(&mut self, buffer: &[u8], start: usize) -> Result<Option<usize>, ReplayError> {

@@ -1,0 +1,387 @@
+//! The end of the append-only file: a buffer, the file that it goes to, and when that is made durable.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+use super::AofError;
+
+/// `appendfsync`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FsyncPolicy {
+    /// What was written is durable before its replies leave.
+    Always,
+    /// What was written is durable about a second later.
+    EverySec,
+    /// The system decides.
+    No,
+}
+
+/// How long after a failure the next attempt is made, and how far apart syncs are under [`FsyncPolicy::EverySec`].
+const SECOND: Duration = Duration::from_secs(1);
+
+/// For how long writing is put off while a sync is under way, which would block it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is needed of a file; tests have files that fail.
+pub(super) trait Disk: Send + Sync {
+    /// Appends a part of the bytes; returns how many.
+    fn append(&self, bytes: &[u8]) -> io::Result<usize>;
+    /// Cuts it.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Makes it durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl Disk for File {
+    fn append(&self, bytes: &[u8]) -> io::Result<usize> {
+        (&mut &*self).write(bytes)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// An incr file that is being written.
+pub(super) struct Log {
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    /// Its length without what a failed write may have left.
+    len: u64,
+    buffer: Vec<u8>,
+    policy: FsyncPolicy,
+    /// Whether something was written that was not synced.
+    dirty: bool,
+    last_sync: Option<Instant>,
+    put_off_since: Option<Instant>,
+    syncer: Option<Syncer>,
+    error: Option<AofError>,
+    retry_at: Option<Instant>,
+}
+
+impl Log {
+    /// Opens the file to append, empty if `fresh`.
+    pub fn open(path: &Path, fresh: bool, policy: FsyncPolicy) -> Result<Self, AofError> {
+        let failed = |source| AofError::io("open", path, source);
+        let mut options = OpenOptions::new();
+        let file = options.append(true).create(true).open(path).map_err(failed)?;
+        if fresh {
+            file.set_len(0).map_err(failed)?;
+        }
+        let len = file.metadata().map_err(failed)?.len();
+        file.sync_all().map_err(failed)?;
+        Ok(Self::on(path, Arc::new(file), len, policy))
+    }
+
+    fn on(path: &Path, disk: Arc<dyn Disk>, len: u64, policy: FsyncPolicy) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            disk,
+            len,
+            buffer: Vec::new(),
+            policy,
+            dirty: false,
+            last_sync: None,
+            put_off_since: None,
+            syncer: None,
+            error: None,
+            retry_at: None,
+        }
+    }
+
+    pub fn set_policy(&mut self, policy: FsyncPolicy) {
+        self.policy = policy;
+    }
+
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Bytes in the file and in the buffer.
+    pub fn len(&self) -> u64 {
+        self.len + self.buffer.len() as u64
+    }
+
+    /// Bytes that are not in the file yet.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// What went wrong, taken out of a log that is given up.
+    pub fn into_error(self) -> Option<AofError> {
+        self.error
+    }
+
+    pub fn error(&self) -> Option<&AofError> {
+        self.error.as_ref()
+    }
+
+    /// Whether the data in the file may have holes, which only a new base heals: after a failed sync the system may
+    /// have dropped what it could not write.
+    pub fn is_suspect(&self) -> bool {
+        matches!(self.error, Some(AofError::Sync { .. }))
+    }
+
+    /// Writes what is in the buffer, and syncs it as the policy says. After a failure nothing is tried for a second.
+    pub fn flush(&mut self, now: Instant) -> Result<(), &AofError> {
+        self.collect_sync();
+        let waits = self.retry_at.is_some_and(|at| now < at);
+        if !self.is_suspect() && !waits && !self.put_off(now) {
+            let outcome = self.write().and_then(|()| self.sync_by_policy(now));
+            self.retry_at = outcome.is_err().then(|| now + SECOND);
+            self.error = outcome.err();
+        }
+        self.error.as_ref().map_or(Ok(()), Err)
+    }
+
+    /// Writes and syncs everything, whatever the policy.
+    pub fn close(&mut self) -> Result<(), AofError> {
+        if let Some(Err(source)) = self.syncer.as_ref().and_then(Syncer::wait) {
+            self.error = Some(AofError::Sync { path: self.path.clone(), source });
+        }
+        if let Some(error) = self.error.as_ref().filter(|_| self.is_suspect()) {
+            return Err(error.copy());
+        }
+        self.write()?;
+        self.sync()
+    }
+
+    /// A write blocks while a sync of the same file is under way.
+    fn put_off(&mut self, now: Instant) -> bool {
+        let syncing =
+            self.policy == FsyncPolicy::EverySec && self.syncer.as_ref().is_some_and(Syncer::is_busy);
+        if !syncing || self.buffer.is_empty() {
+            self.put_off_since = None;
+            return false;
+        }
+        let since = *self.put_off_since.get_or_insert(now);
+        now.saturating_duration_since(since) < PATIENCE
+    }
+
+    fn write(&mut self) -> Result<(), AofError> {
+        let mut written = 0;
+        let outcome = loop {
+            let rest = self.buffer.get(written..).unwrap_or_default();
+            if rest.is_empty() {
+                break Ok(());
+            }
+            match self.disk.append(rest) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        // A part of the buffer is of no use in the file, unless it cannot be taken back.
+        if outcome.is_ok() || (written > 0 && self.disk.truncate(self.len).is_err()) {
+            self.len += written as u64;
+            self.buffer.drain(..written);
+            self.dirty |= written > 0;
+        }
+        outcome.map_err(|source| AofError::io("write", &self.path, source))
+    }
+
+    fn sync(&mut self) -> Result<(), AofError> {
+        if self.dirty {
+            if let Err(source) = self.disk.sync() {
+                let error = AofError::Sync { path: self.path.clone(), source };
+                self.error = Some(error.copy());
+                return Err(error);
+            }
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    fn sync_by_policy(&mut self, now: Instant) -> Result<(), AofError> {
+        match self.policy {
+            FsyncPolicy::Always => self.sync(),
+            FsyncPolicy::No => Ok(()),
+            FsyncPolicy::EverySec => {
+                let due = self.last_sync.is_none_or(|last| now.saturating_duration_since(last) >= SECOND);
+                if self.dirty && due {
+                    self.sync_elsewhere(now)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn sync_elsewhere(&mut self, now: Instant) -> Result<(), AofError> {
+        if self.syncer.is_none() {
+            let started = Syncer::start(Arc::clone(&self.disk));
+            self.syncer = Some(started.map_err(|source| AofError::io("start to sync", &self.path, source))?);
+        }
+        if let Some(syncer) = self.syncer.as_ref().filter(|syncer| !syncer.is_busy()) {
+            syncer.request();
+            self.dirty = false;
+            self.last_sync = Some(now);
+        }
+        Ok(())
+    }
+
+    fn collect_sync(&mut self) {
+        if let Some(Err(source)) = self.syncer.as_ref().and_then(Syncer::outcome) {
+            self.error = Some(AofError::Sync { path: self.path.clone(), source });
+        }
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("path", &self.path).field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// A thread that syncs a file when asked to. It ends when this is dropped.
+struct Syncer {
+    requests: Sender<()>,
+    outcomes: Receiver<io::Result<()>>,
+    busy: Arc<AtomicBool>,
+}
+
+impl Syncer {
+    fn start(disk: Arc<dyn Disk>) -> io::Result<Self> {
+        let (requests, incoming) = channel::<()>();
+        let (report, outcomes) = channel();
+        let busy = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&busy);
+        std::thread::Builder::new().name("aof-sync".into()).spawn(move || {
+            while incoming.recv().is_ok() {
+                let outcome = disk.sync();
+                // Nobody listens any more after the file was replaced.
+                let _ = report.send(outcome);
+                flag.store(false, Ordering::Release);
+            }
+        })?;
+        Ok(Self { requests, outcomes, busy })
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
+    }
+
+    fn request(&self) {
+        self.busy.store(true, Ordering::Release);
+        if self.requests.send(()).is_err() {
+            self.busy.store(false, Ordering::Release);
+        }
+    }
+
+    /// The outcome of the sync that is under way, if there is one.
+    fn wait(&self) -> Option<io::Result<()>> {
+        if self.is_busy() { self.outcomes.recv().ok() } else { self.outcome() }
+    }
+
+    fn outcome(&self) -> Option<io::Result<()>> {
+        match self.outcomes.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(io::Error::other("the syncing thread is gone"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A disk of a size that can be changed.
+    #[derive(Default)]
+    struct Small {
+        content: Mutex<Vec<u8>>,
+        room: Mutex<usize>,
+        syncs: Mutex<usize>,
+        sync_fails: AtomicBool,
+    }
+
+    impl Disk for Small {
+        fn append(&self, bytes: &[u8]) -> io::Result<usize> {
+            let mut content = self.content.lock().unwrap();
+            let free = *self.room.lock().unwrap() - content.len();
+            let count = bytes.len().min(free);
+            content.extend_from_slice(&bytes[..count]);
+            if count == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(count) }
+        }
+
+        fn truncate(&self, len: u64) -> io::Result<()> {
+            self.content.lock().unwrap().truncate(len as usize);
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            *self.syncs.lock().unwrap() += 1;
+            if self.sync_fails.load(Ordering::Relaxed) { Err(io::Error::other("sync")) } else { Ok(()) }
+        }
+    }
+
+    fn small(room: usize, policy: FsyncPolicy) -> (Arc<Small>, Log) {
+        let disk = Arc::new(Small { room: Mutex::new(room), ..Small::default() });
+        let log = Log::on(Path::new("a.aof"), Arc::clone(&disk) as Arc<dyn Disk>, 0, policy);
+        (disk, log)
+    }
+
+    #[test]
+    fn a_full_disk_is_tried_again_after_a_second_and_loses_nothing() {
+        let (disk, mut log) = small(10, FsyncPolicy::No);
+        let start = Instant::now();
+        log.append(b"12345678");
+        assert!(log.flush(start).is_ok());
+        log.append(b"abcdefgh");
+        let error = log.flush(start).unwrap_err().to_string();
+        assert!(error.contains("a.aof"), "{error}");
+        assert_eq!(*disk.content.lock().unwrap(), b"12345678", "the partial write is taken back");
+        *disk.room.lock().unwrap() = 100;
+        assert!(log.flush(start + SECOND / 2).is_err());
+        assert!(log.flush(start + SECOND).is_ok());
+        assert!(log.error().is_none());
+        assert_eq!(*disk.content.lock().unwrap(), b"12345678abcdefgh");
+    }
+
+    #[test]
+    fn always_syncs_in_the_flush_and_a_failed_sync_stays_an_error() {
+        let (disk, mut log) = small(100, FsyncPolicy::Always);
+        let start = Instant::now();
+        log.append(b"a");
+        assert!(log.flush(start).is_ok());
+        assert!(log.flush(start).is_ok());
+        assert_eq!(*disk.syncs.lock().unwrap(), 1, "nothing to sync, nothing is synced");
+        disk.sync_fails.store(true, Ordering::Relaxed);
+        log.append(b"b");
+        assert!(log.flush(start).is_err());
+        disk.sync_fails.store(false, Ordering::Relaxed);
+        assert!(log.flush(start + SECOND * 5).is_err());
+        assert!(log.is_suspect());
+    }
+
+    #[test]
+    fn everysec_syncs_on_another_thread() {
+        let (disk, mut log) = small(100, FsyncPolicy::EverySec);
+        let start = Instant::now();
+        log.append(b"a");
+        assert!(log.flush(start).is_ok());
+        while *disk.syncs.lock().unwrap() < 1 {
+            std::thread::yield_now();
+        }
+        log.append(b"b");
+        assert!(log.flush(start + SECOND / 2).is_ok());
+        disk.sync_fails.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while log.flush(start + SECOND * 4).is_ok() {
+            assert!(Instant::now() < deadline, "the failed sync is never noticed");
+        }
+        assert!(log.is_suspect());
+        assert_eq!(*disk.content.lock().unwrap(), b"ab");
+    }
+}

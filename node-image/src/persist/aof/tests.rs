@@ -1,0 +1,380 @@
+//! The life of an append-only file on a real disk, and whether Redis agrees.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+
+use super::*;
+use crate::keyspace::value::Value;
+use crate::keyspace::{At, Expire};
+
+const AT: At = At { db: 0, now: 0 };
+const OPTIONS: LoadOptions = LoadOptions { databases: 2, truncate: true };
+
+type Content = BTreeMap<String, String>;
+
+/// A node in small: a keyspace and its append-only file.
+struct Node {
+    keyspace: Keyspace,
+    offset: u64,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self { keyspace: Keyspace::new(2), offset: 0 }
+    }
+
+    fn aux(&self, epoch: u64) -> Aux {
+        Aux { repl_offset: Some(self.offset), write_epoch: Some(Epoch(epoch)), ..Aux::default() }
+    }
+
+    fn set(&mut self, aof: &mut Aof, key: &str, value: &str) {
+        self.keyspace.insert(AT, key.as_bytes(), Value::string(value.as_bytes()), Expire::Never);
+        let stream = resp(&["SET", key, value]);
+        self.offset += stream.len() as u64;
+        aof.append(&stream);
+    }
+
+    fn content(&self) -> Content {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let shown = self.keyspace.entries(AT).map(|entry| match &entry.value {
+            Value::Str(value) => (text(&entry.key), text(value.bytes())),
+            other => panic!("{other:?}"),
+        });
+        shown.collect()
+    }
+
+    fn rewrite(&mut self, aof: &mut Aof, epoch: u64) -> Result<(), AofError> {
+        let aux = self.aux(epoch);
+        aof.start_rewrite(&mut self.keyspace, &aux)
+    }
+
+    fn reset(&mut self, aof: &mut Aof, epoch: u64) {
+        let aux = self.aux(epoch);
+        aof.reset(&mut self.keyspace, &aux);
+    }
+
+    fn finish_rewrite(&mut self, aof: &mut Aof) -> Result<(), AofError> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(outcome) = aof.poll(&mut self.keyspace, 100) {
+                return outcome;
+            }
+            assert!(Instant::now() < deadline, "the rewrite does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn resp(args: &[&str]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", args.len()).into_bytes();
+    args.iter().for_each(|arg| bytes.extend(format!("${}\r\n{arg}\r\n", arg.len()).bytes()));
+    bytes
+}
+
+fn location(dir: &Path) -> AofLocation {
+    AofLocation::new(dir, "appendonlydir", "appendonly.aof")
+}
+
+fn load_node(dir: &Path, options: LoadOptions) -> Result<Option<(Node, LoadedAof)>, LoadError> {
+    let mut node = Node::new();
+    let loaded = load(&location(dir), options, |step| {
+        match step {
+            Step::Base(keyspace) => node.keyspace.replace_all(keyspace),
+            Step::Command([b"SET", key, value]) => {
+                node.keyspace.insert(AT, key, Value::string(value), Expire::Never);
+            }
+            Step::Command([b"SELECT", ..]) => {}
+            Step::Command(other) => return Err(format!("unknown command {other:?}")),
+        }
+        Ok(())
+    })?;
+    Ok(loaded.map(|loaded| {
+        node.offset = loaded.offset;
+        (node, loaded)
+    }))
+}
+
+fn reload(dir: &Path) -> (Node, LoadedAof) {
+    load_node(dir, OPTIONS).unwrap().unwrap()
+}
+
+fn start(dir: &Path) -> (Node, Aof) {
+    let mut node = Node::new();
+    node.offset = 1000;
+    let aof = Aof::create(location(dir), FsyncPolicy::Always, &node.keyspace, &node.aux(1)).unwrap();
+    (node, aof)
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir.join("appendonlydir")).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Files are removed by another thread.
+fn wait_for_files(dir: &Path, names: &[&str]) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while files(dir) != names {
+        assert!(Instant::now() < deadline, "{:?}", files(dir));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_was_appended_is_loaded_and_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(load_node(dir.path(), OPTIONS).unwrap().is_none());
+    let (mut node, mut aof) = start(dir.path());
+    node.set(&mut aof, "a", "1");
+    aof.append_write_epoch(Epoch(5));
+    node.set(&mut aof, "b", "2");
+    aof.flush(Instant::now()).unwrap();
+    drop(aof);
+
+    let (mut node, loaded) = reload(dir.path());
+    assert_eq!(node.content(), BTreeMap::from([("a".into(), "1".into()), ("b".into(), "2".into())]));
+    assert_eq!((loaded.offset, loaded.write_epoch), (1000 + 54, Epoch(5)));
+    let mut aof = Aof::resume(location(dir.path()), FsyncPolicy::No, loaded).unwrap();
+    node.set(&mut aof, "b", "3");
+    aof.close().unwrap();
+    let (after, loaded) = reload(dir.path());
+    assert_eq!(after.content(), node.content());
+    assert_eq!(loaded.offset, node.offset);
+}
+
+#[test]
+fn a_rewrite_can_be_interrupted_anywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, mut aof) = start(dir.path());
+    (0..200).for_each(|n| node.set(&mut aof, &format!("k{n}"), "old"));
+    node.rewrite(&mut aof, 3).unwrap();
+    (0..300).for_each(|n| node.set(&mut aof, &format!("k{n}"), "new"));
+    assert!(aof.poll(&mut node.keyspace, 1).is_none());
+    aof.flush(Instant::now()).unwrap();
+    // As after a crash now.
+    let (crashed, loaded) = reload(dir.path());
+    assert_eq!(crashed.content(), node.content());
+    assert_eq!((loaded.offset, loaded.write_epoch), (node.offset, Epoch(1)));
+
+    node.finish_rewrite(&mut aof).unwrap();
+    node.set(&mut aof, "after", "1");
+    aof.flush(Instant::now()).unwrap();
+    let (after, loaded) = reload(dir.path());
+    assert_eq!(after.content(), node.content());
+    assert_eq!((loaded.offset, loaded.write_epoch), (node.offset, Epoch(3)));
+    wait_for_files(
+        dir.path(),
+        &["appendonly.aof.2.base.rdb", "appendonly.aof.2.incr.aof", "appendonly.aof.manifest"],
+    );
+}
+
+#[test]
+fn an_aborted_rewrite_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, mut aof) = start(dir.path());
+    (0..200).for_each(|n| node.set(&mut aof, &format!("k{n}"), "old"));
+    node.rewrite(&mut aof, 1).unwrap();
+    node.keyspace.flush_all();
+    let error = node.finish_rewrite(&mut aof).unwrap_err();
+    assert!(matches!(error, AofError::Base(SaveError::Aborted { .. })), "{error}");
+    node.rewrite(&mut aof, 1).unwrap();
+    node.set(&mut aof, "a", "1");
+    node.finish_rewrite(&mut aof).unwrap();
+    aof.close().unwrap();
+    assert_eq!(reload(dir.path()).0.content(), node.content());
+}
+
+#[test]
+fn a_reset_shows_the_old_data_until_the_new_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, mut aof) = start(dir.path());
+    node.set(&mut aof, "old", "1");
+    aof.flush(Instant::now()).unwrap();
+    let old = node.content();
+    node.keyspace.flush_all();
+    node.keyspace.insert(AT, b"synced", Value::string(b"1"), Expire::Never);
+    node.offset = 50_000;
+    node.reset(&mut aof, 9);
+    node.set(&mut aof, "streamed", "1");
+    aof.flush(Instant::now()).unwrap();
+    assert_eq!(reload(dir.path()).0.content(), old);
+    // A FLUSHALL in the stream aborts the new base; only another one brings the data to the disk.
+    node.keyspace.flush_all();
+    assert!(node.finish_rewrite(&mut aof).is_err());
+    assert!(aof.rewrite_wanted(Instant::now(), 0, 0));
+    node.rewrite(&mut aof, 9).unwrap();
+    node.set(&mut aof, "streamed", "2");
+    node.finish_rewrite(&mut aof).unwrap();
+    aof.flush(Instant::now()).unwrap();
+    assert!(!aof.rewrite_wanted(Instant::now(), 0, 0));
+    let (after, loaded) = reload(dir.path());
+    assert_eq!(after.content(), node.content());
+    assert_eq!((loaded.offset, loaded.write_epoch), (node.offset, Epoch(9)));
+}
+
+#[test]
+fn a_refused_reset_is_an_error_until_a_rewrite_heals_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, mut aof) = start(dir.path());
+    let (there, away) = (dir.path().join("appendonlydir"), dir.path().join("away"));
+    std::fs::rename(&there, &away).unwrap();
+    node.reset(&mut aof, 2);
+    node.set(&mut aof, "a", "1");
+    assert!(aof.flush(Instant::now()).is_err());
+    assert!(node.rewrite(&mut aof, 2).is_err());
+    assert!(!aof.rewrite_wanted(Instant::now(), 0, 0), "not at once");
+    assert!(aof.rewrite_wanted(Instant::now() + AFTER_FAILURE, 0, 0));
+    std::fs::rename(&away, &there).unwrap();
+    node.rewrite(&mut aof, 2).unwrap();
+    assert!(aof.flush(Instant::now()).is_err(), "until the base is there");
+    node.finish_rewrite(&mut aof).unwrap();
+    aof.flush(Instant::now()).unwrap();
+    assert_eq!(reload(dir.path()).0.content(), node.content());
+}
+
+#[test]
+fn it_can_be_enabled_while_serving() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new();
+    node.keyspace.insert(AT, b"a", Value::string(b"1"), Expire::Never);
+    let aux = node.aux(1);
+    let mut aof = Aof::enable(location(dir.path()), FsyncPolicy::EverySec, &mut node.keyspace, &aux).unwrap();
+    node.set(&mut aof, "b", "2");
+    assert!(load_node(dir.path(), OPTIONS).unwrap().is_none());
+    node.finish_rewrite(&mut aof).unwrap();
+    aof.close().unwrap();
+    assert_eq!(reload(dir.path()).0.content(), node.content());
+}
+
+#[test]
+fn it_grows_until_a_rewrite_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, mut aof) = start(dir.path());
+    let now = Instant::now();
+    assert!(!aof.rewrite_wanted(now, 100, 1));
+    let size = aof.size();
+    while aof.size() < 2 * size {
+        node.set(&mut aof, "a", "1");
+    }
+    assert!(aof.rewrite_wanted(now, 100, 1));
+    assert!(!aof.rewrite_wanted(now, 100, 1 << 20));
+    assert!(!aof.rewrite_wanted(now, 0, 0));
+}
+
+fn incr(dir: &Path, seq: u64) -> PathBuf {
+    dir.join("appendonlydir").join(format!("appendonly.aof.{seq}.incr.aof"))
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_a_broken_middle_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, mut aof) = start(dir.path());
+    node.set(&mut aof, "a", "1");
+    aof.append(&resp(&["MULTI"]));
+    aof.append(&resp(&["SET", "half", "1"]));
+    aof.close().unwrap();
+    let path = incr(dir.path(), 1);
+
+    let strict = load_node(dir.path(), LoadOptions { truncate: false, ..OPTIONS }).err().unwrap().to_string();
+    assert!(strict.contains("appendonly.aof.1.incr.aof, at byte 27: the file ends inside"), "{strict}");
+    let (after, loaded) = reload(dir.path());
+    assert_eq!(after.content(), node.content());
+    assert_eq!(loaded.cut, Some(CutTail { path: path.clone(), offset: 27, bytes: 15 + 30 }));
+    assert_eq!(loaded.offset, node.offset);
+    assert_eq!(reload(dir.path()).1.cut, None);
+
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend(b"garbage");
+    std::fs::write(&path, &bytes).unwrap();
+    let error = load_node(dir.path(), OPTIONS).err().unwrap().to_string();
+    assert!(error.contains("appendonly.aof.1.incr.aof, at byte 27: neither a command"), "{error}");
+}
+
+#[test]
+fn only_the_last_file_may_be_torn() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, mut aof) = start(dir.path());
+    node.set(&mut aof, "a", "1");
+    node.rewrite(&mut aof, 1).unwrap();
+    drop(aof);
+    let first = incr(dir.path(), 1);
+    let len = std::fs::metadata(&first).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&first).unwrap().set_len(len - 1).unwrap();
+    assert!(matches!(load_node(dir.path(), OPTIONS), Err(LoadError::Commands { .. })));
+}
+
+#[test]
+fn a_lost_manifest_is_not_an_empty_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, mut aof) = start(dir.path());
+    let manifest = location(dir.path()).manifest_path();
+    let text = std::fs::read(&manifest).unwrap();
+    std::fs::remove_file(&manifest).unwrap();
+    assert!(load_node(dir.path(), OPTIONS).unwrap().is_none(), "a creation that was interrupted");
+    node.set(&mut aof, "a", "1");
+    aof.close().unwrap();
+    let error = load_node(dir.path(), OPTIONS).err().unwrap().to_string();
+    assert!(error.contains("appendonly.aof.manifest is missing"), "{error}");
+    std::fs::write(&manifest, [&text[..], b"nonsense\n"].concat()).unwrap();
+    let error = load_node(dir.path(), OPTIONS).err().unwrap().to_string();
+    assert!(error.contains("appendonly.aof.manifest is corrupt, line 3"), "{error}");
+}
+
+/// Ends the server when the test ends.
+struct Server(std::process::Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Needs `redis-server`, of the Debian package of this name.
+#[test]
+fn redis_reads_our_files_and_we_read_its() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, mut aof) = start(dir.path());
+    node.set(&mut aof, "a", "1");
+    node.rewrite(&mut aof, 1).unwrap();
+    node.set(&mut aof, "b", "2");
+    node.finish_rewrite(&mut aof).unwrap();
+    aof.append_write_epoch(Epoch(4));
+    node.set(&mut aof, "c", "3");
+    aof.close().unwrap();
+
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let started = std::process::Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--appendonly", "yes", "--aof-timestamp-enabled", "yes", "--dir"])
+        .arg(dir.path())
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let Ok(child) = started else {
+        eprintln!("skipped: there is no redis-server");
+        return;
+    };
+    let mut server = Server(child);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let stream = loop {
+        match std::net::TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let mut replies = BufReader::new(stream.try_clone().unwrap()).lines();
+    for (command, reply) in [("DBSIZE", ":3"), ("SET d 4", "+OK"), ("SET c 5", "+OK")] {
+        (&stream).write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        assert_eq!(replies.next().unwrap().unwrap(), reply, "{command}");
+    }
+    (&stream).write_all(b"SHUTDOWN NOSAVE\r\n").unwrap();
+    server.0.wait().unwrap();
+
+    node.keyspace.insert(AT, b"c", Value::string(b"5"), Expire::Never);
+    node.keyspace.insert(AT, b"d", Value::string(b"4"), Expire::Never);
+    let (after, loaded) = reload(dir.path());
+    assert_eq!(after.content(), node.content());
+    assert_eq!(loaded.write_epoch, Epoch(4));
+}
