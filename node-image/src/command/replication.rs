@@ -245,11 +245,12 @@ fn wait(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
         args.integer(2).map_err(|_| CommandError::text("ERR timeout is not an integer or out of range"))?;
     let timeout = u64::try_from(timeout).map_err(|_| CommandError::text("ERR timeout is negative"))?;
     let replicas = usize::try_from(replicas).unwrap_or(0);
-    let count = server.acknowledged(server.history.offset());
+    let offset = server.clients.get(key).map_or(0, |client| client.write_offset);
+    let count = server.acknowledged(offset);
     if count >= replicas {
         server.reply(key).count(count);
     } else {
-        server.wait_for_replicas(key, replicas, timeout);
+        server.wait_for_replicas(key, offset, replicas, timeout);
     }
     Ok(())
 }

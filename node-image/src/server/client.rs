@@ -121,6 +121,8 @@ pub struct Client {
     pub last_command: &'static str,
     /// Number of its commands.
     pub commands: u64,
+    /// Where the replication stream stood after its last write.
+    pub write_offset: u64,
 }
 
 impl Client {
@@ -162,6 +164,7 @@ impl Client {
             active: now,
             last_command: "NULL",
             commands: 0,
+            write_offset: 0,
         }
     }
 

@@ -87,7 +87,14 @@ impl Server {
             client.output.truncate(start);
         }
         self.clients.queue_write(key);
+        let before = self.history.offset();
         self.replicate_effects(db, args.all());
+        let after = self.history.offset();
+        if after != before
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            client.write_offset = after;
+        }
         result
     }
 

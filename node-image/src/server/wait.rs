@@ -14,9 +14,14 @@ impl Server {
             .count()
     }
 
-    /// Blocks the client until `replicas` have acknowledged all that was written so far.
-    pub(crate) fn wait_for_replicas(&mut self, key: ClientKey, replicas: usize, timeout_ms: u64) {
-        let offset = self.history.offset();
+    /// Blocks the client until `replicas` have acknowledged `offset`.
+    pub(crate) fn wait_for_replicas(
+        &mut self,
+        key: ClientKey,
+        offset: u64,
+        replicas: usize,
+        timeout_ms: u64,
+    ) {
         let now = self.clock.instant;
         let deadline = (timeout_ms > 0).then(|| now.checked_add(Duration::from_millis(timeout_ms))).flatten();
         if let Some(client) = self.clients.get_mut(key) {

@@ -47,6 +47,14 @@ enum Word {
     Other,
 }
 
+/// What came since MULTI; it counts only when EXEC comes, too.
+#[derive(Debug)]
+struct Transaction {
+    commands: Vec<Vec<Vec<u8>>>,
+    file_bytes: u64,
+    stream_bytes: u64,
+}
+
 /// The reader of one incr file after the other.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
@@ -55,8 +63,8 @@ pub(super) struct Replay {
     buffer: Vec<u8>,
     /// Offset in the file up to which everything was given out.
     given: u64,
-    /// Commands since MULTI, and the bytes of the file and of the stream since then.
-    transaction: Option<(Vec<Vec<Vec<u8>>>, u64, u64)>,
+    /// What came since MULTI.
+    transaction: Option<Transaction>,
     stream_bytes: u64,
     commands: u64,
     write_epoch: Option<Epoch>,
@@ -88,7 +96,7 @@ impl Replay {
 
     /// Bytes behind the last whole command or transaction, if there are any.
     pub fn torn(&self) -> Option<u64> {
-        let open = self.transaction.as_ref().map_or(0, |&(_, file_bytes, _)| file_bytes);
+        let open = self.transaction.as_ref().map_or(0, |open| open.file_bytes);
         let bytes = open + self.buffer.len() as u64;
         (bytes > 0).then_some(bytes)
     }
@@ -151,7 +159,7 @@ impl Replay {
             self.write_epoch = Some(Epoch(epoch));
         }
         match &mut self.transaction {
-            Some((_, file_bytes, _)) => *file_bytes += newline as u64 + 1,
+            Some(open) => open.file_bytes += newline as u64 + 1,
             None => self.given += newline as u64 + 1,
         }
         Ok(Some(start + newline + 1))
@@ -165,16 +173,17 @@ impl Replay {
     ) -> Result<(), ReplayError> {
         match (word(args), &mut self.transaction) {
             (Word::Multi, None) => {
-                self.transaction = Some((Vec::new(), len, len));
+                let (file_bytes, stream_bytes) = (len, len);
+                self.transaction = Some(Transaction { commands: Vec::new(), file_bytes, stream_bytes });
                 return Ok(());
             }
             (Word::Multi, Some(_)) => return Err(ReplayError::OutOfPlace("MULTI")),
             (Word::Exec, None) => return Err(ReplayError::OutOfPlace("EXEC")),
             (Word::Exec, Some(_)) => return self.exec(len, apply),
-            (Word::Other, Some((queued, file_bytes, stream_bytes))) => {
-                queued.push(args.iter().map(|arg| arg.to_vec()).collect());
-                *file_bytes += len;
-                *stream_bytes += len;
+            (Word::Other, Some(open)) => {
+                open.commands.push(args.iter().map(|arg| arg.to_vec()).collect());
+                open.file_bytes += len;
+                open.stream_bytes += len;
                 return Ok(());
             }
             (Word::Other, None) => {}
@@ -193,14 +202,14 @@ impl Replay {
         len: u64,
         apply: &mut impl FnMut(&[&[u8]]) -> Result<(), String>,
     ) -> Result<(), ReplayError> {
-        let Some((queued, file_bytes, stream_bytes)) = self.transaction.take() else { return Ok(()) };
-        for command in &queued {
+        let Some(closed) = self.transaction.take() else { return Ok(()) };
+        for command in &closed.commands {
             let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
             apply(&args).map_err(ReplayError::Refused)?;
             self.commands += 1;
         }
-        self.given += file_bytes + len;
-        self.stream_bytes += stream_bytes + len;
+        self.given += closed.file_bytes + len;
+        self.stream_bytes += closed.stream_bytes + len;
         Ok(())
     }
 }

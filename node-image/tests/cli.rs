@@ -1,0 +1,57 @@
+//! The command line, and what tools look for in it.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::process::{Command, Output};
+
+use support::{Process, until};
+
+fn kv_node(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kv-node")).args(args).output().unwrap()
+}
+
+#[test]
+fn the_version_has_the_form_of_redis() {
+    let output = kv_node(&["--version"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    assert!(text.contains(&format!(" v={} ", kv_core::REDIS_VERSION)), "{text}");
+}
+
+#[test]
+fn a_wrong_directive_names_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kv.conf");
+    std::fs::write(&file, "port 7000\n\nappendfsync sometimes\n").unwrap();
+    let output = kv_node(&[file.to_str().unwrap()]);
+    assert!(!output.status.success());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains(&format!("{}:3 'appendfsync'", file.display())), "{error}");
+    let error = String::from_utf8(kv_node(&["--prot", "7000"]).stderr).unwrap();
+    assert!(error.contains("did you mean 'port'"), "{error}");
+}
+
+#[test]
+fn the_log_says_what_harnesses_wait_for() {
+    let mut node = Process::node(&[]);
+    let log = node.log();
+    for text in ["Server initialized", "Ready to accept connections", " PID: "] {
+        assert!(log.contains(text), "{text}: {log}");
+    }
+    node.signal(rustix::process::Signal::TERM);
+    node.wait_until_gone();
+    assert!(node.log().contains("bye bye"));
+}
+
+#[test]
+fn a_saved_snapshot_is_loaded_again() {
+    let mut node = Process::node(&["--save", "900 1"]);
+    let () = node.run(&["SET", "a", "1"]).unwrap();
+    let () = node.run(&["SET", "b", "2", "EX", "1000"]).unwrap();
+    node.signal(rustix::process::Signal::TERM);
+    node.wait_until_gone();
+    node.restart();
+    assert_eq!(node.run::<String>(&["GET", "a"]).unwrap(), "1");
+    until("the other is there, with its time", || node.run::<i64>(&["TTL", "b"]).unwrap() > 900);
+}

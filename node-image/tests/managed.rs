@@ -1,0 +1,237 @@
+//! The control protocol: how a node of a managed shard obeys its config, and nothing older.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use kv_core::control::{DataState, LinkState, NodeState};
+use kv_core::id::{ClusterUid, Epoch, NodeId};
+use kv_core::shard::{ClusterMap, Member, NodeAddress, ShardConfig};
+use kv_core::slot::SlotSet;
+use rustix::process::Signal;
+use support::{Process, Run, until};
+
+fn config(epoch: u64, master: &Process, replicas: &[&Process]) -> ShardConfig {
+    let id = |node: &Process| node.report().id;
+    let member =
+        |node: &Process, parent: Option<NodeId>| Member { id: id(node), name: node.report().name, parent };
+    let mut members = vec![member(master, None)];
+    members.extend(replicas.iter().map(|node| member(node, Some(id(master)))));
+    ShardConfig {
+        uid: ClusterUid("uid".into()),
+        shard: 0,
+        epoch: Epoch(epoch),
+        master: id(master),
+        members,
+        slots: SlotSet::all(),
+    }
+}
+
+fn accept(node: &Process, config: &ShardConfig) -> redis::RedisResult<kv_core::control::NodeReport> {
+    node.control(&["ACCEPT", &serde_json::to_string(config).unwrap()])
+}
+
+fn tell_map(nodes: &[&Process], config: &ShardConfig) {
+    let address = |node: &Process| NodeAddress {
+        ip: "127.0.0.1".into(),
+        hostname: String::new(),
+        port: node.port,
+        bus_port: node.port + 10_000,
+    };
+    let addresses: BTreeMap<_, _> = nodes.iter().map(|node| (node.report().id, address(node))).collect();
+    let map = ClusterMap { uid: config.uid.clone(), shards: vec![config.clone()], addresses, down: vec![] };
+    for node in nodes {
+        node.control(&["MAP", &serde_json::to_string(&map).unwrap()]).unwrap();
+    }
+}
+
+fn streaming(node: &Process) -> bool {
+    node.report().link.is_some_and(|link| link.state == LinkState::Streaming)
+}
+
+/// A master and a replica under epoch 1.
+fn shard() -> (Process, Process) {
+    let (a, b) = (Process::managed("s-0-0", &[]), Process::managed("s-0-1", &[]));
+    let first = config(1, &a, &[&b]);
+    for node in [&a, &b] {
+        accept(node, &first).unwrap();
+    }
+    tell_map(&[&a, &b], &first);
+    until("the replica streams", || streaming(&b));
+    (a, b)
+}
+
+#[test]
+fn a_blank_node_serves_nothing_until_it_has_a_config() {
+    let node = Process::managed("s-0-0", &[]);
+    assert_eq!(node.report().state, NodeState::Blank);
+    assert_eq!(node.report().data, DataState::Empty);
+    let refused = node.run::<String>(&["SET", "a", "1"]).unwrap_err();
+    assert_eq!(refused.code(), Some("CLUSTERDOWN"));
+    let report = accept(&node, &config(1, &node, &[])).unwrap();
+    assert_eq!((report.state, report.promised), (NodeState::Master, Epoch(1)));
+    let () = node.run(&["SET", "a", "1"]).unwrap();
+}
+
+#[test]
+fn control_needs_its_own_user_and_that_user_can_do_nothing_else() {
+    let node = Process::managed("s-0-0", &[]);
+    assert_eq!(node.run::<String>(&["KV", "REPORT"]).unwrap_err().code(), Some("NOPERM"));
+    let mut connection = node.connect();
+    assert_eq!(
+        connection.run::<String>(&["AUTH", "kv-operator", "wrong"]).unwrap_err().code(),
+        Some("WRONGPASS")
+    );
+    let () = connection.run(&["AUTH", "kv-operator", "secret"]).unwrap();
+    assert_eq!(connection.run::<String>(&["GET", "a"]).unwrap_err().code(), Some("NOPERM"));
+    assert_eq!(connection.run::<String>(&["FLUSHALL"]).unwrap_err().code(), Some("NOPERM"));
+}
+
+#[test]
+fn older_epochs_are_refused_with_the_newer_one_in_the_error() {
+    let (a, b) = shard();
+    a.control(&["PREPARE", "uid", "0", "5"]).unwrap();
+    for args in [["PREPARE", "uid", "0", "4"], ["PREPARE", "uid", "0", "1"]] {
+        let refused = a.control(&args).unwrap_err();
+        assert_eq!(refused.code(), Some("STALEEPOCH"));
+        assert!(refused.to_string().contains("epoch 5"), "{refused}");
+    }
+    assert_eq!(accept(&a, &config(4, &a, &[&b])).unwrap_err().code(), Some("STALEEPOCH"));
+    assert_eq!(accept(&a, &config(5, &a, &[&b])).unwrap().promised, Epoch(5));
+    assert_eq!(
+        accept(&a, &config(5, &b, &[&a])).unwrap_err().code(),
+        Some("STALEEPOCH"),
+        "another one at epoch 5"
+    );
+    assert_eq!(a.control(&["PREPARE", "other", "0", "9"]).unwrap_err().code(), Some("WRONGCLUSTER"));
+    assert_eq!(a.control(&["PREPARE", "uid", "1", "9"]).unwrap_err().code(), Some("WRONGCLUSTER"));
+}
+
+#[test]
+fn a_promise_fences_the_old_master_and_its_stream() {
+    let (a, b) = shard();
+    let () = a.run(&["SET", "a", "1"]).unwrap();
+    for node in [&a, &b] {
+        assert_eq!(node.control(&["PREPARE", "uid", "0", "2"]).unwrap().state, NodeState::Fenced);
+    }
+    assert_eq!(a.run::<String>(&["SET", "a", "2"]).unwrap_err().code(), Some("CLUSTERDOWN"));
+    assert_eq!(a.run::<String>(&["FLUSHALL"]).unwrap_err().code(), Some("CLUSTERDOWN"));
+    until("the stream is cut", || !streaming(&b));
+    let second = config(2, &b, &[&a]);
+    assert_eq!(accept(&b, &second).unwrap().state, NodeState::Master);
+    assert_eq!(accept(&a, &second).unwrap().state, NodeState::Replica);
+    until("the old master follows", || streaming(&a));
+    assert_eq!(a.report().full_syncs, 0, "it had nothing that the new one lacks");
+    let moved = a.run::<String>(&["SET", "a", "2"]).unwrap_err();
+    assert_eq!(moved.kind(), redis::ErrorKind::Server(redis::ServerErrorKind::Moved), "{moved}");
+    assert!(moved.to_string().contains(&b.port_text()), "{moved}");
+}
+
+#[test]
+fn a_promise_survives_a_kill() {
+    let (mut a, _b) = shard();
+    a.control(&["PREPARE", "uid", "0", "7"]).unwrap();
+    let id = a.report().id;
+    a.kill();
+    a.restart();
+    let report = a.report();
+    assert_eq!((report.id, report.promised, report.state), (id, Epoch(7), NodeState::Fenced));
+}
+
+#[test]
+fn a_restarted_master_serves_nothing_until_a_newer_config_says_so() {
+    let (mut a, b) = shard();
+    a.kill();
+    a.restart();
+    assert_eq!(a.report().state, NodeState::Joining);
+    assert_eq!(a.run::<String>(&["GET", "a"]).unwrap_err().code(), Some("CLUSTERDOWN"));
+    accept(&a, &config(1, &a, &[&b])).unwrap();
+    assert_eq!(a.report().state, NodeState::Joining, "the config that it had is no news");
+    assert_eq!(accept(&a, &config(2, &a, &[&b])).unwrap().state, NodeState::Master);
+}
+
+#[test]
+fn a_restarted_replica_finds_its_parent_by_itself() {
+    let (a, mut b) = shard();
+    let () = a.run(&["SET", "a", "1"]).unwrap();
+    b.kill();
+    b.restart();
+    until("the replica streams again", || streaming(&b) && b.report().keys == 1);
+}
+
+#[test]
+fn a_pause_holds_writes_and_ends_in_a_redirect_or_by_itself() {
+    let (a, b) = shard();
+    let report = a.control(&["PAUSE", "uid", "0", "1", "10000"]).unwrap();
+    assert!(report.paused);
+    let mut connection = a.connect();
+    assert_eq!(connection.run::<Option<String>>(&["GET", "held"]).unwrap(), None, "reads go on");
+    let writer = std::thread::spawn(move || connection.run::<String>(&["SET", "held", "1"]));
+    until("the write is held", || a.info("blocked_clients") == "1");
+    assert_eq!(a.report().offset, report.offset, "nothing is added to the stream");
+    until("the replica has it all", || b.report().offset == report.offset);
+    for node in [&a, &b] {
+        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+    }
+    let second = config(2, &b, &[&a]);
+    accept(&b, &second).unwrap();
+    accept(&a, &second).unwrap();
+    let moved = writer.join().unwrap().unwrap_err();
+    assert_eq!(moved.kind(), redis::ErrorKind::Server(redis::ServerErrorKind::Moved), "{moved}");
+
+    until("the old master follows", || streaming(&a));
+    b.control(&["PAUSE", "uid", "0", "2", "100"]).unwrap();
+    let () = b.run(&["SET", "held", "2"]).unwrap();
+    assert!(!b.report().paused);
+}
+
+#[test]
+fn a_master_that_is_told_to_stop_waits_to_be_relieved() {
+    let (mut a, b) = shard();
+    a.signal(Signal::TERM);
+    until("it says that it leaves", || a.report().leaving);
+    let () = a.run(&["SET", "still", "served"]).unwrap();
+    until("the replica has it", || b.report().offset == a.report().offset);
+    for node in [&a, &b] {
+        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+    }
+    let second = config(2, &b, &[&a]);
+    accept(&b, &second).unwrap();
+    accept(&a, &second).unwrap();
+    a.wait_until_gone();
+    assert_eq!(b.run::<String>(&["GET", "still"]).unwrap(), "served");
+}
+
+#[test]
+fn a_second_signal_stops_a_leaving_master_at_once() {
+    let (mut a, _b) = shard();
+    a.signal(Signal::TERM);
+    until("it says that it leaves", || a.report().leaving);
+    a.signal(Signal::TERM);
+    a.wait_until_gone();
+}
+
+#[test]
+fn a_node_of_another_cluster_is_not_fed() {
+    let (a, _b) = shard();
+    let mut connection = a.connect();
+    let () = connection.run(&["AUTH", "kv-replica", "secret"]).unwrap();
+    let id = "0".repeat(40);
+    let refused = connection.run::<String>(&["REPLCONF", "kv-peer", "other", "0", &id, "1"]).unwrap_err();
+    assert_eq!(refused.code(), Some("WRONGCLUSTER"));
+    let newer = connection.run::<String>(&["REPLCONF", "kv-peer", "uid", "0", &id, "9"]).unwrap_err();
+    assert_eq!(newer.code(), Some("STALEEPOCH"), "who knows a newer epoch must not be fed by an older one");
+}
+
+#[test]
+fn a_directory_belongs_to_one_node() {
+    let (a, _b) = shard();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kv-node"))
+        .args(["--port", &support::free_port().to_string(), "--dir", a.dir.path().to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains(a.dir.path().to_str().unwrap()), "{error}");
+}

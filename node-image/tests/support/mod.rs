@@ -1,0 +1,184 @@
+//! Nodes and real Redis servers as child processes, on free ports and in directories of their own.
+#![allow(dead_code, missing_docs, reason = "each test uses a part of it")]
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kv_core::control::NodeReport;
+use redis::{Connection, FromRedisValue, RedisResult};
+use tempfile::TempDir;
+
+/// How long any event may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Process {
+    child: Child,
+    pub port: u16,
+    pub dir: TempDir,
+    args: Vec<String>,
+    program: String,
+}
+
+/// A port that nobody listens on now. Ports below the ephemeral range, so that no outgoing connection takes it.
+pub fn free_port() -> u16 {
+    let mut random = fastrand::Rng::new();
+    (0..1000)
+        .map(|_| random.u16(10_000..32_000))
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
+}
+
+impl Process {
+    pub fn node(args: &[&str]) -> Self {
+        Self::start(env!("CARGO_BIN_EXE_kv-node"), args)
+    }
+
+    /// A real Redis, from Debian's package redis-server.
+    pub fn redis(args: &[&str]) -> Self {
+        Self::start("redis-server", args)
+    }
+
+    /// A managed node of shard 0 of the cluster `uid`.
+    pub fn managed(name: &str, args: &[&str]) -> Self {
+        let secrets = std::env::temp_dir().join(format!("kv-control-{}", std::process::id()));
+        std::fs::write(&secrets, "secret\n").unwrap();
+        let mut all = vec!["--kv-cluster-uid", "uid", "--kv-shard", "0", "--kv-node-name", name];
+        all.extend(["--kv-control-password-file", secrets.to_str().unwrap(), "--cluster-enabled", "yes"]);
+        all.extend(args);
+        Self::node(&all)
+    }
+
+    fn start(program: &str, args: &[&str]) -> Self {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let mut all = vec!["--port".to_owned(), port.to_string(), "--dir".to_owned()];
+        all.extend([dir.path().to_str().unwrap().to_owned(), "--save".to_owned(), String::new()]);
+        all.extend(args.iter().map(ToString::to_string));
+        let child = spawn(program, &all, &dir);
+        let process = Self { child, port, dir, args: all, program: program.to_owned() };
+        process.wait_until_up();
+        process
+    }
+
+    fn wait_until_up(&self) {
+        eventually("the server answers", || {
+            let mut connection = self.try_connect().ok()?;
+            let pong = redis::cmd("PING").query::<String>(&mut connection);
+            pong.is_ok_and(|pong| pong == "PONG").then_some(())
+        });
+    }
+
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.program, &self.args, &self.dir);
+        self.wait_until_up();
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn wait_until_gone(&mut self) {
+        eventually("the process ends", || self.child.try_wait().unwrap().map(drop));
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    fn try_connect(&self) -> RedisResult<Connection> {
+        redis::Client::open(("127.0.0.1", self.port))?.get_connection_with_timeout(Duration::from_secs(5))
+    }
+
+    pub fn connect(&self) -> Connection {
+        self.try_connect().unwrap()
+    }
+
+    /// Runs a command on a new connection.
+    pub fn run<T: FromRedisValue>(&self, args: &[&str]) -> RedisResult<T> {
+        self.connect().run(args)
+    }
+
+    pub fn port_text(&self) -> String {
+        self.port.to_string()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// A field of `INFO`.
+    pub fn info(&self, field: &str) -> String {
+        let text: String = self.run(&["INFO"]).unwrap();
+        let prefix = format!("{field}:");
+        text.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
+    }
+
+    /// Sends a control command.
+    pub fn control(&self, args: &[&str]) -> RedisResult<NodeReport> {
+        let mut connection = self.connect();
+        let () = connection.run(&["AUTH", "kv-operator", "secret"])?;
+        let mut all = vec!["KV"];
+        all.extend(args);
+        let text: String = connection.run(&all)?;
+        Ok(serde_json::from_str(&text).unwrap())
+    }
+
+    pub fn report(&self) -> NodeReport {
+        self.control(&["REPORT"]).unwrap()
+    }
+}
+
+fn spawn(program: &str, args: &[String], dir: &TempDir) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.path().join("log")).unwrap();
+    Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {program}: {error}"))
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of {} on port {}\n{}", self.program, self.port, self.log());
+        }
+    }
+}
+
+pub trait Run {
+    fn run<T: FromRedisValue>(&mut self, args: &[&str]) -> RedisResult<T>;
+}
+
+impl Run for Connection {
+    fn run<T: FromRedisValue>(&mut self, args: &[&str]) -> RedisResult<T> {
+        let (name, rest) = args.split_first().unwrap();
+        redis::cmd(name).arg(rest).query(self)
+    }
+}
+
+/// Waits until `check` finds what it looks for.
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(10)); // poll interval
+    }
+}
+
+/// Waits until `check` holds.
+pub fn until(what: &str, mut check: impl FnMut() -> bool) {
+    eventually(what, || check().then_some(()));
+}
