@@ -18,7 +18,7 @@ mod validate;
 pub use document::{ReadError, read};
 pub use schema::{definition, definition_yaml};
 pub use status::{KvClusterStatus, NodeHealth, NodeStatus, ShardStatus, State};
-pub use validate::{InvalidField, describe};
+pub use validate::{InvalidField, describe, quantity};
 
 /// The wanted cluster.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

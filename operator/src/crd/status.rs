@@ -15,8 +15,9 @@ pub struct KvClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready: every shard serves reads and writes. Progressing: something is being changed or waited for.
-    /// Degraded: a node that should serve or copy does not. The reason is for programs, the message for people.
+    /// Ready: every shard serves, every node is in step, and nothing is left to do. Progressing: something is being done
+    /// or waited for. Degraded: something that worked, or should work, does not. The reason is for programs, the
+    /// message for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -61,7 +62,7 @@ pub enum State {
     Progressing,
     /// A node that should serve or copy does not.
     Degraded,
-    /// The spec cannot be carried out as it is; the Progressing condition says why.
+    /// The spec cannot be carried out as it is; the Degraded condition says why. What ran before goes on.
     Failed,
 }
 
@@ -76,7 +77,7 @@ pub struct ShardStatus {
     #[serde(default)]
     pub epoch: u64,
 
-    /// Name of the master; absent if the shard has none that serves.
+    /// Name of the master; absent before the shard has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<String>,
 
@@ -120,6 +121,10 @@ pub struct NodeStatus {
     /// Bytes of the replication stream by which it is behind its master; absent for a master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<u64>,
+
+    /// For how long it has been behind its parent, such as `3ms`; absent for a master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<String>,
 }
 
 /// What a node does at present.
@@ -132,12 +137,16 @@ pub enum NodeHealth {
     Syncing,
     /// It answers, and waits for its place in the shard.
     Joining,
+    /// It promised a newer epoch, and waits for the shard's config of that epoch.
+    Fenced,
     /// Its process does not run yet.
     Starting,
     /// It is being deleted.
     Leaving,
     /// It does not answer, or its process has ended.
     Down,
+    /// Another node answers in its place.
+    Stray,
 }
 
 fn role_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -150,7 +159,7 @@ impl State {
     pub fn of(conditions: &[Condition]) -> Self {
         let find = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
         let holds = |kind: &str| find(kind).is_some_and(|condition| condition.status == "True");
-        let invalid = find("Progressing").is_some_and(|c| c.status == "False" && c.reason == "InvalidSpec");
+        let invalid = find("Degraded").is_some_and(|condition| condition.reason == "InvalidSpec");
         if invalid {
             Self::Failed
         } else if holds("Degraded") {

@@ -49,9 +49,11 @@ impl KvCluster {
         let topology = found.topology(&spec.replication.topology);
         let down_after_ms = found.down_after(&spec.failover.down_after);
         if let Some(volume) = self.volume() {
-            found.require(positive_quantity(&volume.size), "spec.storage.volume.size", || {
-                format!("must be a quantity above 0, such as 10Gi, not {:?}", volume.size)
-            });
+            found.require(
+                quantity(&volume.size).is_some_and(|size| size > 0.0),
+                "spec.storage.volume.size",
+                || format!("must be a quantity above 0, such as 10Gi, not {:?}", volume.size),
+            );
         }
         let config: BTreeMap<String, String> =
             spec.config.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
@@ -146,13 +148,31 @@ fn valid_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
-/// Whether a text is a Kubernetes quantity above 0.
-fn positive_quantity(text: &str) -> bool {
-    const SUFFIXES: [&str; 15] =
-        ["", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "n"];
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    number.parse::<f64>().is_ok_and(|number| number > 0.0) && SUFFIXES.contains(&suffix)
+/// The number that a Kubernetes quantity stands for, such as 1024 for `1Ki`; `None` if the text is no quantity.
+#[must_use]
+pub fn quantity(text: &str) -> Option<f64> {
+    let suffix_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(suffix_at);
+    let factor = match suffix {
+        "" => 1.0,
+        "n" => 1e-9,
+        "u" => 1e-6,
+        "m" => 1e-3,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "E" => 1e18,
+        "Ki" => 1024.0,
+        "Mi" => 1024f64.powi(2),
+        "Gi" => 1024f64.powi(3),
+        "Ti" => 1024f64.powi(4),
+        "Pi" => 1024f64.powi(5),
+        "Ei" => 1024f64.powi(6),
+        _ => return None,
+    };
+    number.parse::<f64>().ok().map(|number| number * factor)
 }
 
 #[cfg(test)]
@@ -177,7 +197,10 @@ mod tests {
             ("{shards: 1, failover: {downAfter: soon}}", &["spec.failover.downAfter"]),
             ("{shards: 1, config: {maxmemory: 512mb, timeout: 60}}", &[]),
             ("{shards: 1, config: {port: 1}}", &["spec.config.port"]),
-            ("{shards: 1, config: {maxmemroy: 512mb, timeout: soon}}", &["spec.config.maxmemroy", "spec.config.timeout"]),
+            (
+                "{shards: 1, config: {maxmemroy: 512mb, timeout: soon}}",
+                &["spec.config.maxmemroy", "spec.config.timeout"],
+            ),
             ("{shards: 1, storage: {volume: {size: 1.5Gi}}}", &[]),
             ("{shards: 1, storage: {volume: {size: lots}}}", &["spec.storage.volume.size"]),
             ("{shards: 1, storage: {volume: {size: 0Gi}}}", &["spec.storage.volume.size"]),

@@ -5,6 +5,7 @@ use std::future::Future;
 use kv_core::plan::{Presence, Problem, Workload};
 use kv_core::shard::NodeAddress;
 
+pub mod kubernetes;
 pub mod local;
 
 /// A place where nodes can run, bound to one cluster.

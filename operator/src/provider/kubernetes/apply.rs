@@ -1,0 +1,240 @@
+//! Makes the objects of a cluster what they should be, and writes nothing where nothing differs.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, ResourceExt};
+use kv_core::plan::Workload;
+use serde_json::{Value, json};
+
+use super::build::{Built, Cluster};
+use super::differ::{difference, stamped};
+use super::names;
+use super::stores::{Key, Stores};
+use crate::crd::quantity;
+
+/// Why the objects of a cluster could not be made what they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The API server refused a request, or did not answer.
+    #[error("{verb} {kind} {name}: {source}")]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: &'static str,
+        /// Name of the object.
+        name: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
+    },
+    /// An object of the name exists and belongs to somebody else.
+    #[error(
+        "{kind} {name} exists and does not belong to this cluster; delete or rename it, or rename the cluster"
+    )]
+    NotOwned {
+        /// Kind of the object.
+        kind: &'static str,
+        /// Name of the object.
+        name: String,
+    },
+    /// Volumes cannot grow to the wanted size.
+    #[error("PersistentVolumeClaim {name} cannot grow to {size}: {source}")]
+    Growth {
+        /// Name of the claim.
+        name: String,
+        /// The wanted size.
+        size: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
+    },
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Make an object, or change it.
+    Apply {
+        /// The object.
+        built: Built,
+        /// The first field that differs; `None` if there is no such object.
+        field: Option<String>,
+    },
+    /// Delete the StatefulSet of a shard that is no longer wanted.
+    DeleteSet {
+        /// Its name.
+        name: String,
+        /// Its UID, so that no other one of that name is deleted.
+        uid: String,
+    },
+    /// Let a volume grow.
+    Grow {
+        /// Name of the claim.
+        name: String,
+        /// The wanted size.
+        size: String,
+    },
+}
+
+impl Change {
+    /// Kind of the object that is written.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Apply { built, .. } => built.kind.name(),
+            Self::DeleteSet { .. } => "StatefulSet",
+            Self::Grow { .. } => "PersistentVolumeClaim",
+        }
+    }
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Apply { built, field: None } => write!(f, "create {} {}", built.kind.name(), built.name),
+            Self::Apply { built, field: Some(field) } => {
+                write!(f, "update {} {} ({})", built.kind.name(), built.name, field.trim_start_matches('.'))
+            }
+            Self::DeleteSet { name, .. } => write!(f, "delete StatefulSet {name}"),
+            Self::Grow { name, size } => write!(f, "grow PersistentVolumeClaim {name} to {size}"),
+        }
+    }
+}
+
+/// What differs between the cluster as wanted and as it is.
+///
+/// # Errors
+/// If an object of a needed name belongs to somebody else.
+pub fn changes(
+    cluster: &Cluster,
+    workloads: &[Workload],
+    stores: &Stores,
+) -> Result<Vec<Change>, ApplyError> {
+    let key: Key = (cluster.namespace.clone(), cluster.name.clone());
+    let sets = stores.sets_of(&key);
+    let size_of = |shard| {
+        let set = sets.iter().find(|set| set.name_any() == names::shard(&cluster.name, shard))?;
+        template_size(set)
+    };
+    let mut changes = Vec::new();
+    for built in cluster.objects(workloads, size_of) {
+        let wanted = stamped(built.object.clone());
+        let field = match stores.get(built.kind, &cluster.namespace, &built.name) {
+            None => None,
+            Some(live) => {
+                owned(cluster, built.kind.name(), &built.name, &live)?;
+                match difference(&wanted, &live) {
+                    None => continue,
+                    different => different,
+                }
+            }
+        };
+        changes.push(Change::Apply { built: Built { object: wanted, ..built }, field });
+    }
+    for set in &sets {
+        let wanted = |shard| workloads.iter().any(|workload| workload.shard == shard);
+        let is_ours = set.owner_references().iter().any(|owner| owner.uid == cluster.uid);
+        if let Some(uid) = set.uid()
+            && is_ours
+            && set.metadata.deletion_timestamp.is_none()
+            && !names::shard_of(set.labels()).is_some_and(wanted)
+        {
+            changes.push(Change::DeleteSet { name: set.name_any(), uid });
+        }
+    }
+    changes.extend(growth(cluster, &stores.claims_of(&key)));
+    Ok(changes)
+}
+
+fn template_size(set: &StatefulSet) -> Option<String> {
+    let template = set.spec.as_ref()?.volume_claim_templates.as_ref()?.first()?;
+    requested(template).map(str::to_owned)
+}
+
+fn requested(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let resources = claim.spec.as_ref()?.resources.as_ref()?;
+    resources.requests.as_ref()?.get("storage").map(|quantity| quantity.0.as_str())
+}
+
+/// Volumes that are smaller than wanted. (A claim has no owner but its StatefulSet, whose shard names are ours.)
+fn growth<'a>(
+    cluster: &'a Cluster,
+    claims: &'a [std::sync::Arc<PersistentVolumeClaim>],
+) -> impl Iterator<Item = Change> + 'a {
+    let wanted = cluster.volume().map(|volume| volume.size.as_str());
+    claims.iter().filter_map(move |claim| {
+        let size = wanted?;
+        let smaller = quantity(requested(claim)?)? < quantity(size)?;
+        let alive = claim.metadata.deletion_timestamp.is_none();
+        (smaller && alive).then(|| Change::Grow { name: claim.name_any(), size: size.to_owned() })
+    })
+}
+
+fn owned(cluster: &Cluster, kind: &'static str, name: &str, live: &Value) -> Result<(), ApplyError> {
+    let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let ours = |owner: &Value| owner.get("uid").and_then(Value::as_str) == Some(&cluster.uid);
+    if owners.is_some_and(|owners| owners.iter().any(ours)) {
+        Ok(())
+    } else {
+        Err(ApplyError::NotOwned { kind, name: name.to_owned() })
+    }
+}
+
+/// Writes one change. Returns whether anything had to be written: what is kept in memory may be behind.
+///
+/// # Errors
+/// If the API server refuses it, or the object belongs to somebody else.
+pub async fn write(client: &Client, cluster: &Cluster, change: &Change) -> Result<bool, ApplyError> {
+    match change {
+        Change::Apply { built, field } => write_object(client, cluster, built, field.is_none()).await,
+        Change::DeleteSet { name, uid } => {
+            let api: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
+            let only = Preconditions { uid: Some(uid.clone()), resource_version: None };
+            let params = DeleteParams { preconditions: Some(only), ..DeleteParams::background() };
+            match api.delete(name, &params).await {
+                Ok(_) => Ok(true),
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
+                Err(source) => Err(failed("delete", "StatefulSet", name, source)),
+            }
+        }
+        Change::Grow { name, size } => {
+            let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &cluster.namespace);
+            let patch = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
+            let params = PatchParams { field_manager: Some(names::MANAGER.into()), ..PatchParams::default() };
+            api.patch(name, &params, &Patch::Merge(patch)).await.map(|_| true).map_err(|source| {
+                ApplyError::Growth { name: name.clone(), size: size.clone(), source: Box::new(source) }
+            })
+        }
+    }
+}
+
+async fn write_object(
+    client: &Client,
+    cluster: &Cluster,
+    built: &Built,
+    new: bool,
+) -> Result<bool, ApplyError> {
+    let (group, version) = built.kind.api_version().split_once('/').unwrap_or(("", built.kind.api_version()));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, built.kind.name()));
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &cluster.namespace, &resource);
+    let fail = |verb| move |source| failed(verb, built.kind.name(), &built.name, source);
+    if new {
+        // A forced apply would take over what is somebody else's.
+        let found = api.get_opt(&built.name).await.map_err(fail("get"))?;
+        if let Some(found) = found {
+            let live = serde_json::to_value(found).unwrap_or_default();
+            owned(cluster, built.kind.name(), &built.name, &live)?;
+            if difference(&built.object, &live).is_none() {
+                return Ok(false);
+            }
+        }
+    }
+    let params = PatchParams::apply(names::MANAGER).force();
+    api.patch(&built.name, &params, &Patch::Apply(&built.object)).await.map_err(fail("apply"))?;
+    Ok(true)
+}
+
+fn failed(verb: &'static str, kind: &'static str, name: &str, source: kube::Error) -> ApplyError {
+    ApplyError::Api { verb, kind, name: name.to_owned(), source: Box::new(source) }
+}

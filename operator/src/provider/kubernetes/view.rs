@@ -1,0 +1,159 @@
+//! What pods and StatefulSets say of the nodes, without asking any node: pure.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt;
+use kv_core::plan::{Presence, Problem, Workload};
+use kv_core::shard::NodeAddress;
+
+use super::names;
+use super::stores::Stores;
+use crate::provider::{SightedNode, Sighting};
+
+/// The workload that a StatefulSet stands for.
+#[must_use]
+pub fn workload(set: &StatefulSet) -> Option<Workload> {
+    if set.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let replicas = set.spec.as_ref()?.replicas.unwrap_or(1);
+    Some(Workload { shard: names::shard_of(set.labels())?, nodes: u16::try_from(replicas).ok()? })
+}
+
+/// The node that a pod stands for, if it is one of the cluster's.
+#[must_use]
+pub fn node(cluster: &str, namespace: &str, pod: &Pod) -> Option<SightedNode> {
+    let name = pod.name_any();
+    let shard = names::shard_of(pod.labels())?;
+    let ordinal = name.strip_prefix(&format!("{}-", names::shard(cluster, shard)))?.parse().ok()?;
+    let status = pod.status.as_ref();
+    let container = status
+        .and_then(|status| status.container_statuses.as_ref())
+        .and_then(|containers| containers.iter().find(|container| container.name == "node"));
+    let ip = status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty());
+    Some(SightedNode {
+        shard,
+        ordinal,
+        presence: presence(pod, container),
+        incarnation: format!(
+            "{}/{}",
+            pod.uid().unwrap_or_default(),
+            container.map_or(0, |container| container.restart_count)
+        ),
+        address: ip.map(|ip| NodeAddress {
+            ip,
+            hostname: names::hostname(cluster, namespace, &name),
+            port: names::CLIENT_PORT,
+            bus_port: names::BUS_PORT,
+        }),
+        name,
+    })
+}
+
+fn presence(pod: &Pod, container: Option<&ContainerStatus>) -> Presence {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let state = container.and_then(|container| container.state.as_ref());
+    let ended = state.is_some_and(|state| state.terminated.is_some());
+    let ended_before = container
+        .and_then(|container| container.last_state.as_ref())
+        .is_some_and(|last| last.terminated.is_some());
+    let waiting = state.is_some_and(|state| state.waiting.is_some());
+    if ended || (waiting && ended_before) || phase == "Failed" || phase == "Succeeded" {
+        Presence::Exited
+    } else if pod.metadata.deletion_timestamp.is_some() {
+        Presence::Leaving
+    } else if state.is_some_and(|state| state.running.is_some()) {
+        Presence::Running
+    } else {
+        Presence::Starting
+    }
+}
+
+/// Why a pod does not start, if it is for a reason that time alone does not mend.
+fn trouble(pod: &Pod) -> Option<String> {
+    const REASONS: [&str; 6] = [
+        "CrashLoopBackOff",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "ErrImageNeverPull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+    ];
+    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let waiting = containers.iter().find_map(|container| container.state.as_ref()?.waiting.as_ref())?;
+    let reason = waiting.reason.as_deref().filter(|reason| REASONS.contains(reason))?;
+    let message = waiting.message.as_deref().unwrap_or_default();
+    Some(format!("pod {} does not start: {reason} {message}", pod.name_any()).trim_end().to_owned())
+}
+
+/// What the watches know of a cluster.
+#[must_use]
+pub fn sighting(stores: &Stores, namespace: &str, cluster: &str) -> Sighting {
+    let key = (namespace.to_owned(), cluster.to_owned());
+    let pods = stores.pods_of(&key);
+    let problem = |message| Problem { reason: "PodNotStarting".into(), message };
+    Sighting {
+        workloads: stores.sets_of(&key).iter().filter_map(|set| workload(set)).collect(),
+        nodes: pods.iter().filter_map(|pod| node(cluster, namespace, pod)).collect(),
+        problems: pods.iter().filter_map(|pod| trouble(pod)).map(problem).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn seen(deleted: bool, phase: &str, state: Value, last: Value) -> SightedNode {
+        let mut metadata = json!({
+            "name": "shop-1-2",
+            "uid": "u",
+            "labels": { "kvcluster.io/cluster": "shop", "kvcluster.io/shard": "1" },
+        });
+        if deleted {
+            metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        let pod = json!({
+            "metadata": metadata,
+            "status": { "phase": phase, "podIP": "10.0.0.7", "containerStatuses": [{
+                "name": "node", "image": "", "imageID": "", "ready": false, "restartCount": 3,
+                "state": state, "lastState": last,
+            }] },
+        });
+        node("shop", "market", &serde_json::from_value(pod).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn presence_follows_the_container() {
+        let running = json!({ "running": {} });
+        let waiting = json!({ "waiting": { "reason": "x" } });
+        let ended = json!({ "terminated": { "exitCode": 137 } });
+        let none = json!({});
+        let cases = [
+            (false, "Running", &running, &none, Presence::Running),
+            (false, "Running", &running, &ended, Presence::Running),
+            (true, "Running", &running, &none, Presence::Leaving),
+            (true, "Running", &ended, &none, Presence::Exited),
+            (false, "Pending", &waiting, &none, Presence::Starting),
+            (false, "Pending", &none, &none, Presence::Starting),
+            (false, "Running", &ended, &none, Presence::Exited),
+            (false, "Running", &waiting, &ended, Presence::Exited),
+            (false, "Failed", &none, &none, Presence::Exited),
+        ];
+        for (deleted, phase, state, last, expected) in cases {
+            let node = seen(deleted, phase, state.clone(), last.clone());
+            assert_eq!(node.presence, expected, "{deleted} {phase} {state} {last}");
+        }
+    }
+
+    #[test]
+    fn a_pod_tells_who_and_where_its_node_is() {
+        let node = seen(false, "Running", json!({ "running": {} }), json!({}));
+        assert_eq!((node.name.as_str(), node.shard, node.ordinal), ("shop-1-2", 1, 2));
+        assert_eq!(node.incarnation, "u/3");
+        let address = node.address.unwrap();
+        assert_eq!(address.ip, "10.0.0.7");
+        assert_eq!(address.hostname, "shop-1-2.shop-nodes.market.svc");
+    }
+}
