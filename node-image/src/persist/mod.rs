@@ -6,6 +6,8 @@
 pub mod aof;
 mod fs;
 pub mod rdb;
+#[cfg(test)]
+mod redis;
 pub mod save;
 pub mod snapshot;
 pub mod state;

@@ -35,9 +35,6 @@ pub struct PersistedState {
     /// The shard that it belongs to, once it was started for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<u16>,
-    /// Epoch of the last config under which its data changed.
-    #[serde(default)]
-    pub write_epoch: Epoch,
     /// The cluster as it was told last: where to find its parent after a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map: Option<ClusterMap>,
@@ -117,15 +114,8 @@ impl NodeStateFile {
         };
         let Some(bytes) = read else {
             let id = random_node_id()?;
-            let state = PersistedState {
-                id,
-                promised: Epoch(0),
-                config: None,
-                uid: None,
-                shard: None,
-                write_epoch: Epoch(0),
-                map: None,
-            };
+            let state =
+                PersistedState { id, promised: Epoch(0), config: None, uid: None, shard: None, map: None };
             write(&path, &state)?;
             return Ok(Self { path, state, _lock: lock });
         };

@@ -1,11 +1,11 @@
 //! The life of an append-only file on a real disk, and whether Redis agrees.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
 
 use super::*;
 use crate::keyspace::value::Value;
 use crate::keyspace::{At, Expire};
+use crate::persist::redis::Redis;
 
 const AT: At = At { db: 0, now: 0 };
 const OPTIONS: LoadOptions = LoadOptions { databases: 2, truncate: true };
@@ -322,17 +322,6 @@ fn a_lost_manifest_is_not_an_empty_node() {
     assert!(error.contains("appendonly.aof.manifest is corrupt, line 3"), "{error}");
 }
 
-/// Ends the server when the test ends.
-struct Server(std::process::Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Needs `redis-server`, of the Debian package of this name.
 #[test]
 fn redis_reads_our_files_and_we_read_its() {
     let dir = tempfile::tempdir().unwrap();
@@ -345,32 +334,12 @@ fn redis_reads_our_files_and_we_read_its() {
     node.set(&mut aof, "c", "3");
     aof.close().unwrap();
 
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let started = std::process::Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--appendonly", "yes", "--aof-timestamp-enabled", "yes", "--dir"])
-        .arg(dir.path())
-        .stdout(std::process::Stdio::null())
-        .spawn();
-    let Ok(child) = started else {
-        eprintln!("skipped: there is no redis-server");
-        return;
-    };
-    let mut server = Server(child);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let stream = loop {
-        match std::net::TcpStream::connect(("127.0.0.1", port)) {
-            Ok(stream) => break stream,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    let mut replies = BufReader::new(stream.try_clone().unwrap()).lines();
-    for (command, reply) in [("DBSIZE", ":3"), ("SET d 4", "+OK"), ("SET c 5", "+OK")] {
-        (&stream).write_all(format!("{command}\r\n").as_bytes()).unwrap();
-        assert_eq!(replies.next().unwrap().unwrap(), reply, "{command}");
+    let args = ["--appendonly", "yes", "--aof-timestamp-enabled", "yes"];
+    let Some(mut redis) = Redis::start(dir.path(), &args) else { return };
+    for (command, reply) in [("DBSIZE", ":3"), ("GET b", "2"), ("SET d 4", "+OK"), ("SET c 5", "+OK")] {
+        assert_eq!(redis.ask(command), reply, "{command}");
     }
-    (&stream).write_all(b"SHUTDOWN NOSAVE\r\n").unwrap();
-    server.0.wait().unwrap();
+    redis.stop();
 
     node.keyspace.insert(AT, b"c", Value::string(b"5"), Expire::Never);
     node.keyspace.insert(AT, b"d", Value::string(b"4"), Expire::Never);

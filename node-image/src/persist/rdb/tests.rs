@@ -1,11 +1,12 @@
 //! What Redis wrote is read, what we wrote is read back, and broken files are errors.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read};
 
 use super::{Aux, Epoch, Item, RdbError, RdbErrorKind, RdbWriter, kind, load, opcode, read};
 use crate::keyspace::Keyspace;
 use crate::keyspace::value::{End, Hash, Kind, List, Set, Value, ZSet};
+use crate::persist::redis::Redis;
 
 const BY_REDIS: &[u8] = include_bytes!("testdata/redis-7.0.rdb");
 
@@ -262,50 +263,12 @@ fn claimed_lengths_take_no_memory() {
     assert!(load(one(kind::STRING, &compressed).as_slice(), 16).is_err());
 }
 
-/// Ends the server when the test ends.
-struct Server(std::process::Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Needs `redis-server`, of the Debian package of this name.
 #[test]
 fn redis_reads_what_we_write() {
     let dir = tempfile::tempdir().unwrap();
     let aux = Aux { write_epoch: Some(Epoch(7)), repl_offset: Some(5), ..Aux::default() };
     std::fs::write(dir.path().join("dump.rdb"), write(&sample(), &aux)).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let started = std::process::Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--save", "", "--dir"])
-        .arg(dir.path())
-        .stdout(std::process::Stdio::null())
-        .spawn();
-    let Ok(child) = started else {
-        eprintln!("skipped: there is no redis-server");
-        return;
-    };
-    let _server = Server(child);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    let stream = loop {
-        match std::net::TcpStream::connect(("127.0.0.1", port)) {
-            Ok(stream) => break stream,
-            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    };
-    let mut replies = BufReader::new(stream.try_clone().unwrap()).lines();
-    let mut ask = |command: &str| {
-        (&stream).write_all(format!("{command}\r\n").as_bytes()).unwrap();
-        let mut line = replies.next().unwrap().unwrap();
-        if line.starts_with('$') {
-            line = replies.next().unwrap().unwrap();
-        }
-        line
-    };
+    let Some(mut redis) = Redis::start(dir.path(), &[]) else { return };
     for (command, reply) in [
         ("DBSIZE", ":11"),
         ("GET -32769", "-32769"),
@@ -318,6 +281,6 @@ fn redis_reads_what_we_write() {
         ("ZSCORE zset 3", "1"),
         ("ZSCORE zset low", "-inf"),
     ] {
-        assert_eq!(ask(command), reply, "{command}");
+        assert_eq!(redis.ask(command), reply, "{command}");
     }
 }
