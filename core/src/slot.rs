@@ -110,10 +110,18 @@ impl SlotSet {
     #[must_use]
     pub fn ranges(&self) -> Vec<SlotRange> {
         let mut ranges: Vec<SlotRange> = Vec::new();
-        for slot in self.iter() {
-            match ranges.last_mut() {
-                Some(range) if range.last + 1 == slot => range.last = slot,
-                _ => ranges.push(SlotRange { first: slot, last: slot }),
+        for (&word, start) in self.0.iter().zip((0..SLOT_COUNT).step_by(64)) {
+            let mut at = 0;
+            // Runs of ones within the word; one that begins where the last word's ended continues it.
+            while let Some(rest) = word.checked_shr(at).filter(|&rest| rest != 0) {
+                at += rest.trailing_zeros();
+                let length = (word >> at).trailing_ones();
+                let (first, last) = (start + at as Slot, start + (at + length) as Slot - 1);
+                at += length;
+                match ranges.last_mut() {
+                    Some(range) if range.last + 1 == first => range.last = last,
+                    _ => ranges.push(SlotRange { first, last }),
+                }
             }
         }
         ranges

@@ -1,7 +1,6 @@
 //! An independent checker of plans: rules of safety, written apart from the planner and without its helpers, so that a mistake
 //! must be made twice to go unseen. Tests and simulations run it on every plan.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::control::{DataState, NodeReport, NodeState};
@@ -244,17 +243,18 @@ fn check_workload(facts: &Facts<'_>, plan: &Plan, shard: &ShardPlan, rules: &mut
 }
 
 fn check_slots(plan: &Plan) -> Vec<Violation> {
-    let mut seen = BTreeSet::new();
-    let mut violations = Vec::new();
-    for shard in &plan.shards {
-        let config = match &shard.step {
-            Step::Do(Action::Accept { config, .. }, _) => Some(config),
-            _ => shard.config.as_ref(),
-        };
-        let slots = config.map(|config| config.slots.iter().collect::<Vec<_>>()).unwrap_or_default();
-        if !slots.into_iter().all(|slot| seen.insert(slot)) {
-            violations.push(Violation { shard: shard.index, rule: "a slot belongs to one shard".into() });
-        }
-    }
-    violations
+    let configs = plan.shards.iter().filter_map(|shard| match &shard.step {
+        Step::Do(Action::Accept { config, .. }, _) => Some(config),
+        _ => shard.config.as_ref(),
+    });
+    let configs: Vec<_> = configs.collect();
+    let overlaps = |config: &&&ShardConfig| {
+        configs.iter().any(|other| other.shard < config.shard && !other.slots.is_disjoint(&config.slots))
+    };
+    let rule = "a slot belongs to one shard";
+    configs
+        .iter()
+        .filter(overlaps)
+        .map(|config| Violation { shard: config.shard, rule: rule.into() })
+        .collect()
 }
