@@ -1,5 +1,5 @@
 //! Replication between nodes, and with a real Redis on either side.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

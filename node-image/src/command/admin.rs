@@ -68,7 +68,7 @@ pub const COMMANDS: &[CommandSpec] = &[
 fn config(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     match args.at(1).to_ascii_lowercase().as_slice() {
         b"get" if args.len() >= 3 => get(server, key, args),
-        b"set" if args.len() >= 4 && args.len() % 2 == 0 => {
+        b"set" if args.len() >= 4 && args.len().is_multiple_of(2) => {
             let mut pairs = Vec::new();
             for index in (2..args.len()).step_by(2) {
                 pairs.push((args.text(index)?, args.text(index + 1)?));

@@ -348,7 +348,7 @@ fn kill(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
         end(server, victim, key);
         return Ok(());
     }
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(CommandError::Syntax);
     }
     let mut skip_me = true;

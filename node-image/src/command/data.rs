@@ -69,6 +69,19 @@ pub(super) fn counted(args: Args<'_>, index: usize, error: &str) -> Result<usize
     count.filter(|count| *count > 0).ok_or_else(|| CommandError::text(format!("ERR {error}")))
 }
 
+/// The count of LMPOP and ZMPOP: 1 unless there is a COUNT at `index`.
+pub(super) fn pop_count(args: Args<'_>, mut index: usize) -> Result<usize, CommandError> {
+    let mut count = None;
+    while index < args.len() {
+        if count.is_some() || !args.is(index, "COUNT") || index + 1 >= args.len() {
+            return Err(CommandError::Syntax);
+        }
+        count = Some(counted(args, index + 1, "count should be greater than 0")?);
+        index += 2;
+    }
+    Ok(count.unwrap_or(1))
+}
+
 /// The argument at `index` as a count that is not negative.
 pub(super) fn positive(args: Args<'_>, index: usize) -> Result<usize, CommandError> {
     let out_of_range = || CommandError::text("ERR value is out of range, must be positive");

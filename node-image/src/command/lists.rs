@@ -1,6 +1,6 @@
 //! Lists.
 
-use super::data::{counted, numbered_keys, positive, resolve_index, resolve_range};
+use super::data::{counted, numbered_keys, pop_count, positive, resolve_index, resolve_range};
 use super::table::data_commands;
 use super::{Args, CommandError, CommandResult, Ctx, KeySpec};
 use crate::keyspace::value::{End, List};
@@ -121,11 +121,7 @@ fn lmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let count = counted(args, 1, "numkeys should be greater than 0")?;
     let (keys, index) = numbered_keys(args, 1, count)?;
     let end = end(args, index)?;
-    let count = match args.len() - index {
-        1 => 1,
-        3 if args.is(index + 1, "COUNT") => counted(args, index + 2, "count should be greater than 0")?,
-        _ => return Err(CommandError::Syntax),
-    };
+    let count = pop_count(args, index + 1)?;
     for key in keys {
         let Some(items) = take(ctx, key, end, count)? else { continue };
         let command: &[u8] = if end == End::Left { b"LPOP" } else { b"RPOP" };

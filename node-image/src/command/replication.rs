@@ -115,7 +115,7 @@ fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
     if args.is(1, "kv-peer") {
         return peer(server, key, args);
     }
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Err(CommandError::Syntax);
     }
     let now = server.clock.instant;

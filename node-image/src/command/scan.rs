@@ -23,7 +23,9 @@ pub(super) struct ScanOptions<'a> {
 impl<'a> ScanOptions<'a> {
     /// Reads the cursor at `index`.
     pub(super) fn cursor(args: Args<'_>, index: usize) -> Result<u64, CommandError> {
-        let cursor = args.text(index).ok().and_then(|text| text.parse().ok());
+        let text = args.text(index).unwrap_or_default();
+        // A negative cursor is taken as a large one, as in Redis.
+        let cursor = text.parse::<u64>().ok().or_else(|| Some(text.parse::<i64>().ok()?.cast_unsigned()));
         cursor.ok_or(CommandError::text("ERR invalid cursor"))
     }
 

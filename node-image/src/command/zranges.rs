@@ -45,7 +45,11 @@ struct ScoreBound {
 impl ScoreBound {
     fn parse(text: &[u8]) -> Result<Self, CommandError> {
         let number = text.strip_prefix(b"(");
-        let score = parse_f64(number.unwrap_or(text));
+        // Nothing counts as 0, as in Redis.
+        let score = match number.unwrap_or(text) {
+            b"" => Some(0.0),
+            number => parse_f64(number),
+        };
         let score = score.ok_or(CommandError::text("ERR min or max is not a float"))?;
         Ok(Self { score, exclusive: number.is_some() })
     }

@@ -1,6 +1,6 @@
 //! Sorted sets: members and scores, pops, random members.
 
-use super::data::{counted, numbered_keys, positive};
+use super::data::{counted, numbered_keys, pop_count, positive};
 use super::sample;
 use super::scan::ScanOptions;
 use super::table::data_commands;
@@ -278,11 +278,7 @@ fn zmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if !max && !args.is(index, "MIN") {
         return Err(CommandError::Syntax);
     }
-    let count = match args.len() - index {
-        1 => 1,
-        3 if args.is(index + 1, "COUNT") => counted(args, index + 2, "count should be greater than 0")?,
-        _ => return Err(CommandError::Syntax),
-    };
+    let count = pop_count(args, index + 1)?;
     for key in keys {
         let Some(popped) = take(ctx, key, max, count)? else { continue };
         let command: &[u8] = if max { b"ZPOPMAX" } else { b"ZPOPMIN" };

@@ -216,6 +216,9 @@ impl Server {
 
     /// Cuts off all replicas: the history was replaced or renamed, and they ask again.
     pub(crate) fn drop_replicas(&mut self) {
+        if let Some(job) = self.sync_job.take() {
+            job.abort(&mut self.keyspace);
+        }
         for key in self.clients.keys_where(|client| client.feed().is_some()) {
             self.clients.doom(key);
         }

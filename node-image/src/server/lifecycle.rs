@@ -146,7 +146,7 @@ impl Server {
         self.tunables = Tunables::new(&self.config.settings);
         self.settings = data_settings(&self.tunables, self.settings.databases);
         self.history.backlog.resize(self.tunables.backlog);
-        self.persistence.apply_settings(&self.config);
+        self.apply_persistence_settings();
         log::set_level(Level::named(self.config.settings.text("loglevel")));
     }
 

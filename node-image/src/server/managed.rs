@@ -71,6 +71,8 @@ pub struct Routing {
     /// Index of the shard in `map` that owns each slot.
     owners: Vec<Option<u16>>,
     data: DataState,
+    /// Epoch of the last config under which the data changed.
+    write_epoch: Epoch,
     cluster_enabled: bool,
 }
 
@@ -118,6 +120,7 @@ impl Routing {
             map_digest: String::new(),
             owners: Vec::new(),
             data: DataState::Empty,
+            write_epoch: Epoch(0),
             cluster_enabled,
         };
         routing.rebuild_owners();
@@ -157,7 +160,7 @@ impl Routing {
     /// Epoch of the last config under which its data changed.
     #[must_use]
     pub fn write_epoch(&self) -> Epoch {
-        self.file.get().write_epoch
+        self.write_epoch
     }
 
     /// How much its data is worth.
@@ -299,16 +302,17 @@ impl Routing {
         Ok(true)
     }
 
-    /// Remembers under which config data change.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn note_write_epoch(&mut self) -> Result<(), Refusal> {
-        let epoch = self.config().map_or(Epoch(0), |config| config.epoch);
-        if epoch != self.write_epoch() {
-            self.file.update(|state| state.write_epoch = epoch)?;
-        }
-        Ok(())
+    /// Remembers that data change under the present config. Returns its epoch if it is another than before.
+    pub fn note_write_epoch(&mut self) -> Option<Epoch> {
+        let epoch = self.config()?.epoch;
+        let changed = epoch != self.write_epoch;
+        self.write_epoch = epoch;
+        changed.then_some(epoch)
+    }
+
+    /// The loaded data were written under this epoch.
+    pub fn restore_write_epoch(&mut self, epoch: Epoch) {
+        self.write_epoch = epoch;
     }
 
     /// Takes the operator's view of the cluster. Of each shard the config with the highest epoch is kept.

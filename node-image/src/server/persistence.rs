@@ -6,8 +6,12 @@ use std::io::BufReader;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::Server;
+use kv_core::id::Epoch;
+
+use super::{Kind, Server};
+use crate::command::Args;
 use crate::config::Config;
+use crate::persist::aof::{self, Aof, AofError, AofLocation, FsyncPolicy, LoadOptions, Step};
 use crate::persist::rdb::{self, Aux, RdbError};
 use crate::persist::save::{self, BackgroundSave, SaveError};
 use crate::{notice, warning};
@@ -34,12 +38,21 @@ pub enum LoadError {
         /// What is wrong with it.
         error: RdbError,
     },
+    /// The append-only file is broken.
+    #[error(transparent)]
+    Log(#[from] aof::LoadError),
+    /// The append-only file cannot be begun or gone on with.
+    #[error(transparent)]
+    Resume(#[from] AofError),
 }
 
 /// What the data thread keeps on disk.
 #[derive(Debug)]
 pub struct Persistence {
     dump: PathBuf,
+    location: AofLocation,
+    policy: FsyncPolicy,
+    aof: Option<Aof>,
     save: Option<BackgroundSave>,
     last_save: u64,
     last_save_at: Instant,
@@ -49,7 +62,10 @@ pub struct Persistence {
 impl Persistence {
     pub(super) fn new(config: &Config, unix_ms: u64) -> Self {
         Self {
-            dump: config.dir().join(config.settings.text("dbfilename")),
+            dump: dump_path(config),
+            location: location(config),
+            policy: policy(config),
+            aof: None,
             save: None,
             last_save: unix_ms / 1000,
             last_save_at: Instant::now(),
@@ -57,26 +73,34 @@ impl Persistence {
         }
     }
 
-    pub(super) fn apply_settings(&mut self, config: &Config) {
-        self.dump = config.dir().join(config.settings.text("dbfilename"));
+    /// Adds bytes of the replication stream to the append-only file.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        if let Some(aof) = &mut self.aof {
+            aof.append(bytes);
+        }
     }
 
-    /// Adds bytes of the replication stream to the append-only file.
-    pub(super) fn append(&mut self, _bytes: &[u8]) {}
+    /// Records in the append-only file that what follows is written under this epoch.
+    pub(super) fn append_write_epoch(&mut self, epoch: Epoch) {
+        if let Some(aof) = &mut self.aof {
+            aof.append_write_epoch(epoch);
+        }
+    }
 
     /// Why writes cannot be kept; `None` if they can.
     pub(super) fn write_error(&self) -> Option<String> {
-        None
+        self.aof.as_ref()?.last_write_error().map(ToString::to_string)
     }
 
     /// Whether a snapshot to a file observes the keyspace.
     pub(super) fn walking(&self) -> bool {
-        self.save.as_ref().is_some_and(BackgroundSave::walking)
+        self.save.as_ref().is_some_and(BackgroundSave::walking) || self.aof.as_ref().is_some_and(Aof::walking)
     }
 
     /// Whether a snapshot to a file can go on at once.
     pub(super) fn can_step(&self) -> bool {
         self.save.as_ref().is_some_and(BackgroundSave::can_step)
+            || self.aof.as_ref().is_some_and(Aof::can_step)
     }
 
     /// Its lines of INFO.
@@ -88,12 +112,94 @@ impl Persistence {
             self.last_save,
             if self.last_save_ok { "ok" } else { "err" }
         );
+        let on = u8::from(self.aof.is_some());
+        let status = if self.write_error().is_none() { "ok" } else { "err" };
+        let rewriting = u8::from(self.aof.as_ref().is_some_and(Aof::is_rewriting));
+        let _ = write!(
+            text,
+            "aof_enabled:{on}\r\naof_rewrite_in_progress:{rewriting}\r\naof_last_write_status:{status}\r\n"
+        );
+        if let Some(aof) = &self.aof {
+            let (size, base) = (aof.size(), aof.size_after_rewrite());
+            let _ = write!(text, "aof_current_size:{size}\r\naof_base_size:{base}\r\n");
+        }
+    }
+}
+
+fn dump_path(config: &Config) -> PathBuf {
+    config.dir().join(config.settings.text("dbfilename"))
+}
+
+fn location(config: &Config) -> AofLocation {
+    let settings = &config.settings;
+    AofLocation::new(&config.dir(), settings.text("appenddirname"), settings.text("appendfilename"))
+}
+
+fn policy(config: &Config) -> FsyncPolicy {
+    match config.settings.text("appendfsync") {
+        "always" => FsyncPolicy::Always,
+        "no" => FsyncPolicy::No,
+        _ => FsyncPolicy::EverySec,
     }
 }
 
 impl Server {
-    /// Loads what the files hold.
+    /// Loads what the files hold: the append-only file if it is on and there is one, else the snapshot.
     pub(super) fn load(&mut self) -> Result<(), LoadError> {
+        if !self.config.settings.bool("appendonly") {
+            return self.load_dump();
+        }
+        let (location, policy) = (self.persistence.location.clone(), self.persistence.policy);
+        let options = LoadOptions {
+            databases: self.settings.databases,
+            truncate: self.config.settings.bool("aof-load-truncated"),
+        };
+        let mut db = 0;
+        let Some(loaded) = aof::load(&location, options, |step| self.load_step(step, &mut db))? else {
+            self.load_dump()?;
+            let aux = self.snapshot_aux();
+            self.persistence.aof = Some(Aof::create(location, policy, &self.keyspace, &aux)?);
+            return Ok(());
+        };
+        if let Some(cut) = &loaded.cut {
+            warning!("{}: a torn tail of {} bytes was cut off", cut.path.display(), cut.bytes);
+        }
+        notice!(
+            "DB loaded from append only file: {} keys, {} commands",
+            self.keyspace.total(),
+            loaded.commands
+        );
+        self.restore_position(loaded.offset, loaded.write_epoch);
+        self.persistence.aof = Some(Aof::resume(location, policy, loaded)?);
+        Ok(())
+    }
+
+    fn load_step(&mut self, step: Step<'_>, db: &mut usize) -> Result<(), String> {
+        self.shared.beat();
+        match step {
+            Step::Base(keyspace) => {
+                self.keyspace = keyspace;
+                Ok(())
+            }
+            Step::Command(args) => self.replay(Args::new(args), db),
+        }
+    }
+
+    /// Runs a command of the append-only file.
+    fn replay(&mut self, args: Args<'_>, db: &mut usize) -> Result<(), String> {
+        if args.is(0, "select") {
+            let chosen = args.integer(1).ok().and_then(|db| usize::try_from(db).ok());
+            *db = chosen.ok_or("SELECT of no database")?;
+            return Ok(());
+        }
+        // What the stream holds besides data.
+        if args.is(0, "ping") || args.is(0, "replconf") || args.is(0, "multi") || args.is(0, "exec") {
+            return Ok(());
+        }
+        self.execute_silently(*db, args)
+    }
+
+    fn load_dump(&mut self) -> Result<(), LoadError> {
         let path = self.persistence.dump.clone();
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -104,8 +210,18 @@ impl Server {
             .map_err(|error| LoadError::Snapshot { path: path.clone(), error })?;
         notice!("DB loaded from {}: {} keys", path.display(), loaded.keyspace.total());
         self.keyspace = loaded.keyspace;
-        self.history.backlog.reset(loaded.aux.repl_offset.unwrap_or(0));
+        self.restore_position(
+            loaded.aux.repl_offset.unwrap_or(0),
+            loaded.aux.write_epoch.unwrap_or_default(),
+        );
         Ok(())
+    }
+
+    /// Where the loaded data stood, for elections. The history's id is a new one: a file is no proof that the node can
+    /// go on in the stream.
+    fn restore_position(&mut self, offset: u64, write_epoch: Epoch) {
+        self.history.backlog.reset(offset);
+        self.routing.restore_write_epoch(write_epoch);
     }
 
     /// What a snapshot says of itself.
@@ -166,14 +282,20 @@ impl Server {
 
     /// Goes on with what is being written.
     pub(super) fn step_persistence(&mut self) {
-        let Some(job) = &mut self.persistence.save else { return };
-        if let Some(outcome) = job.poll(&mut self.keyspace, STEP_BYTES) {
+        if let Some(outcome) =
+            self.persistence.save.as_mut().and_then(|job| job.poll(&mut self.keyspace, STEP_BYTES))
+        {
             self.persistence.save = None;
             self.note_save(&outcome);
         }
+        match self.persistence.aof.as_mut().and_then(|aof| aof.poll(&mut self.keyspace, STEP_BYTES)) {
+            Some(Ok(())) => notice!("Background AOF rewrite finished successfully"),
+            Some(Err(error)) => warning!("{error}"),
+            None => {}
+        }
     }
 
-    /// Periodic work: begins the snapshots that are due.
+    /// Periodic work: begins the snapshots and rewrites that are due.
     pub(super) fn tend_persistence(&mut self) {
         let changes = self.stats.dirty - self.stats.dirty_at_save;
         let seconds = self.millis_since(self.persistence.last_save_at) / 1000;
@@ -181,19 +303,90 @@ impl Server {
         if self.tunables.save_points.iter().any(due) {
             self.start_bgsave();
         }
+        let settings = &self.config.settings;
+        let percentage = settings.number("auto-aof-rewrite-percentage");
+        let least = settings.number("auto-aof-rewrite-min-size");
+        let wanted = |aof: &Aof| aof.rewrite_wanted(self.clock.instant, percentage, least);
+        if self.persistence.aof.as_ref().is_some_and(wanted)
+            && let Err(error) = self.start_rewrite()
+        {
+            warning!("{error}");
+        }
     }
 
     /// Makes what this tick added to the append-only file durable, as far as `appendfsync` promises.
-    pub(super) fn flush_aof(&mut self) {}
-
-    /// The data were replaced: the append-only file begins anew with them.
-    pub(super) fn restart_aof(&mut self) {}
-
-    /// Begins to rewrite the append-only file.
-    pub(crate) fn start_rewrite(&mut self) -> Result<(), SaveError> {
-        Ok(())
+    pub(super) fn flush_aof(&mut self) {
+        let Some(aof) = &mut self.persistence.aof else { return };
+        let had_error = aof.last_write_error().is_some();
+        let Err(error) = aof.flush(self.clock.instant) else { return };
+        if had_error {
+            return;
+        }
+        warning!("{error}");
+        if self.persistence.policy == FsyncPolicy::Always {
+            // The replies of this tick promise what is not on the disk: nobody may see them.
+            for key in self.clients.keys_where(|client| client.queued && matches!(client.kind, Kind::Normal))
+            {
+                self.clients.doom(key);
+            }
+        }
     }
 
-    /// Closes the append-only file at the end.
-    pub(super) fn close_aof(&mut self) {}
+    /// The data were replaced: the append-only file begins anew with them.
+    pub(super) fn restart_aof(&mut self) {
+        let aux = self.snapshot_aux();
+        if let Some(aof) = &mut self.persistence.aof {
+            aof.reset(&mut self.keyspace, &aux);
+        }
+    }
+
+    /// Begins to rewrite the append-only file, unless a snapshot is being made: then it is tried again later.
+    pub(crate) fn start_rewrite(&mut self) -> Result<(), AofError> {
+        if self.sync_job.is_some() || self.persistence.walking() {
+            return Ok(());
+        }
+        self.history.stream_db = if self.link.is_some() { self.history.stream_db } else { None };
+        let aux = self.snapshot_aux();
+        match &mut self.persistence.aof {
+            Some(aof) => aof.start_rewrite(&mut self.keyspace, &aux),
+            None => Ok(()),
+        }
+    }
+
+    /// `appendonly`, `appendfsync` or the files' names were changed: makes them count.
+    pub(super) fn apply_persistence_settings(&mut self) {
+        self.persistence.dump = dump_path(&self.config);
+        self.persistence.policy = policy(&self.config);
+        let on = self.config.settings.bool("appendonly");
+        match &mut self.persistence.aof {
+            Some(aof) if on => aof.set_policy(self.persistence.policy),
+            Some(_) => self.close_aof(),
+            None if on => self.enable_aof(),
+            None => {}
+        }
+    }
+
+    fn enable_aof(&mut self) {
+        if let Some(job) = self.sync_job.take() {
+            // Its receivers ask again.
+            job.sinks.iter().for_each(|&key| self.clients.doom(key));
+            job.abort(&mut self.keyspace);
+        }
+        let (location, policy, aux) =
+            (self.persistence.location.clone(), self.persistence.policy, self.snapshot_aux());
+        match Aof::enable(location, policy, &mut self.keyspace, &aux) {
+            Ok(aof) => self.persistence.aof = Some(aof),
+            Err(error) => warning!("{error}"),
+        }
+    }
+
+    /// Closes the append-only file.
+    pub(super) fn close_aof(&mut self) {
+        if let Some(mut aof) = self.persistence.aof.take() {
+            aof.cancel_rewrite(&mut self.keyspace);
+            if let Err(error) = aof.close() {
+                warning!("{error}");
+            }
+        }
+    }
 }

@@ -79,12 +79,10 @@ impl Server {
         gone.into_iter().for_each(|key| self.clients.doom(key));
     }
 
-    /// Records under which config the data change; a failure is logged, and tried again with the next change of role.
+    /// Records under which config the data change.
     pub(crate) fn note_write_epoch(&mut self) {
-        if self.routing.is_managed()
-            && let Err(error) = self.routing.note_write_epoch()
-        {
-            warning!("{error}");
+        if let Some(epoch) = self.routing.note_write_epoch() {
+            self.persistence.append_write_epoch(epoch);
         }
     }
 

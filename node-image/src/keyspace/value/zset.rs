@@ -57,6 +57,8 @@ impl ZSet {
     /// Sets a member's score, which must not be NaN; returns the score that it had.
     pub fn set(&mut self, member: &[u8], score: f64) -> Option<f64> {
         debug_assert!(!score.is_nan(), "a score is a number");
+        // There is but one zero.
+        let score = score + 0.0;
         if let Some((_, name, place)) = self.scores.get_full_mut(member) {
             let before = std::mem::replace(place, score);
             let name = Arc::clone(name);

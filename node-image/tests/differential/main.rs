@@ -1,0 +1,162 @@
+//! Random commands, run by a real Redis server and by the command table: the replies must be the same. What the table
+//! says is to be replicated goes to a second keyspace, which must hold the same data in the end.
+//!
+//! A failure prints the seed; `KV_DIFFERENTIAL_SEED` replays it, `KV_DIFFERENTIAL_COMMANDS` sets how many commands run.
+
+mod generate;
+mod peers;
+mod reply;
+
+use std::collections::VecDeque;
+
+use kv_node::keyspace::ExpiryMode;
+use kv_node::resp::Protocol;
+
+use generate::{Generator, now};
+use peers::{DATABASES, Node, Redis};
+use reply::Reply;
+
+/// Commands between two comparisons of all the data.
+const ROUND: usize = 2000;
+
+/// Commands that are shown before the one that failed.
+const HISTORY: usize = 30;
+
+fn number(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}")),
+        Err(_) => default,
+    }
+}
+
+fn words(argv: &[Vec<u8>]) -> String {
+    let words: Vec<_> = argv.iter().map(|arg| format!("\"{}\"", arg.escape_ascii())).collect();
+    words.join(" ")
+}
+
+fn argv(words: &[&str]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+struct Comparison {
+    redis: Redis,
+    node: Node,
+    replica: Node,
+    history: VecDeque<String>,
+    seed: u64,
+}
+
+impl Comparison {
+    fn new(protocol: Protocol, seed: u64) -> Self {
+        let mut redis = Redis::start();
+        if protocol == Protocol::Resp3 {
+            redis.execute(&argv(&["HELLO", "3"]));
+        }
+        let node = Node::new(ExpiryMode::Delete, protocol, seed);
+        let replica = Node::new(ExpiryMode::Ignore, protocol, seed ^ 1);
+        Self { redis, node, replica, history: VecDeque::new(), seed }
+    }
+
+    fn step(&mut self, command: &[Vec<u8>]) {
+        let name = String::from_utf8_lossy(&command[0]).to_uppercase();
+        if name.ends_with("RANK") && command.len() > 3 {
+            // WITHSCORE is not in every version of Redis.
+            return;
+        }
+        let theirs = self.redis.execute(command);
+        let (ours, replicated) = self.node.execute(command, now());
+        self.history.push_back(format!("{} -> {theirs:?}", words(command)));
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
+        if name.ends_with("SCAN")
+            && (theirs.is_partial_scan() || ours.is_partial_scan() || !command.contains(&b"0".to_vec()))
+        {
+            return;
+        }
+        let theirs = theirs.comparable(&name, command.len());
+        let ours = ours.comparable(&name, command.len());
+        assert!(
+            theirs == ours,
+            "KV_DIFFERENTIAL_SEED={}: {}\n redis: {theirs:?}\n  ours: {ours:?}\nbefore:\n{}",
+            self.seed,
+            words(command),
+            self.history.iter().map(|line| format!("  {line}\n")).collect::<String>(),
+        );
+        for effect in replicated {
+            let (reply, _) = self.replica.execute(&effect, now());
+            let failed = matches!(&reply, Reply::Line(line) if line.starts_with('-'));
+            assert!(
+                !failed,
+                "seed {}: the effect {} of {} fails: {reply:?}",
+                self.seed,
+                words(&effect),
+                words(command)
+            );
+        }
+    }
+
+    /// Compares all the data of database 0, and with the replica those of all databases.
+    fn compare_data(&mut self) {
+        for kind in ["s", "h", "l", "e", "z", "w", "c"] {
+            for index in 1..=4 {
+                let key = format!("{kind}{index}");
+                for read in
+                    [vec!["TYPE", &key], vec!["PEXPIRETIME", &key], read_whole(self.type_of(&key), &key)]
+                {
+                    let read = argv(&read);
+                    self.step(&read);
+                    let name = String::from_utf8_lossy(&read[0]).into_owned();
+                    let ours = self.node.execute(&read, now()).0.comparable(&name, 0);
+                    let copy = self.replica.execute(&read, now()).0.comparable(&name, 0);
+                    assert_eq!(ours, copy, "seed {}: the replica differs at {key}", self.seed);
+                }
+            }
+        }
+        let lens = |node: &Node| (0..DATABASES).map(|db| node.keyspace.len(db)).collect::<Vec<_>>();
+        assert_eq!(lens(&self.node), lens(&self.replica), "seed {}: numbers of keys", self.seed);
+        assert_eq!(self.node.keyspace.used_memory() > 0, self.replica.keyspace.used_memory() > 0);
+    }
+
+    fn type_of(&mut self, key: &str) -> String {
+        match self.node.execute(&argv(&["TYPE", key]), now()).0 {
+            Reply::Line(line) => line[1..].to_owned(),
+            other => panic!("TYPE replies {other:?}"),
+        }
+    }
+}
+
+/// The command that shows all of a value.
+fn read_whole(type_name: String, key: &str) -> Vec<&str> {
+    match &*type_name {
+        "list" => vec!["LRANGE", key, "0", "-1"],
+        "hash" => vec!["HGETALL", key],
+        "set" => vec!["SMEMBERS", key],
+        "zset" => vec!["ZRANGE", key, "0", "-1", "WITHSCORES"],
+        _ => vec!["GET", key],
+    }
+}
+
+fn compare(protocol: Protocol) {
+    let seed = number("KV_DIFFERENTIAL_SEED", fastrand::u64(..));
+    let commands = number("KV_DIFFERENTIAL_COMMANDS", 40_000) as usize;
+    println!("KV_DIFFERENTIAL_SEED={seed}");
+    let mut generator = Generator::new(seed);
+    let mut comparison = Comparison::new(protocol, seed);
+    for step in 1..=commands {
+        comparison.step(&generator.next());
+        if step % ROUND == 0 {
+            comparison.compare_data();
+        }
+    }
+}
+
+#[test]
+fn replies_are_those_of_redis_in_resp2() {
+    compare(Protocol::Resp2);
+}
+
+#[test]
+fn replies_are_those_of_redis_in_resp3() {
+    compare(Protocol::Resp3);
+}

@@ -1,0 +1,99 @@
+//! What is on disk after a kill.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use support::{Process, Run, until};
+
+#[test]
+fn with_appendfsync_always_nothing_acknowledged_is_lost() {
+    let mut node = Process::node(&["--appendonly", "yes", "--appendfsync", "always"]);
+    for round in 0..5 {
+        let mut connection = node.connect();
+        for i in 0..50 {
+            let () = connection.run(&["RPUSH", "list", &format!("{round}:{i}")]).unwrap();
+        }
+        node.kill();
+        node.restart();
+        assert_eq!(node.run::<usize>(&["LLEN", "list"]).unwrap(), (round + 1) * 50);
+    }
+}
+
+#[test]
+fn every_type_and_database_comes_back() {
+    let mut node = Process::node(&["--appendonly", "yes"]);
+    let mut connection = node.connect();
+    for command in [
+        &["SET", "s", "1"][..],
+        &["SELECT", "3"],
+        &["HSET", "h", "f", "v"],
+        &["ZADD", "z", "2", "m"],
+        &["SADD", "set", "a", "b", "c"],
+        &["SPOP", "set"],
+        &["INCRBYFLOAT", "f", "0.1"],
+        &["SET", "e", "x", "EX", "1000"],
+    ] {
+        let _: redis::Value = connection.run(command).unwrap();
+    }
+    let members: Vec<String> = connection.run(&["SMEMBERS", "set"]).unwrap();
+    node.signal(rustix::process::Signal::TERM);
+    node.wait_until_gone();
+    node.restart();
+    assert_eq!(node.run::<String>(&["GET", "s"]).unwrap(), "1");
+    let mut connection = node.connect();
+    let () = connection.run(&["SELECT", "3"]).unwrap();
+    assert_eq!(connection.run::<String>(&["HGET", "h", "f"]).unwrap(), "v");
+    assert_eq!(connection.run::<f64>(&["ZSCORE", "z", "m"]).unwrap(), 2.0);
+    assert_eq!(connection.run::<Vec<String>>(&["SMEMBERS", "set"]).unwrap(), members);
+    assert_eq!(connection.run::<String>(&["GET", "f"]).unwrap(), "0.1");
+    assert!(connection.run::<i64>(&["TTL", "e"]).unwrap() > 900);
+}
+
+#[test]
+fn a_rewrite_under_load_loses_nothing() {
+    let mut node = Process::node(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut connection = node.connect();
+    for i in 0..2000 {
+        let () = connection.run(&["SET", &format!("key:{i}"), "old"]).unwrap();
+        if i == 1000 {
+            let () = connection.run(&["BGREWRITEAOF"]).unwrap();
+        }
+        let () = connection.run(&["INCR", "counter"]).unwrap();
+    }
+    until("the rewrite is done", || node.info("aof_rewrite_in_progress") == "0");
+    node.kill();
+    node.restart();
+    assert_eq!(node.run::<usize>(&["DBSIZE"]).unwrap(), 2001);
+    assert_eq!(node.run::<String>(&["GET", "counter"]).unwrap(), "2000");
+}
+
+#[test]
+fn a_real_redis_reads_the_append_only_file() {
+    let mut node = Process::node(&["--appendonly", "yes"]);
+    let () = node.run(&["SET", "a", "1"]).unwrap();
+    let () = node.run(&["BGREWRITEAOF"]).unwrap();
+    let () = node.run(&["LPUSH", "l", "x", "y"]).unwrap();
+    until("the rewrite is done", || node.info("aof_rewrite_in_progress") == "0");
+    node.signal(rustix::process::Signal::TERM);
+    node.wait_until_gone();
+    let dir = node.dir.path().to_str().unwrap();
+    let redis = Process::redis(&["--dir", dir, "--appendonly", "yes"]);
+    assert_eq!(redis.run::<String>(&["GET", "a"]).unwrap(), "1");
+    assert_eq!(redis.run::<usize>(&["LLEN", "l"]).unwrap(), 2);
+}
+
+#[test]
+fn a_replica_keeps_what_it_was_sent() {
+    let master = Process::node(&[]);
+    let () = master.run(&["SET", "before", "1"]).unwrap();
+    let mut replica =
+        Process::node(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &master.port_text()]);
+    until("it is in sync", || replica.info("master_link_status") == "up");
+    let () = master.run(&["SET", "after", "2"]).unwrap();
+    until("it has the later write", || replica.run::<Option<String>>(&["GET", "after"]).unwrap().is_some());
+    drop(master);
+    replica.signal(rustix::process::Signal::TERM);
+    replica.wait_until_gone();
+    replica.restart();
+    assert_eq!(replica.run::<usize>(&["DBSIZE"]).unwrap(), 2);
+}
