@@ -78,6 +78,7 @@ bench: build tools ## Measure, and print the figures that docs/performance.md re
 .PHONY: crd
 crd: ## Generate crds/ and the chart's CRD from the Rust types
 	cargo run --locked --quiet -p kv-operator -- crd >crds/kvclusters.yaml
+	cargo run --locked --quiet -p kv-operator -- crd --template >charts/kvcluster/templates/crd.yaml
 
 .PHONY: tools
 tools:

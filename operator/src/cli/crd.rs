@@ -9,13 +9,18 @@ use crate::crd;
 
 /// Print the CustomResourceDefinition as YAML.
 #[derive(Debug, Parser)]
-pub struct Args {}
+pub struct Args {
+    /// Print it as a template of the Helm chart.
+    #[arg(long)]
+    template: bool,
+}
 
 /// Runs the subcommand.
 ///
 /// # Errors
 /// If the definition cannot be written as YAML.
-pub async fn run(_args: Args) -> Result<ExitCode, Failure> {
-    print!("{}", crd::definition_yaml()?);
+pub async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let text = if args.template { crd::definition_template()? } else { crd::definition_yaml()? };
+    print!("{text}");
     Ok(ExitCode::SUCCESS)
 }

@@ -16,7 +16,7 @@ mod status;
 mod validate;
 
 pub use document::{ReadError, read};
-pub use schema::{definition, definition_yaml};
+pub use schema::{definition, definition_template, definition_yaml};
 pub use status::{KvClusterStatus, NodeHealth, NodeStatus, ShardStatus, State};
 pub use validate::{InvalidField, describe, quantity};
 

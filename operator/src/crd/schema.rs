@@ -54,6 +54,20 @@ pub fn definition_yaml() -> Result<String, serde_saphyr::ser::Error> {
     Ok(format!("---\n{}", serde_saphyr::to_string(&definition())?))
 }
 
+/// The CustomResourceDefinition as a template of the Helm chart: it is kept when the release is deleted, since all
+/// KvClusters would go with it.
+///
+/// # Errors
+/// If it cannot be written as YAML, which would be a defect of this program.
+pub fn definition_template() -> Result<String, serde_saphyr::ser::Error> {
+    let mut definition = definition();
+    if let Some(Value::Object(metadata)) = definition.get_mut("metadata") {
+        metadata.insert("annotations".into(), json!({ "helm.sh/resource-policy": "keep" }));
+    }
+    let yaml = serde_saphyr::to_string(&definition)?;
+    Ok(format!("{{{{- if .Values.crds.install }}}}\n{yaml}{{{{- end }}}}\n"))
+}
+
 fn name_rule() -> Value {
     json!({
         "rule": format!(
@@ -141,13 +155,13 @@ mod tests {
     #[test]
     fn installed_definitions_do_not_drift() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let printed = definition_yaml().unwrap();
-        let file = root.join("crds/kvclusters.yaml");
-        if std::env::var_os("KV_UPDATE_CRDS").is_some() {
-            std::fs::write(&file, &printed).unwrap();
+        let files = [
+            ("crds/kvclusters.yaml", definition_yaml().unwrap()),
+            ("charts/kvcluster/templates/crd.yaml", definition_template().unwrap()),
+        ];
+        for (file, printed) in files {
+            let found = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+            assert_eq!(found, printed, "{file} differs from the types: run `make crd`");
         }
-        let hint =
-            "crds/kvclusters.yaml differs from the types: run `kv-operator crd > crds/kvclusters.yaml`";
-        assert_eq!(std::fs::read_to_string(file).unwrap(), printed, "{hint}");
     }
 }
