@@ -147,8 +147,7 @@ fn replication(server: &Server, text: &mut String) {
             line!(text, "replica_announced:1");
         }
     }
-    let replicas: Vec<_> =
-        server.clients.iter().filter_map(|(_, client)| Some((client, client.feed()?))).collect();
+    let replicas: Vec<_> = server.clients.feeds().collect();
     line!(text, "connected_slaves:{}", replicas.len());
     for (index, (client, feed)) in replicas.into_iter().enumerate() {
         let ip = if feed.address.is_empty() { client.peer.ip().to_string() } else { feed.address.clone() };

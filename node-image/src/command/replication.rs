@@ -3,8 +3,7 @@
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 
 use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec};
-use crate::replication::Feed;
-use crate::server::{ClientKey, Kind, Server};
+use crate::server::{ClientKey, Server};
 
 const fn row(
     name: &'static str,
@@ -119,11 +118,7 @@ fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
         return Err(CommandError::Syntax);
     }
     let now = server.clock.instant;
-    let Some(client) = server.clients.get_mut(key) else { return Ok(()) };
-    if matches!(client.kind, Kind::Normal) {
-        client.kind = Kind::Replica(Box::new(Feed::new(now)));
-    }
-    let Some(feed) = client.feed_mut() else { return Ok(()) };
+    let Some(feed) = server.clients.make_replica(key, now) else { return Ok(()) };
     for index in (1..args.len()).step_by(2) {
         match args.at(index).to_ascii_lowercase().as_slice() {
             b"listening-port" => {
@@ -176,13 +171,8 @@ fn peer(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
         return Err(CommandError::text("NOMASTERLINK this node waits for its place in the shard"));
     }
     let now = server.clock.instant;
-    if let Some(client) = server.clients.get_mut(key) {
-        if matches!(client.kind, Kind::Normal) {
-            client.kind = Kind::Replica(Box::new(Feed::new(now)));
-        }
-        if let Some(feed) = client.feed_mut() {
-            feed.node = Some(id);
-        }
+    if let Some(feed) = server.clients.make_replica(key, now) {
+        feed.node = Some(id);
     }
     let reply = match &server.history.previous {
         Some((replid, switch)) => format!("OK {replid} {switch}"),

@@ -111,6 +111,8 @@ pub struct Client {
     pub readable: bool,
     /// The socket is watched for room to write.
     pub wants_write: bool,
+    /// It is in the list of those to be read from.
+    pub woken: bool,
     /// It is in the list of those to be written to.
     pub queued: bool,
     /// When it connected.
@@ -159,6 +161,7 @@ impl Client {
             doomed: false,
             readable: true,
             wants_write: false,
+            woken: false,
             queued: false,
             since: now,
             active: now,

@@ -1,14 +1,19 @@
 //! All connected clients.
 
+use std::time::Instant;
+
 use slab::Slab;
 
-use super::client::{Client, ClientKey};
+use super::client::{Client, ClientKey, Kind};
+use crate::replication::Feed;
 
 /// All connected clients, and which of them have something to be written.
 #[derive(Debug, Default)]
 pub struct Clients {
     slab: Slab<Client>,
     queue: Vec<ClientKey>,
+    /// Those that are replicas.
+    replicas: Vec<ClientKey>,
     /// Clients whose socket or buffer may hold more requests.
     pub ready: Vec<ClientKey>,
     next_id: u64,
@@ -46,6 +51,7 @@ impl Clients {
 
     /// Removes a client.
     pub fn remove(&mut self, key: ClientKey) -> Option<Client> {
+        self.replicas.retain(|replica| *replica != key);
         self.slab.try_remove(key.0)
     }
 
@@ -68,6 +74,30 @@ impl Clients {
     /// All clients.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (ClientKey, &mut Client)> {
         self.slab.iter_mut().map(|(key, client)| (ClientKey(key), client))
+    }
+
+    /// Those that are replicas.
+    #[must_use]
+    pub fn replicas(&self) -> &[ClientKey] {
+        &self.replicas
+    }
+
+    /// The feeds of those that are replicas.
+    pub fn feeds(&self) -> impl Iterator<Item = (&Client, &Feed)> {
+        self.replicas.iter().filter_map(|key| {
+            let client = self.get(*key)?;
+            Some((client, client.feed()?))
+        })
+    }
+
+    /// The client's feed; it becomes a replica if it is none yet. `None` if it is gone.
+    pub fn make_replica(&mut self, key: ClientKey, now: Instant) -> Option<&mut Feed> {
+        let client = self.slab.get_mut(key.0)?;
+        if !matches!(client.kind, Kind::Replica(_)) {
+            client.kind = Kind::Replica(Box::new(Feed::new(now)));
+            self.replicas.push(key);
+        }
+        client.feed_mut()
     }
 
     /// The keys of all clients that `wanted` holds for.
@@ -100,7 +130,10 @@ impl Clients {
 
     /// Has the client's requests read on in this tick or the next.
     pub fn wake(&mut self, key: ClientKey) {
-        if !self.ready.contains(&key) {
+        if let Some(client) = self.slab.get_mut(key.0)
+            && !client.woken
+        {
+            client.woken = true;
             self.ready.push(key);
         }
     }

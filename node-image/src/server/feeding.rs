@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 
 use super::{ClientKey, Kind, Server};
-use crate::replication::{Feed, FeedState, ResyncVerdict, SyncJob};
+use crate::replication::{FeedState, ResyncVerdict, SyncJob};
 use crate::{notice, warning};
 
 /// Bytes of a snapshot that may wait in a replica's buffer before its making pauses.
@@ -14,12 +14,9 @@ impl Server {
     pub(crate) fn resync(&mut self, key: ClientKey, replid: &str, offset: u64) {
         let deadline = self.clock.instant + self.tunables.resync_wait;
         let verdict = self.history.resync(replid, offset);
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let peer = client.peer;
-        if !matches!(client.kind, Kind::Replica(_)) {
-            client.kind = Kind::Replica(Box::new(Feed::new(self.clock.instant)));
-        }
-        let Some(feed) = client.feed_mut() else { return };
+        let now = self.clock.instant;
+        let Some(peer) = self.clients.get(key).map(|client| client.peer) else { return };
+        let Some(feed) = self.clients.make_replica(key, now) else { return };
         match verdict {
             ResyncVerdict::Continue(position) => {
                 feed.state = FeedState::Online;
@@ -74,7 +71,7 @@ impl Server {
 
     /// Sends every replica what it can take, and drops those that are too far behind.
     pub(super) fn feed_replicas(&mut self) {
-        let keys = self.clients.keys_where(|client| client.feed().is_some());
+        let keys = self.clients.replicas().to_vec();
         if keys.is_empty() {
             return self.history.backlog.trim(u64::MAX);
         }
@@ -219,7 +216,7 @@ impl Server {
         if let Some(job) = self.sync_job.take() {
             job.abort(&mut self.keyspace);
         }
-        for key in self.clients.keys_where(|client| client.feed().is_some()) {
+        for key in self.clients.replicas().to_vec() {
             self.clients.doom(key);
         }
     }

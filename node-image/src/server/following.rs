@@ -88,6 +88,15 @@ impl Server {
         }
     }
 
+    /// Begins an attempt now if none is under way: there are news of the parent.
+    pub(crate) fn attach_now(&mut self) {
+        let now = self.clock.instant;
+        if let Some(Stage::Idle { retry_at }) = self.link.as_mut().map(|link| &mut link.stage) {
+            *retry_at = now;
+        }
+        self.attach_if_due();
+    }
+
     /// Begins an attempt if one is due. A fenced node follows nobody until it is told whom.
     pub(super) fn attach_if_due(&mut self) {
         let Some(link) = &self.link else { return };

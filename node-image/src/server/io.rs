@@ -54,6 +54,7 @@ impl Server {
 
     fn read_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        client.woken = false;
         if client.doomed || client.closing {
             return;
         }

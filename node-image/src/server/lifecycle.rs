@@ -154,7 +154,7 @@ impl Server {
     /// signal ends the wait.
     pub(super) fn terminate(&mut self) {
         let others = self.routing.config().is_some_and(|config| config.members.len() > 1);
-        let replicas = self.clients.iter().any(|(_, client)| client.feed().is_some_and(|feed| feed.online()));
+        let replicas = self.clients.feeds().any(|(_, feed)| feed.online());
         let relievable =
             self.routing.is_managed() && self.routing.state() == NodeState::Master && others && replicas;
         self.ending = match self.ending {

@@ -25,7 +25,10 @@ impl Server {
                 self.routing.set_data(kv_core::control::DataState::Live);
                 self.note_write_epoch();
             }
-            Some(Role::Replica) => self.follow_configured_parent(),
+            Some(Role::Replica) => {
+                self.follow_configured_parent();
+                self.attach_now();
+            }
             None => {
                 self.drop_link();
                 self.drop_replicas();
@@ -50,21 +53,13 @@ impl Server {
             }
             _ => self.follow(address, Some(parent)),
         }
-        self.attach_if_due();
     }
 
     /// After a new map: the parent may be somewhere else.
     pub(crate) fn after_map(&mut self) {
         if self.routing.role() == Some(Role::Replica) && !self.routing.is_fenced() {
-            let stuck = self.link.as_ref().is_some_and(|link| link.client().is_none());
             self.follow_configured_parent();
-            if stuck
-                && let Some(link) = &mut self.link
-                && let crate::replication::Stage::Idle { retry_at } = &mut link.stage
-            {
-                *retry_at = self.clock.instant;
-            }
-            self.attach_if_due();
+            self.attach_now();
         }
     }
 

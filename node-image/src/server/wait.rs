@@ -8,10 +8,7 @@ impl Server {
     /// How many replicas have acknowledged `offset`.
     #[must_use]
     pub fn acknowledged(&self, offset: u64) -> usize {
-        self.clients
-            .iter()
-            .filter(|(_, c)| c.feed().is_some_and(|feed| feed.online() && feed.acked >= offset))
-            .count()
+        self.clients.feeds().filter(|(_, feed)| feed.online() && feed.acked >= offset).count()
     }
 
     /// Blocks the client until `replicas` have acknowledged `offset`.
