@@ -189,6 +189,11 @@ fn check_founding(facts: &Facts<'_>, config: &ShardConfig, rules: &mut Rules) {
         facts.heard().any(|(node, report)| node.ordinal == ordinal && report.config.is_none())
     });
     rules.must(all, "a shard is founded when all of its nodes answer and none has a config");
+    let there = facts.shard.map(|shard| shard.nodes.as_slice()).unwrap_or_default();
+    rules.must(
+        there.len() == facts.heard().count(),
+        "a shard is founded when every node that is there answers",
+    );
     let most = facts.heard().map(|(_, report)| (report.data, report.write_epoch, report.offset)).max();
     let master = facts.heard_from(config.master).map(|(_, r)| (r.data, r.write_epoch, r.offset));
     rules.must(master == most, "the founder with the most data leads");

@@ -24,7 +24,10 @@ pub(super) fn found_anew(view: &View<'_>, old: &ShardConfig) -> Step {
 }
 
 fn found_with(view: &View<'_>, slots: SlotSet, reason: impl Fn(String) -> Reason) -> Step {
-    let missing = view.missing();
+    // A node beyond the spec that does not answer may hold a config too.
+    let surplus = view.nodes.iter().filter(|seen| !seen.answers && !view.wants(seen.node.ordinal));
+    let mut missing = view.missing();
+    missing.extend(surplus.map(|seen| seen.node.name.clone()));
     if !missing.is_empty() {
         return Step::Wait(Reason::WaitingForNodes { nodes: missing });
     }

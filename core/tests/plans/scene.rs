@@ -1,0 +1,315 @@
+//! The state that the lines of a case build up, for a cluster called `a`.
+//!
+//! | line | meaning |
+//! |---|---|
+//! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 down-after=2000` | the spec |
+//! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes |
+//! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each |
+//! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
+//! | `gone 1` | the node is not there any more |
+//! | `apply` | the nodes that answer do what the last plan asks of them |
+//! | `show status` | the next output is the status instead of the plan |
+//!
+//! A node is called by its ordinal; one that came back blank under another id by its ordinal and a letter: `1b`.
+
+use std::collections::BTreeMap;
+
+use kv_core::control::{DataState, Link, LinkState, NodeReport, NodeState};
+use kv_core::id::{ClusterUid, Epoch, NodeId};
+use kv_core::plan::check::check;
+use kv_core::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, plan, status};
+use kv_core::shard::{Member, ShardConfig};
+use kv_core::slot::even_share;
+use kv_core::spec::ClusterSpec;
+use kv_core::topology::Topology;
+
+use crate::show;
+
+pub struct Scene {
+    spec: ClusterSpec,
+    observed: Observed,
+    shard: usize,
+    configs: BTreeMap<(u16, u64), ShardConfig>,
+    last_config: Option<ShardConfig>,
+    plan: Option<Plan>,
+    show_status: bool,
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        let spec = ClusterSpec {
+            shards: 1,
+            replicas_per_shard: 1,
+            topology: Topology::Star,
+            down_after_ms: 2000,
+            durable: true,
+            config: BTreeMap::new(),
+        };
+        let shard = ShardObserved { index: 0, workload_nodes: None, nodes: Vec::new() };
+        let observed = Observed { uid: uid(), name: "a".into(), shards: vec![shard] };
+        Self {
+            spec,
+            observed,
+            shard: 0,
+            configs: BTreeMap::new(),
+            last_config: None,
+            plan: None,
+            show_status: false,
+        }
+    }
+}
+
+fn uid() -> ClusterUid {
+    ClusterUid("u".into())
+}
+
+/// The id of the node that a case calls `token`.
+fn id(shard: u16, token: &str) -> NodeId {
+    let digits = token.trim_end_matches(|c: char| c.is_alphabetic());
+    let ordinal: u8 = digits.parse().unwrap_or_else(|_| panic!("no node: {token}"));
+    let generation = token.as_bytes().get(digits.len()).map_or(0, |letter| letter - b'a');
+    let shard = u8::try_from(shard).expect("a small shard");
+    NodeId::from_bytes(std::array::from_fn(|i| [ordinal, generation, shard].get(i).copied().unwrap_or(0)))
+}
+
+fn pairs<'a>(words: &[&'a str]) -> Vec<(&'a str, &'a str)> {
+    let pair = |word: &&'a str| word.split_once('=').unwrap_or_else(|| panic!("no KEY=VALUE: {word}"));
+    words.iter().map(pair).collect()
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().unwrap_or_else(|_| panic!("no number: {text}"))
+}
+
+impl Scene {
+    pub fn run(&mut self, input: &str) -> String {
+        for line in input.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
+            let words: Vec<_> = line.split_whitespace().collect();
+            match words[0] {
+                "spec" => self.set_spec(&words[1..]),
+                "shard" => self.set_shard(words[1], &words[2..]),
+                "config" => self.set_config(words[1].trim_end_matches(':'), &words[2..]),
+                "node" => self.set_node(number(words[1]), &words[2..]),
+                "gone" => {
+                    let gone: u16 = number(words[1]);
+                    self.observed.shards[self.shard].nodes.retain(|node| node.ordinal != gone);
+                }
+                "apply" => self.apply(),
+                "show" => self.show_status = true,
+                other => panic!("no such line: {other}"),
+            }
+        }
+        let plan = plan(&self.spec, &self.observed);
+        let violations = check(&self.spec, &self.observed, &plan);
+        assert!(violations.is_empty(), "{input}\n{violations:#?}\n{plan:#?}");
+        let text = if std::mem::take(&mut self.show_status) {
+            show::status(&status(&self.spec, &self.observed, &plan, &[]))
+        } else {
+            show::plan(&plan)
+        };
+        self.plan = Some(plan);
+        text
+    }
+
+    fn set_spec(&mut self, words: &[&str]) {
+        for (key, value) in pairs(words) {
+            match key {
+                "shards" => self.spec.shards = number(value),
+                "replicas" => self.spec.replicas_per_shard = number(value),
+                "down-after" => self.spec.down_after_ms = number(value),
+                "topology" => {
+                    self.spec.topology = match value.split_once(':') {
+                        Some((_, fanout)) => Topology::Tree { fanout: number(fanout) },
+                        None if value == "chain" => Topology::Chain,
+                        None => Topology::Star,
+                    }
+                }
+                other => panic!("no such part of a spec: {other}"),
+            }
+        }
+    }
+
+    fn set_shard(&mut self, index: &str, words: &[&str]) {
+        let index: u16 = number(index);
+        let shards = &mut self.observed.shards;
+        let found = shards.iter().position(|shard| shard.index == index);
+        self.shard = found.unwrap_or_else(|| {
+            shards.push(ShardObserved { index, workload_nodes: None, nodes: Vec::new() });
+            shards.len() - 1
+        });
+        for (_, value) in pairs(words) {
+            shards[self.shard].workload_nodes = Some(number(value));
+        }
+    }
+
+    fn set_config(&mut self, epoch: &str, words: &[&str]) {
+        let index = self.observed.shards[self.shard].index;
+        let members = words.iter().map(|word| {
+            let (node, parent) =
+                word.split_once('<').map_or((*word, None), |(node, p)| (node, Some(id(index, p))));
+            let ordinal = node.trim_end_matches(|c: char| c.is_alphabetic());
+            Member { id: id(index, node), name: format!("a-{index}-{ordinal}"), parent }
+        });
+        let mut members: Vec<_> = members.collect();
+        let master = members[0].id;
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        let epoch = Epoch(number(epoch));
+        let slots = even_share(index, self.spec.shards);
+        let config = ShardConfig { uid: uid(), shard: index, epoch, master, members, slots };
+        self.configs.insert((index, epoch.0), config.clone());
+        self.last_config = Some(config);
+    }
+
+    fn set_node(&mut self, ordinal: u16, words: &[&str]) {
+        let shard = &mut self.observed.shards[self.shard];
+        let index = shard.index;
+        let nodes = &mut shard.nodes;
+        let position = nodes.iter().position(|node| node.ordinal == ordinal).unwrap_or_else(|| {
+            let presence = Presence::Running;
+            let name = format!("a-{index}-{ordinal}");
+            nodes.push(NodeObserved { name, ordinal, presence, report: None, silent_ms: 0, address: None });
+            nodes.len() - 1
+        });
+        let node = &mut nodes[position];
+        for (key, value) in pairs(words) {
+            match (key, value) {
+                ("presence", "starting") => node.presence = Presence::Starting,
+                ("presence", "running") => node.presence = Presence::Running,
+                ("presence", "leaving") => node.presence = Presence::Leaving,
+                ("presence", "exited") => node.presence = Presence::Exited,
+                ("silent", _) => node.silent_ms = number(value),
+                ("report", "none") => node.report = None,
+                ("state", _) => {
+                    let config = self.last_config.as_ref().filter(|_| value != "blank");
+                    node.report = Some(report(node, index, value, config));
+                    node.silent_ms = 0;
+                }
+                _ => {
+                    let report = node.report.as_mut().unwrap_or_else(|| panic!("no report: {key}"));
+                    set_report(report, index, key, value, &self.configs);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self) {
+        let steps: Vec<_> = self.plan.iter().flat_map(|plan| &plan.shards).map(|s| s.step.clone()).collect();
+        for step in steps {
+            match step {
+                Step::Do(Action::Prepare { epoch, nodes }, _) => {
+                    for id in nodes {
+                        let Some(report) = self.report_of(id) else { continue };
+                        report.promised = epoch;
+                        report.state = NodeState::Fenced;
+                        report.paused = false;
+                        report.link = None;
+                    }
+                }
+                Step::Do(Action::Accept { config, first, then }, _) => {
+                    for id in [first].into_iter().chain(then) {
+                        if let Some(report) = self.report_of(id) {
+                            accept(report, &config);
+                        }
+                    }
+                }
+                Step::Do(Action::Pause { master, .. }, _) => {
+                    self.report_of(master).into_iter().for_each(|report| report.paused = true);
+                }
+                Step::Nothing | Step::Wait(_) => {}
+            }
+        }
+    }
+
+    fn report_of(&mut self, id: NodeId) -> Option<&mut NodeReport> {
+        let nodes = self.observed.shards.iter_mut().flat_map(|shard| &mut shard.nodes);
+        nodes.filter_map(|node| node.report.as_mut()).find(|report| report.id == id)
+    }
+}
+
+fn accept(report: &mut NodeReport, config: &ShardConfig) {
+    let member = config.member(report.id);
+    report.promised = config.epoch;
+    report.state = if config.master == report.id { NodeState::Master } else { NodeState::Replica };
+    report.link = member.and_then(|member| member.parent).map(streaming);
+    report.data = DataState::Live;
+    report.paused = false;
+    report.config = Some(config.clone());
+}
+
+fn streaming(parent: NodeId) -> Link {
+    Link { parent: Some(parent), state: LinkState::Streaming, silent_ms: 0 }
+}
+
+fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardConfig>) -> NodeReport {
+    let member = config.and_then(|config| config.members.iter().find(|member| member.name == node.name));
+    let epoch = config.map_or(Epoch(0), |config| config.epoch);
+    let has_data = config.is_some();
+    NodeReport {
+        id: member.map_or_else(|| id(shard, &node.ordinal.to_string()), |member| member.id),
+        name: node.name.clone(),
+        run_id: String::new(),
+        version: String::new(),
+        uid: uid(),
+        shard,
+        promised: epoch,
+        config: config.cloned(),
+        state: match state {
+            "blank" => NodeState::Blank,
+            "joining" => NodeState::Joining,
+            "master" => NodeState::Master,
+            "fenced" => NodeState::Fenced,
+            "replica" => NodeState::Replica,
+            other => panic!("no such state: {other}"),
+        },
+        link: member.and_then(|member| member.parent).map(streaming),
+        replid: if has_data { "r".into() } else { String::new() },
+        offset: if has_data { 100 } else { 0 },
+        data: if has_data { DataState::Live } else { DataState::Empty },
+        write_epoch: epoch,
+        keys: 0,
+        replicas: Vec::new(),
+        paused: false,
+        leaving: false,
+        map_digest: String::new(),
+        config_digest: String::new(),
+        full_syncs: 0,
+        partial_syncs: 0,
+        uptime_ms: 0,
+    }
+}
+
+fn set_report(
+    report: &mut NodeReport,
+    shard: u16,
+    key: &str,
+    value: &str,
+    configs: &BTreeMap<(u16, u64), ShardConfig>,
+) {
+    match (key, value) {
+        ("id", _) => report.id = id(shard, value),
+        ("uid", _) => report.uid = ClusterUid(value.into()),
+        ("promised", _) => report.promised = Epoch(number(value)),
+        ("config", "none") => report.config = None,
+        ("config", _) => report.config = Some(configs[&(shard, number(value))].clone()),
+        ("data", "empty") => report.data = DataState::Empty,
+        ("data", "syncing") => report.data = DataState::Syncing,
+        ("data", "restored") => report.data = DataState::Restored,
+        ("data", "live") => report.data = DataState::Live,
+        ("offset", _) => report.offset = number(value),
+        ("write-epoch", _) => report.write_epoch = Epoch(number(value)),
+        ("replid", _) => report.replid = value.into(),
+        ("link", "none") => report.link = None,
+        ("link", state) => {
+            let state = match state {
+                "connecting" => LinkState::Connecting,
+                "syncing" => LinkState::Syncing,
+                _ => LinkState::Streaming,
+            };
+            let link = report.link.get_or_insert(Link { parent: None, state, silent_ms: 0 });
+            link.state = state;
+        }
+        ("paused", _) => report.paused = value == "yes",
+        ("leaving", _) => report.leaving = value == "yes",
+        (key, value) => panic!("no such part of a node: {key}={value}"),
+    }
+}
