@@ -155,7 +155,9 @@ fn hincrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let (key, field) = (args.at(1), args.at(2));
-    args.float(3)?;
+    if args.float(3)?.is_infinite() {
+        return Err(CommandError::text("ERR value is NaN or Infinity"));
+    }
     let hash = ctx.keyspace.read::<Hash>(ctx.at(), key)?;
     let before = hash.and_then(|hash| hash.get(field)).unwrap_or(b"0");
     let after = sum(before, args.at(3)).map_err(|error| match error {

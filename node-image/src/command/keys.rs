@@ -73,7 +73,10 @@ fn renamenx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 /// The database that the argument at `index` names.
 fn database(ctx: &Ctx<'_>, args: Args<'_>, index: usize) -> Result<usize, CommandError> {
-    let db = usize::try_from(args.integer(index)?).ok().filter(|db| *db < ctx.settings.databases);
+    let number = i32::try_from(args.integer(index)?).map_err(|_| {
+        CommandError::text("ERR value is out of range, value must between -2147483648 and 2147483647")
+    })?;
+    let db = usize::try_from(number).ok().filter(|db| *db < ctx.settings.databases);
     db.ok_or(CommandError::text("ERR DB index is out of range"))
 }
 
@@ -158,10 +161,13 @@ fn swapdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if ctx.settings.cluster_enabled {
         return Err(CommandError::text("ERR SWAPDB is not allowed in cluster mode"));
     }
-    let first = args.integer(1).map_err(|_| CommandError::text("ERR invalid first DB index"))?;
-    let second = args.integer(2).map_err(|_| CommandError::text("ERR invalid second DB index"))?;
-    let index = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
-    if !ctx.keyspace.swap_databases(index(first), index(second)) {
+    let index = |index: usize, which: &str| {
+        let number = args.integer(index).ok().and_then(|number| i32::try_from(number).ok());
+        let number = number.ok_or_else(|| CommandError::text(format!("ERR invalid {which} DB index")))?;
+        Ok::<_, CommandError>(usize::try_from(number).unwrap_or(usize::MAX))
+    };
+    let (first, second) = (index(1, "first")?, index(2, "second")?);
+    if !ctx.keyspace.swap_databases(first, second) {
         return Err(CommandError::text("ERR DB index is out of range"));
     }
     ctx.effects.changed(1);

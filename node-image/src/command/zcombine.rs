@@ -191,15 +191,16 @@ fn union(inputs: &[Input<'_>], options: &Options) -> Scores {
 
 fn intersection(inputs: &[Input<'_>], options: &Options) -> Scores {
     let mut scores = Scores::default();
-    let Some(smallest) = inputs.iter().min_by_key(|input| input.len()) else { return scores };
-    smallest.for_each(|_, member| {
+    let mut weighted: Vec<_> = inputs.iter().zip(&options.weights).collect();
+    weighted.sort_by_key(|(input, _)| input.len());
+    let Some(((smallest, first), others)) = weighted.split_first() else { return scores };
+    smallest.for_each(|score, member| {
         if scores.len() >= options.limit {
             return;
         }
-        let weighted = inputs.iter().zip(&options.weights);
-        let weighted = weighted.map(|(input, weight)| Some(number(weight * input.score(member)?)));
-        let all: Option<Vec<f64>> = weighted.collect();
-        if let Some(score) = all.and_then(|all| all.into_iter().reduce(|a, b| options.aggregate.of(a, b))) {
+        let mut others = others.iter().map(|(input, weight)| Some(*weight * input.score(member)?));
+        let aggregated = others.try_fold(number(*first * score), |a, b| Some(options.aggregate.of(a, b?)));
+        if let Some(score) = aggregated {
             scores.insert(member.into(), score);
         }
     });

@@ -84,11 +84,14 @@ impl AddOptions {
     /// The score that `member` is to have; nothing if the options leave it as it is.
     fn score(self, set: &ZSet, member: &[u8], score: f64) -> Result<Option<f64>, CommandError> {
         let Some(current) = set.score(member) else { return Ok((!self.xx).then_some(score)) };
+        if self.nx {
+            return Ok(None);
+        }
         let score = if self.increment { current + score } else { score };
         if score.is_nan() {
             return Err(CommandError::text("ERR resulting score is not a number (NaN)"));
         }
-        let unwanted = self.nx || (self.lt && score >= current) || (self.gt && score <= current);
+        let unwanted = (self.lt && score >= current) || (self.gt && score <= current);
         Ok((!unwanted).then_some(score))
     }
 }
@@ -142,8 +145,9 @@ fn zadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn zincrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    let options = AddOptions { increment: true, ..AddOptions::default() };
-    let done = add(ctx, args.at(1), options, &[(args.float(2)?, args.at(3))])?;
+    let (options, first) = AddOptions::parse(args)?;
+    let options = AddOptions { increment: true, ..options };
+    let done = add(ctx, args.at(1), options, &[(args.float(first)?, args.at(first + 1))])?;
     ctx.reply.double(done.score.unwrap_or_default());
     Ok(())
 }

@@ -51,7 +51,7 @@ impl Generator {
         let tokens = self.templates[template].clone();
         let mut argv = Vec::new();
         self.expand(&tokens, &mut argv);
-        if !tokens.contains(&"$w") {
+        if !tokens.contains(&"$w") && tokens[0] != "SPOP" {
             self.make_odd(&mut argv);
         }
         argv

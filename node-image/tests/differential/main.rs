@@ -9,8 +9,10 @@ mod reply;
 
 use std::collections::VecDeque;
 
+use kv_node::command::{Handler, table};
 use kv_node::keyspace::ExpiryMode;
 use kv_node::resp::Protocol;
+use proptest::prelude::*;
 
 use generate::{Generator, now};
 use peers::{DATABASES, Node, Redis};
@@ -38,6 +40,17 @@ fn argv(words: &[&str]) -> Vec<Vec<u8>> {
     words.iter().map(|word| word.as_bytes().to_vec()).collect()
 }
 
+/// Whether the reply is known to be another one: by the version of Redis, or on purpose.
+fn is_known_difference(name: &str, command: &[Vec<u8>]) -> bool {
+    match name {
+        // Has WITHSCORE now.
+        "ZRANK" | "ZREVRANK" => command.len() > 3,
+        // Refuses this as a rank now.
+        "LPOS" => command.iter().any(|arg| *arg == i64::MIN.to_string().as_bytes()),
+        _ => false,
+    }
+}
+
 struct Comparison {
     redis: Redis,
     node: Node,
@@ -59,11 +72,10 @@ impl Comparison {
 
     fn step(&mut self, command: &[Vec<u8>]) {
         let name = String::from_utf8_lossy(&command[0]).to_uppercase();
-        if name.ends_with("RANK") && command.len() > 3 {
-            // WITHSCORE is not in every version of Redis.
+        if is_known_difference(&name, command) {
             return;
         }
-        let theirs = self.redis.execute(command);
+        let mut theirs = self.redis.execute(command);
         let (ours, replicated) = self.node.execute(command, now());
         self.history.push_back(format!("{} -> {theirs:?}", words(command)));
         if self.history.len() > HISTORY {
@@ -73,6 +85,16 @@ impl Comparison {
             && (theirs.is_partial_scan() || ours.is_partial_scan() || !command.contains(&b"0".to_vec()))
         {
             return;
+        }
+        if theirs != ours && name.ends_with("INCRBYFLOAT") && theirs.is_near(&ours) {
+            // Redis' 80-bit floats show noise where decimals are added exactly here. Both go on with the exact sum.
+            replicated.iter().for_each(|effect| _ = self.redis.execute(effect));
+            theirs = ours.clone();
+        }
+        if ["TTL", "EXPIRETIME", "PTTL", "PEXPIRETIME"].contains(&&*name)
+            && theirs.is_about(&ours, !name.starts_with('P'))
+        {
+            theirs = ours.clone();
         }
         let theirs = theirs.comparable(&name, command.len());
         let ours = ours.comparable(&name, command.len());
@@ -159,4 +181,81 @@ fn replies_are_those_of_redis_in_resp2() {
 #[test]
 fn replies_are_those_of_redis_in_resp3() {
     compare(Protocol::Resp3);
+}
+
+/// Arguments that are likely to be where they do not belong.
+const ANY: &[&str] = &[
+    "a",
+    "b",
+    "c",
+    "",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "3",
+    "-2",
+    "1.5",
+    "inf",
+    "-inf",
+    "nan",
+    "(1",
+    "[a",
+    "-",
+    "+",
+    "*",
+    "1e308",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "4294967296",
+    "18446744073709551615",
+    "LIMIT",
+    "COUNT",
+    "BYSCORE",
+    "BYLEX",
+    "REV",
+    "WITHSCORES",
+    "WEIGHTS",
+    "AGGREGATE",
+    "INCR",
+    "NX",
+    "XX",
+    "GT",
+    "EX",
+    "PXAT",
+    "LEFT",
+    "RIGHT",
+    "MIN",
+    "RANK",
+    "MAXLEN",
+    "MATCH",
+    "encoding",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever the arguments, a command has one whole reply, and what it replicates works elsewhere.
+    #[test]
+    fn no_arguments_panic(
+        stream in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(0..ANY.len(), 0..8)), 1..300),
+    ) {
+        let specs: Vec<_> = table::all().filter(|spec| matches!(spec.handler, Handler::Data(_))).collect();
+        let mut node = Node::new(ExpiryMode::Delete, Protocol::Resp3, 1);
+        let mut replica = Node::new(ExpiryMode::Ignore, Protocol::Resp3, 2);
+        for (spec, args) in stream {
+            let spec = spec.get(&specs);
+            let mut command = argv(&[spec.name]);
+            // Arguments begin with a key more often than not.
+            command.extend(args.iter().enumerate().map(|(i, arg)| ANY[if i == 0 { arg % 4 } else { *arg }].into()));
+            let (_, replicated) = node.execute(&command, now());
+            for effect in replicated {
+                let (reply, _) = replica.execute(&effect, now());
+                let failed = matches!(&reply, Reply::Line(line) if line.starts_with('-'));
+                prop_assert!(!failed, "{} of {}: {reply:?}", words(&effect), words(&command));
+            }
+        }
+        prop_assert_eq!(node.keyspace.len(0), replica.keyspace.len(0));
+        prop_assert_eq!(node.keyspace.used_memory() == 0, replica.keyspace.used_memory() == 0);
+    }
 }

@@ -47,14 +47,33 @@ impl Reply {
         }
     }
 
+    /// Whether both are moments or spans between which there is no more than the time between two executions.
+    pub fn is_about(&self, other: &Self, seconds: bool) -> bool {
+        let number = |reply: &Self| match reply {
+            Self::Line(line) => line.strip_prefix(':')?.parse::<i64>().ok().filter(|number| *number > 0),
+            _ => None,
+        };
+        let (Some(a), Some(b)) = (number(self), number(other)) else { return false };
+        a.abs_diff(b) <= if seconds { 5 } else { 5000 }
+    }
+
+    /// Whether both are numbers that differ no more than by rounding.
+    pub fn is_near(&self, other: &Self) -> bool {
+        let number = |reply: &Self| match reply {
+            Self::Bulk(bytes) => std::str::from_utf8(bytes).ok()?.parse::<f64>().ok(),
+            _ => None,
+        };
+        let (Some(a), Some(b)) = (number(self), number(other)) else { return false };
+        (a - b).abs() <= a.abs().max(1.0) * 1e-14
+    }
+
     /// Whether it is the reply to a SCAN that has to go on: cursors differ.
     pub fn is_partial_scan(&self) -> bool {
         matches!(self, Self::Array(_, items) if items.first() != Some(&Self::Bulk(b"0".to_vec())))
     }
 
     /// What has to be the same for the command `name`: not the order of what has none, not the choices of chance, and
-    /// not the milliseconds between the two executions, and not how many digits of a large score are shown, which
-    /// differs between versions of Redis, and not the sign of 0, which differs between its encodings.
+    /// not how many digits of a large score are shown, which differs between versions of Redis, and not the sign of 0, which differs between its encodings.
     pub fn comparable(mut self, name: &str, args: usize) -> Self {
         self.shorten_numbers();
         match name {
@@ -72,8 +91,6 @@ impl Reply {
                 blank(&mut reply);
                 reply
             }
-            "TTL" | "EXPIRETIME" => self.rounded(10),
-            "PTTL" | "PEXPIRETIME" => self.rounded(10_000),
             _ => self,
         }
     }
@@ -115,16 +132,6 @@ impl Reply {
                 change(items);
             }
         })
-    }
-
-    fn rounded(self, by: i64) -> Self {
-        match &self {
-            Self::Line(line) if line.starts_with(':') => {
-                let number: i64 = line[1..].parse().expect("a number");
-                if number < 0 { self } else { Self::Line(format!(":~{}", (number + by / 2) / by)) }
-            }
-            _ => self,
-        }
     }
 }
 
