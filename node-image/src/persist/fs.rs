@@ -3,6 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Number of temporary files that this process made.
+static CREATED: AtomicU64 = AtomicU64::new(0);
 
 /// Makes the names in a directory durable: a rename or a new file survives a power cut only after this.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
@@ -27,13 +31,15 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
-    /// Creates the temporary file beside `target`. The process id in its name keeps two savers apart.
+    /// Creates the temporary file beside `target`. No other one has its name: an earlier one of the same target may
+    /// still be on its way out, on another thread.
     pub(crate) fn create(target: &Path) -> io::Result<Self> {
         let name = target
             .file_name()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?
             .to_string_lossy();
-        let temp = parent_dir(target).join(format!("temp-{}-{name}", std::process::id()));
+        let number = CREATED.fetch_add(1, Ordering::Relaxed);
+        let temp = parent_dir(target).join(format!("temp-{}-{number}-{name}", std::process::id()));
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&temp)?;
         Ok(Self { file, temp, target: target.to_path_buf(), committed: false })
     }
@@ -61,6 +67,23 @@ impl Drop for NewFile {
     }
 }
 
+/// Removes the temporary files of processes that ended before they were complete. Nobody else may use the directory.
+pub(crate) fn remove_abandoned(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if is_temporary(&entry.file_name().to_string_lossy()) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn is_temporary(name: &str) -> bool {
+    let mut parts = name.splitn(4, '-');
+    let number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u64>().is_ok());
+    parts.next() == Some("temp") && number(parts.next()) && number(parts.next()) && parts.next().is_some()
+}
+
 /// Replaces a file's content as one step.
 pub(crate) fn write_atomically(target: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = NewFile::create(target)?;
@@ -79,8 +102,20 @@ mod tests {
         write_atomically(&path, b"one").unwrap();
         let mut abandoned = NewFile::create(&path).unwrap();
         abandoned.write(b"tw").unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
         drop(abandoned);
         assert_eq!(std::fs::read(&path).unwrap(), b"one");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["temp-12-0-dump.rdb", "temp-1.rdb", "temp-file-0-mine", "dump.rdb"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        remove_abandoned(dir.path()).unwrap();
+        assert!(!dir.path().join("temp-12-0-dump.rdb").exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 }

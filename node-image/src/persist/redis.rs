@@ -23,7 +23,7 @@ impl Redis {
             eprintln!("skipped: there is no redis-server");
             return None;
         };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         let stream = loop {
             match TcpStream::connect(("127.0.0.1", port)) {
                 Ok(stream) => break BufReader::new(stream),

@@ -100,12 +100,14 @@ pub enum StateError {
 }
 
 impl NodeStateFile {
-    /// Locks the directory and reads its state file. If there is none, the node is new: it draws an id and writes it.
+    /// Locks the directory, clears it of half-made files, and reads its state file. If there is none, the node is new: it draws an id and writes it.
     ///
     /// # Errors
     /// If another process uses the directory, or the file cannot be read, understood or written.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let lock = lock(dir)?;
+        // What cannot be removed now is tried again at the next start.
+        let _ = fs::remove_abandoned(dir);
         let path = dir.join(STATE_FILE);
         let read = match std::fs::read(&path) {
             Ok(bytes) => Some(bytes),
