@@ -309,9 +309,13 @@ impl Keyspace {
             observer.before_flush(&[db]);
         }
         let Some(flushed) = self.dbs.get_mut(db).and_then(Option::take) else { return };
-        let slots = flushed.occupied().filter_map(|slot| flushed.slot(slot));
-        let freed: usize = slots.flat_map(SlotTable::iter).map(Entry::memory).sum();
-        self.used_memory = self.used_memory.saturating_sub(freed);
+        if self.is_empty() {
+            self.used_memory = 0;
+        } else {
+            let slots = flushed.occupied().filter_map(|slot| flushed.slot(slot));
+            let freed: usize = slots.flat_map(SlotTable::iter).map(Entry::memory).sum();
+            self.used_memory = self.used_memory.saturating_sub(freed);
+        }
         drop_elsewhere(flushed);
     }
 

@@ -3,6 +3,14 @@
 //!
 //! A failure prints the seed; `KV_DIFFERENTIAL_SEED` replays it, `KV_DIFFERENTIAL_COMMANDS` sets how many commands run.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects"
+)]
+
 mod generate;
 mod peers;
 mod reply;
