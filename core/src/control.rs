@@ -12,6 +12,9 @@
 //! | `KV MAP map` ([`ClusterMap`](crate::shard::ClusterMap)) | the report |
 //! | `KV CONFIG directives` (object of name → value; what is no longer named goes back to its start value) | the report, with `config_digest` of the text as sent |
 //!
+//! A node accepts one config for an epoch: the same one again is fine, another one under that epoch is refused like an older
+//! one. The planner relies on it, see [`Epoch::next_for`].
+//!
 //! Refusals are errors whose first word is a code: `STALEEPOCH` (names the newer epoch), `WRONGCLUSTER` (names the
 //! node's own uid and shard), `NOPERM`, `ERR`.
 

@@ -22,11 +22,12 @@ pub(super) fn hand_over(
     report: &NodeReport,
 ) -> Option<Step> {
     let departure = departure(view, master)?;
-    let Some((target, target_report)) = successor(view, config) else {
+    let Some((target, target_report)) = successor(view, config, report) else {
         return Some(Step::Wait(Reason::NoSuccessor { departure }));
     };
     let successor = target.node.name.clone();
-    let bytes = report.offset.saturating_sub(target_report.offset);
+    // The reports are not of one moment: the successor's may be the later one.
+    let bytes = report.offset.abs_diff(target_report.offset);
     Some(match (report.paused, bytes) {
         (true, 0) => {
             let epoch = view.known_epoch().next_for(target.node.ordinal);
@@ -56,12 +57,16 @@ fn departure(view: &View<'_>, master: &Seen<'_>) -> Option<Departure> {
 }
 
 /// The replica that should succeed a serving master: in step with it, and there to stay.
-fn successor<'v, 'a>(view: &'v View<'a>, config: &ShardConfig) -> Option<(&'v Seen<'a>, &'a NodeReport)> {
+fn successor<'v, 'a>(
+    view: &'v View<'a>,
+    config: &ShardConfig,
+    master: &NodeReport,
+) -> Option<(&'v Seen<'a>, &'a NodeReport)> {
     view.answering()
         .filter(|(_, report)| report.id != config.master && config.member(report.id).is_some())
         .filter(|(seen, _)| !seen.leaving() && view.wants(seen.node.ordinal))
         .filter(|(_, report)| report.promised == config.epoch && epoch_of(report) == config.epoch)
-        .filter(|(_, report)| report.data == DataState::Live)
+        .filter(|(_, report)| report.data == DataState::Live && report.replid == master.replid)
         .filter(|(_, report)| report.link.as_ref().is_some_and(|link| link.state == LinkState::Streaming))
         .max_by_key(|(seen, report)| (report.offset, Reverse(seen.node.ordinal)))
 }
