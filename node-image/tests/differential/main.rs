@@ -59,6 +59,12 @@ fn is_known_difference(name: &str, command: &[Vec<u8>]) -> bool {
     }
 }
 
+/// The last argument, if it is a number.
+fn addend(command: &[Vec<u8>]) -> f64 {
+    let text = command.last().and_then(|arg| std::str::from_utf8(arg).ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0.0)
+}
+
 struct Comparison {
     redis: Redis,
     node: Node,
@@ -94,7 +100,7 @@ impl Comparison {
         {
             return;
         }
-        if theirs != ours && name.ends_with("INCRBYFLOAT") && theirs.is_near(&ours) {
+        if theirs != ours && name.ends_with("INCRBYFLOAT") && theirs.is_near(&ours, addend(command)) {
             // Redis' 80-bit floats show noise where decimals are added exactly here. Both go on with the exact sum.
             replicated.iter().for_each(|effect| _ = self.redis.execute(effect));
             theirs = ours.clone();

@@ -57,14 +57,14 @@ impl Reply {
         a.abs_diff(b) <= if seconds { 5 } else { 5000 }
     }
 
-    /// Whether both are numbers that differ no more than by rounding.
-    pub fn is_near(&self, other: &Self) -> bool {
+    /// Whether both are numbers that differ no more than by the rounding of a sum with an addend of this size.
+    pub fn is_near(&self, other: &Self, addend: f64) -> bool {
         let number = |reply: &Self| match reply {
             Self::Bulk(bytes) => std::str::from_utf8(bytes).ok()?.parse::<f64>().ok(),
             _ => None,
         };
         let (Some(a), Some(b)) = (number(self), number(other)) else { return false };
-        (a - b).abs() <= a.abs().max(1.0) * 1e-14
+        (a - b).abs() <= a.abs().max(addend.abs()).max(1.0) * 1e-14
     }
 
     /// Whether it is the reply to a SCAN that has to go on: cursors differ.
