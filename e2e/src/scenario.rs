@@ -41,6 +41,8 @@ pub struct Loss {
     pub new: String,
     /// When it was lost, in microseconds of Unix time.
     pub at_us: u64,
+    /// When the fault was mended.
+    pub mended_us: u64,
     /// The longest time from one acknowledged write to the shard to the next.
     pub refused_ms: f64,
     /// From the loss to the cluster as specified, the old master included.
@@ -71,12 +73,13 @@ pub async fn lose_master<C: Cluster, H>(
     cluster.wait("a new epoch of the shard", SETTLE_WITHIN, decided).await?;
     ledger.acknowledged(SETTLE_WITHIN).await?;
     mend(hurt).await?;
+    let mended_us = ledger.now_us().await?;
     let after = settled(cluster, size).await?;
     let settled_ms = started.elapsed().as_secs_f64() * 1000.0;
     ledger.acknowledged(SETTLE_WITHIN).await?;
     let refused_ms = ledger.longest_ms(shard, at_us).await?;
     let new = after.master(shard).unwrap_or_default().to_owned();
-    Ok(Loss { old, new, at_us, refused_ms, settled_ms })
+    Ok(Loss { old, new, at_us, mended_us, refused_ms, settled_ms })
 }
 
 /// The outages of a run in which the cluster said that it was ready (invariant T).

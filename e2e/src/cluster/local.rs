@@ -22,8 +22,9 @@ use super::{Cluster, Error, Ledger, POLL, Programs, Result};
 use crate::ledger::route::Access;
 use crate::ledger::{Clock, Options, Session};
 
-/// Ports to keep free from the base port on: more than any test has nodes.
+/// Ports to keep free from the base port on: more than any test has nodes. Health is served this far above.
 const PORTS: u16 = 40;
+const HEALTH_OFFSET: u16 = 1500;
 const WATCH: Duration = Duration::from_millis(250);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
@@ -321,7 +322,8 @@ async fn watch(programs: Programs, dir: PathBuf, said: Arc<Mutex<Vec<Said>>>) {
 fn free_base_port() -> Result<u16> {
     for _ in 0..200 {
         let base = fastrand::u16(20_000..31_000);
-        if (base..base + PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+        let mut ports = (base..base + PORTS).flat_map(|port| [port, port + HEALTH_OFFSET]);
+        if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return Ok(base);
         }
     }

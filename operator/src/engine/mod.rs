@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kv_core::id::ClusterUid;
+use kv_core::id::{ClusterUid, NodeId};
 use kv_core::plan::{Action, Observed, Plan, Problem, Reason, ShardObserved, Step, plan, status};
 use kv_core::spec::ClusterSpec;
 use tokio::sync::{Notify, watch};
@@ -191,6 +191,8 @@ impl<P: Provider + 'static> Engine<P> {
     }
 
     fn start_maps(&mut self, plan: &Plan) {
+        // A node that knows the map was told, even if its answer was lost.
+        self.failures.retain(|job, _| !matches!(job, Job::Map(id) if !plan.map_targets.contains(id)));
         for id in &plan.map_targets {
             if let Some(node) = self.prober.node(*id) {
                 let request = Request::Map(plan.map.clone());
@@ -201,13 +203,17 @@ impl<P: Provider + 'static> Engine<P> {
 
     fn start_configs(&mut self, spec: &ClusterSpec, observed: &Observed) {
         let wanted = config::live(&spec.config);
-        let nodes = observed.shards.iter().flat_map(|shard| &shard.nodes);
-        for report in nodes.filter(|node| node.silent_ms < SILENT_MS).filter_map(|node| node.report.as_ref()) {
-            if report.config_digest == wanted.digest {
-                continue;
-            }
-            if let Some(node) = self.prober.node(report.id) {
-                self.jobs.start(Job::Config(report.id), tell(node, Request::Config(wanted.text.clone())));
+        let nodes = observed.shards.iter().flat_map(|shard| &shard.nodes).filter(|node| node.silent_ms < SILENT_MS);
+        let targets: Vec<NodeId> = nodes
+            .filter_map(|node| node.report.as_ref())
+            .filter(|report| report.config_digest != wanted.digest)
+            .map(|report| report.id)
+            .collect();
+        // As with the map.
+        self.failures.retain(|job, _| !matches!(job, Job::Config(id) if !targets.contains(id)));
+        for id in targets {
+            if let Some(node) = self.prober.node(id) {
+                self.jobs.start(Job::Config(id), tell(node, Request::Config(wanted.text.clone())));
             }
         }
     }
