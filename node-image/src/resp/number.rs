@@ -22,7 +22,9 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
         return None;
     }
     let text = std::str::from_utf8(text).ok()?;
-    text.parse::<f64>().ok().filter(|number| !number.is_nan())
+    // What is only too large for a double is no infinity: that has a name.
+    let named = text.bytes().any(|b| b.eq_ignore_ascii_case(&b'i'));
+    text.parse::<f64>().ok().filter(|number| !number.is_nan() && (named || number.is_finite()))
 }
 
 /// Writes a double in the shortest form that reads back the same, in the notation of C's `%.17g`, as scores are shown:
@@ -56,6 +58,14 @@ mod tests {
         for text in ["", "-", "-0", "+1", "01", " 1", "1 ", "9223372036854775808", "1.0", "١"] {
             assert_eq!(parse_i64(text.as_bytes()), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_float_that_is_too_large_is_none() {
+        assert_eq!(parse_f64(b"1e400"), None);
+        assert_eq!(parse_f64(b"-inf"), Some(f64::NEG_INFINITY));
+        assert_eq!(parse_f64(b"Infinity"), Some(f64::INFINITY));
+        assert_eq!(parse_f64(b"nan"), None);
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl Server {
             return Ok(());
         }
         // What the stream holds besides data.
-        if args.is(0, "ping") || args.is(0, "replconf") || args.is(0, "multi") || args.is(0, "exec") {
+        if args.is(0, "ping") || args.is(0, "replconf") {
             return Ok(());
         }
         self.execute_silently(*db, args)
