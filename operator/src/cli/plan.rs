@@ -20,7 +20,7 @@ use crate::engine::{Identity, look};
 use crate::provider::kubernetes::apply::changes;
 use crate::provider::kubernetes::build::Cluster;
 use crate::provider::kubernetes::stores::{Stores, Wakers};
-use crate::provider::kubernetes::{secrets, view};
+use crate::provider::kubernetes::{explain, secrets, view};
 
 /// Show what would be done.
 #[derive(Debug, Parser)]
@@ -78,7 +78,8 @@ struct ShardPreview {
 /// What failed, in words for the user.
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let mut object = crd::read(&read_file(&args.file)?)?;
-    let client = Client::try_default().await.map_err(|error| format!("no connection to Kubernetes: {error}"))?;
+    let client =
+        Client::try_default().await.map_err(|error| format!("no connection to Kubernetes: {error}"))?;
     let namespace = object
         .namespace()
         .or_else(|| args.namespace.clone())
@@ -109,7 +110,7 @@ fn read_file(file: &Path) -> Result<String, Failure> {
 async fn dry_run(client: &Client, namespace: &str, object: &KvCluster) -> Result<(bool, KvCluster), Failure> {
     let api: Api<KvCluster> = Api::namespaced(client.clone(), namespace);
     let name = object.name_any();
-    let live = api.get_opt(&name).await?;
+    let live = api.get_opt(&name).await.map_err(|error| explain(&error))?;
     let wanted = serde_json::json!({
         "apiVersion": KvCluster::api_version(&()),
         "kind": KvCluster::kind(&()),
@@ -117,7 +118,8 @@ async fn dry_run(client: &Client, namespace: &str, object: &KvCluster) -> Result
         "spec": object.spec,
     });
     let params = PatchParams::apply("kv-operator-plan").force().dry_run();
-    let mut checked = api.patch(&name, &params, &Patch::Apply(wanted)).await?;
+    let mut checked =
+        api.patch(&name, &params, &Patch::Apply(wanted)).await.map_err(|error| explain(&error))?;
     // As `kubectl apply` would: what the file does not name goes.
     checked.spec = object.spec.clone();
     Ok((live.is_some(), checked))
@@ -165,7 +167,12 @@ fn shards(plan: &Plan) -> Vec<ShardPreview> {
             Step::Wait(reason) => ("Wait", Some(reason)),
             Step::Do(_, reason) => ("Do", Some(reason)),
         };
-        ShardPreview { index, step, reason: reason.map(|r| r.code()), message: reason.map(ToString::to_string) }
+        ShardPreview {
+            index,
+            step,
+            reason: reason.map(|r| r.code()),
+            message: reason.map(ToString::to_string),
+        }
     };
     plan.shards.iter().map(|shard| preview(shard.index, &shard.step)).collect()
 }

@@ -59,7 +59,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     health::serve(args.health_address, Arc::clone(&metrics))
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.health_address))?;
-    let client = Client::try_default().await.map_err(|error| format!("no connection to Kubernetes: {error}"))?;
+    let client =
+        Client::try_default().await.map_err(|error| format!("no connection to Kubernetes: {error}"))?;
     check_definition(&client, &args).await?;
     tracing::info!(version = kv_core::VERSION, namespace = %args.namespace, "kv-operator starts");
     if args.leader_election {
@@ -118,7 +119,8 @@ fn namespace(args: &Args) -> Option<&str> {
 }
 
 fn identity(args: &Args) -> String {
-    let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    let machine =
+        || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
     let name = args.identity.clone().or_else(machine).unwrap_or_else(|| "kv-operator".into());
     // Two processes of one machine are two operators.
     format!("{name}-{}", std::process::id())

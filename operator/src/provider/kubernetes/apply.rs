@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 
 use super::build::{Built, Cluster};
 use super::differ::{difference, stamped};
-use super::names;
 use super::stores::{Key, Stores};
+use super::{explain, names};
 use crate::crd::quantity;
 
 /// Why the objects of a cluster could not be made what they should be.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The API server refused a request, or did not answer.
-    #[error("{verb} {kind} {name}: {source}")]
+    #[error("cannot {verb} {kind} {name}: {why}")]
     Api {
         /// What was tried.
         verb: &'static str,
@@ -27,7 +27,7 @@ pub enum ApplyError {
         /// Name of the object.
         name: String,
         /// What the API server said.
-        source: Box<kube::Error>,
+        why: String,
     },
     /// An object of the name exists and belongs to somebody else.
     #[error(
@@ -39,15 +39,25 @@ pub enum ApplyError {
         /// Name of the object.
         name: String,
     },
+    /// What is written comes back changed.
+    #[error("{kind} {name} does not keep its {field}: something else writes it; make that stop")]
+    Contested {
+        /// Kind of the object.
+        kind: &'static str,
+        /// Name of the object.
+        name: String,
+        /// The field.
+        field: String,
+    },
     /// Volumes cannot grow to the wanted size.
-    #[error("PersistentVolumeClaim {name} cannot grow to {size}: {source}")]
+    #[error("PersistentVolumeClaim {name} cannot grow to {size}: {why}")]
     Growth {
         /// Name of the claim.
         name: String,
         /// The wanted size.
         size: String,
         /// What the API server said.
-        source: Box<kube::Error>,
+        why: String,
     },
 }
 
@@ -203,7 +213,7 @@ pub async fn write(client: &Client, cluster: &Cluster, change: &Change) -> Resul
             let patch = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
             let params = PatchParams { field_manager: Some(names::MANAGER.into()), ..PatchParams::default() };
             api.patch(name, &params, &Patch::Merge(patch)).await.map(|_| true).map_err(|source| {
-                ApplyError::Growth { name: name.clone(), size: size.clone(), source: Box::new(source) }
+                ApplyError::Growth { name: name.clone(), size: size.clone(), why: explain(&source) }
             })
         }
     }
@@ -231,10 +241,27 @@ async fn write_object(
         }
     }
     let params = PatchParams::apply(names::MANAGER).force();
-    api.patch(&built.name, &params, &Patch::Apply(&built.object)).await.map_err(fail("apply"))?;
-    Ok(true)
+    match api.patch(&built.name, &params, &Patch::Apply(&built.object)).await {
+        Ok(applied) if differs(built, &applied).is_none() => return Ok(true),
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 422 && !new => {}
+        Err(error) => return Err(fail("apply")(error)),
+    }
+    // An apply leaves entries in lists that others made, such as another port; a merge replaces the lists.
+    let params = PatchParams { field_manager: Some(names::MANAGER.into()), ..PatchParams::default() };
+    let mended = api.patch(&built.name, &params, &Patch::Merge(&built.object)).await.map_err(fail("mend"))?;
+    match differs(built, &mended) {
+        None => Ok(true),
+        Some(field) => {
+            Err(ApplyError::Contested { kind: built.kind.name(), name: built.name.clone(), field })
+        }
+    }
+}
+
+fn differs(built: &Built, live: &DynamicObject) -> Option<String> {
+    difference(&built.object, &serde_json::to_value(live).unwrap_or_default())
 }
 
 fn failed(verb: &'static str, kind: &'static str, name: &str, source: kube::Error) -> ApplyError {
-    ApplyError::Api { verb, kind, name: name.to_owned(), source: Box::new(source) }
+    ApplyError::Api { verb, kind, name: name.to_owned(), why: explain(&source) }
 }

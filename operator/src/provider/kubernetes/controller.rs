@@ -27,7 +27,7 @@ use super::build::Cluster;
 use super::health::Metrics;
 use super::publish::{KubernetesPublisher, write_status};
 use super::stores::{Key, Stores, Wakers};
-use super::{Error, KubernetesProvider, lock, names, secrets};
+use super::{Error, KubernetesProvider, explain, lock, names, secrets};
 use crate::crd::{self, InvalidField, KvCluster, KvClusterSpec, KvClusterStatus, Retention, State};
 use crate::engine::{Engine, Identity, Wanted};
 
@@ -44,12 +44,12 @@ pub enum ReconcileError {
     #[error(transparent)]
     Provider(#[from] Error),
     /// The API server refused something.
-    #[error("{what}: {source}")]
+    #[error("cannot {what}: {why}")]
     Api {
         /// What was tried.
         what: &'static str,
         /// What the API server said.
-        source: Box<kube::Error>,
+        why: String,
     },
     /// A deleted cluster's pods or volumes are still there.
     #[error("waits for {0} to be gone")]
@@ -350,7 +350,7 @@ fn invalid(fields: &[InvalidField]) -> Problem {
 }
 
 fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> ReconcileError {
-    move |source| ReconcileError::Api { what, source: Box::new(source) }
+    move |source| ReconcileError::Api { what, why: explain(&source) }
 }
 
 fn condition(object: &KvCluster, type_: &str, value: &str, problem: &Problem) -> Condition {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::apply::ApplyError;
 use super::build::Cluster;
-use super::names;
+use super::{explain, names};
 
 /// Key of the control password in its Secret.
 const CONTROL_KEY: &str = "control-password";
@@ -112,7 +112,7 @@ async fn find(
 }
 
 fn failed(verb: &'static str, name: &str, source: kube::Error) -> SecretError {
-    ApplyError::Api { verb, kind: "Secret", name: name.to_owned(), source: Box::new(source) }.into()
+    ApplyError::Api { verb, kind: "Secret", name: name.to_owned(), why: explain(&source) }.into()
 }
 
 /// 160 random bits as hex digits.

@@ -69,21 +69,24 @@ fn presence(pod: &Pod, container: Option<&ContainerStatus>) -> Presence {
     }
 }
 
-/// Why a pod does not start, if it is for a reason that time alone does not mend.
+/// Why a pod does not start, if it is for a reason that time alone does not mend. The texts do not change while the
+/// reason stays: the kubelet's own come and go with every attempt.
 fn trouble(pod: &Pod) -> Option<String> {
-    const REASONS: [&str; 6] = [
-        "CrashLoopBackOff",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "ErrImageNeverPull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-    ];
     let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let waiting = containers.iter().find_map(|container| container.state.as_ref()?.waiting.as_ref())?;
-    let reason = waiting.reason.as_deref().filter(|reason| REASONS.contains(reason))?;
-    let message = waiting.message.as_deref().unwrap_or_default();
-    Some(format!("pod {} does not start: {reason} {message}", pod.name_any()).trim_end().to_owned())
+    let (container, waiting) = containers
+        .iter()
+        .find_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?)))?;
+    let why = match waiting.reason.as_deref()? {
+        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
+            format!("its image {} cannot be had; set spec.image, or make that one available", container.image)
+        }
+        "CrashLoopBackOff" => format!("it ends again and again; see kubectl logs -p {}", pod.name_any()),
+        reason @ ("CreateContainerConfigError" | "CreateContainerError") => {
+            format!("{reason}: {}", waiting.message.as_deref().unwrap_or("see kubectl describe pod"))
+        }
+        _ => return None,
+    };
+    Some(format!("pod {} does not start: {why}", pod.name_any()))
 }
 
 /// What the watches know of a cluster.
