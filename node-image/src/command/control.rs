@@ -1,9 +1,10 @@
 //! `KV`: the control protocol by which the operator sets topology. See [`kv_core::control`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kv_core::control::{NodeReport, digest};
+use kv_core::directive;
 use kv_core::id::{ClusterUid, Epoch};
 use kv_core::shard::{ClusterMap, ShardConfig};
 
@@ -101,12 +102,25 @@ fn map(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// Takes all of the directives or none. Those that were given before and are no more get back the value from before.
 fn config(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     let directives: BTreeMap<String, String> = json(args.at(2), "directives")?;
-    super::admin::set_directives(
-        server,
-        directives.iter().map(|(name, value)| (name.as_str(), value.as_str())),
-    )?;
+    let named: BTreeSet<_> =
+        directives.keys().filter_map(|name| directive::lookup(name)).map(|d| d.name).collect();
+    let mut before = server.given.clone();
+    let dropped: Vec<_> = before
+        .extract_if(.., |name, _| !named.contains(name))
+        .map(|(name, value)| (name, value.to_string()))
+        .collect();
+    for name in named {
+        if let Some(value) = server.config.settings.get(name) {
+            before.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+    let dropped = dropped.iter().map(|(name, value)| (*name, value.as_str()));
+    let named = directives.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    super::admin::set_directives(server, dropped.chain(named))?;
+    server.given = before;
     server.config_digest = digest(args.at(2));
     Ok(())
 }

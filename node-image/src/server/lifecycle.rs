@@ -1,5 +1,6 @@
 //! Starting and ending: what is done before the first and after the last tick.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,6 +99,7 @@ impl Server {
             shared,
             port,
             config_digest: String::new(),
+            given: BTreeMap::new(),
             effects: Effects::default(),
             scratch: Vec::new(),
             void: Vec::new(),

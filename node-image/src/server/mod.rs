@@ -20,6 +20,7 @@ mod role;
 mod stats;
 mod wait;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -143,6 +144,8 @@ pub struct Server {
     pub shared: Arc<Shared>,
     /// Digest of the directives that the operator gave it last.
     pub config_digest: String,
+    /// The directives that the operator gave it last, each with the value from before.
+    pub given: BTreeMap<&'static str, kv_core::directive::Value>,
     /// The port that clients connect to.
     pub port: u16,
     effects: Effects,
