@@ -35,7 +35,7 @@ down: build ## Stop the local cluster (PURGE=1: and delete its data)
 .PHONY: kind-up
 kind-up: ## Run operator and sample cluster on a kind cluster, made if needed
 	@e2e/kind/cluster up
-	e2e/kind/images
+	KV_PROFILE=release e2e/kind/images
 	e2e/kind/deploy $(SAMPLE)
 
 .PHONY: kind-down
@@ -44,7 +44,7 @@ kind-down: ## Delete the kind cluster
 
 .PHONY: images
 images: ## Build the images, and load them into the kind cluster if there is one
-	@e2e/kind/images
+	@KV_PROFILE=release e2e/kind/images
 
 ##@ Check
 
