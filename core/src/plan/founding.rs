@@ -12,6 +12,9 @@ use crate::shard::{Member, ShardConfig};
 use crate::slot::{SlotSet, even_share};
 use crate::topology::{Seat, assign_parents};
 
+/// How old the last answer of a founder may be. A shard is founded on the word of its nodes that they know of no config.
+const FRESH_MS: u64 = 1000;
+
 /// Founds a shard that never had a config, once all of its nodes answer.
 pub(super) fn found(view: &View<'_>) -> Step {
     let slots = even_share(view.index, view.spec.shards);
@@ -24,10 +27,14 @@ pub(super) fn found_anew(view: &View<'_>, old: &ShardConfig) -> Step {
 }
 
 fn found_with(view: &View<'_>, slots: SlotSet, reason: impl Fn(String) -> Reason) -> Step {
-    // A node beyond the spec that does not answer may hold a config too.
-    let surplus = view.nodes.iter().filter(|seen| !seen.answers && !view.wants(seen.node.ordinal));
+    // A node beyond the spec that does not answer may hold a config too, and one whose last answer is not of this moment may
+    // have accepted one since.
+    let unheard = |seen: &&Seen<'_>| {
+        let stale = seen.node.silent_ms >= FRESH_MS;
+        if view.wants(seen.node.ordinal) { seen.answers && stale } else { !seen.answers || stale }
+    };
     let mut missing = view.missing();
-    missing.extend(surplus.map(|seen| seen.node.name.clone()));
+    missing.extend(view.nodes.iter().filter(unheard).map(|seen| seen.node.name.clone()));
     if !missing.is_empty() {
         return Step::Wait(Reason::WaitingForNodes { nodes: missing });
     }

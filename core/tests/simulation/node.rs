@@ -23,6 +23,8 @@ pub struct SimNode {
     pub write_epoch: Epoch,
     pub link: LinkState,
     pub paused_until: u64,
+    /// A new volume takes a while.
+    pub blocked_until: u64,
 }
 
 impl SimNode {
@@ -44,6 +46,7 @@ impl SimNode {
             write_epoch: Epoch(0),
             link: LinkState::Connecting,
             paused_until: 0,
+            blocked_until: 0,
         }
     }
 

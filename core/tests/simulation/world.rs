@@ -104,7 +104,11 @@ impl World {
             if !self.nodes[i].running && self.one_in(20) {
                 let id = self.new_id();
                 let old = &self.nodes[i];
-                let blank = SimNode { running: false, ..SimNode::new(old.name.clone(), old.ordinal, id) };
+                let blank = SimNode {
+                    running: false,
+                    blocked_until: self.now + 1500,
+                    ..SimNode::new(old.name.clone(), old.ordinal, id)
+                };
                 self.log.push(format!("{} {} loses its volume", self.now, blank.name));
                 self.nodes[i] = blank;
             }
@@ -128,7 +132,7 @@ impl World {
             if self.nodes[i].deleting && self.one_in(30) {
                 self.nodes[i].running = false;
                 self.nodes[i].deleting = false;
-            } else if !self.nodes[i].running && self.one_in(10) {
+            } else if !self.nodes[i].running && self.nodes[i].blocked_until <= self.now && self.one_in(10) {
                 let lost = self.rng.u64(0..5);
                 self.nodes[i].restart(lost);
             }
