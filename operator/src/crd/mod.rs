@@ -3,6 +3,8 @@
 //! Only what works is in here. The doc comments are the descriptions that `kubectl explain` shows, and the rules are
 //! checked by the API server; `validate` checks the same where there is none (local mode).
 
+#![allow(clippy::duplicated_attributes, reason = "columns of one table share types and priorities")]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
