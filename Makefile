@@ -77,7 +77,9 @@ bench: build tools ## Measure, and print the figures that docs/performance.md re
 
 .PHONY: crd
 crd: ## Generate crds/ and the chart's CRD from the Rust types
-	cargo run --locked --quiet -p kv-operator -- crd >crds/kvclusters.yaml
+	cargo build --locked -p kv-operator
+	$${CARGO_TARGET_DIR:-target}/debug/kv-operator crd >crds/kvclusters.yaml
+	$${CARGO_TARGET_DIR:-target}/debug/kv-operator crd --template >charts/kvcluster/templates/crd.yaml
 	cargo run --locked --quiet -p kv-operator -- crd --template >charts/kvcluster/templates/crd.yaml
 
 .PHONY: tools
