@@ -78,7 +78,7 @@ async fn bad_specs_are_refused_by_name_and_touch_nothing() -> Result<()> {
         (manifest("changes", SHARDS, 1, &json!({"replica": 1})), "spec.replica"),
     ];
     for (manifest, field) in bad {
-        let refusal = local.apply(&manifest).await.expect_err("a bad spec is refused").to_string();
+        let refusal = local.apply(&manifest).await.expect_err(field).to_string();
         assert!(refusal.contains(field), "the refusal does not name {field}: {refusal}");
     }
     ledger.acknowledged(scenario::SETTLE_WITHIN).await?;

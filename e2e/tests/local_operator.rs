@@ -54,7 +54,9 @@ async fn a_cluster_converges_though_its_operator_is_killed_at_any_moment() -> Re
         println!("scale {round} to {replicas} replicas: converged");
 
         let size = Size { shards: SHARDS, nodes: replicas + 1 };
-        let master = local.view().await?.master(random.usize(..SHARDS)).unwrap_or_default().to_owned();
+        let view = local.view().await?;
+        assert!(view.settled(SHARDS, replicas + 1), "a status came and went: {}", view.summary());
+        let master = view.master(random.usize(..SHARDS)).unwrap_or_default().to_owned();
         local.kill(&master).await?;
         moment(&mut random, 1500).await;
         local.kill_operator().await?;

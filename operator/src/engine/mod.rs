@@ -86,6 +86,8 @@ pub struct Engine<P: Provider + 'static> {
     steps: BTreeMap<u16, (Action, u32)>,
     /// Whether the workloads that are being applied may be outdated.
     apply_again: bool,
+    /// Whether no node was asked yet.
+    knows_nothing: bool,
 }
 
 impl<P: Provider + 'static> Engine<P> {
@@ -103,6 +105,7 @@ impl<P: Provider + 'static> Engine<P> {
             failures: BTreeMap::new(),
             steps: BTreeMap::new(),
             apply_again: false,
+            knows_nothing: true,
         }
     }
 
@@ -141,6 +144,10 @@ impl<P: Provider + 'static> Engine<P> {
             }
         };
         self.prober.follow(&sighting.nodes);
+        if std::mem::take(&mut self.knows_nothing) {
+            // Else the first status of an operator that takes over would be that nobody answers.
+            execute::probe_all(self.prober.handles(), client::REPORT_TIMEOUT).await;
+        }
         let observed = observe(&self.identity, &sighting, &self.prober);
         let plan = plan(&wanted.spec, &observed);
         self.start_apply(&plan);

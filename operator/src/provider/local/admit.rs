@@ -122,6 +122,8 @@ fn forbidden_changes(old: &KvCluster, new: &KvCluster) -> Vec<InvalidField> {
         "spec.storage.volume",
         "cannot be added or removed after creation".into(),
     );
+    let size = |cluster: &KvCluster| cluster.volume().and_then(|volume| crd::quantity(&volume.size));
+    require(size(new) >= size(old), "spec.storage.volume.size", "may only grow".into());
     fields
 }
 
@@ -165,5 +167,18 @@ mod tests {
             assert!(error.starts_with("f: ") && error.contains(field), "{error}");
         }
         assert_eq!(load(&layout).unwrap().unwrap().0, first);
+    }
+
+    #[test]
+    fn a_volume_may_grow_and_not_shrink() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        let admit = |size: &str| {
+            admit(&layout, &text("a", &format!("{{shards: 2, storage: {{volume: {{size: {size}}}}}}}")), "f")
+        };
+        assert!(admit("1Gi").is_ok());
+        assert!(admit("1500Mi").is_ok());
+        let error = admit("1Gi").unwrap_err().to_string();
+        assert!(error.contains("spec.storage.volume.size: may only grow"), "{error}");
     }
 }
