@@ -72,8 +72,16 @@ lint: ## Check format, clippy, dependencies and scripts
 	scripts/shell-lint
 
 .PHONY: bench
-bench: build tools ## Measure, and print the figures that docs/performance.md records
-	$(BIN)/kv-e2e bench
+bench: build tools ## Measure the faults of a local cluster; the output is for docs/performance.md
+	$(BIN)/kv-e2e bench local
+
+.PHONY: bench-kind
+bench-kind: build ## Measure the faults of a cluster on kind
+	e2e/kind/cluster up
+	KV_PROFILE=release e2e/kind/images
+	e2e/kind/deploy
+	$(KIND_ENV)
+	$(BIN)/kv-e2e bench kind
 
 .PHONY: crd
 crd: ## Generate crds/ and the chart's CRD from the Rust types
