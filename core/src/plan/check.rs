@@ -225,8 +225,11 @@ fn check_election(
     let all_answer = answering.len() == total;
     rules.must(master.data == DataState::Live || all_answer, "restored data leads only when all answer");
     for other in answering {
-        rules.must(other.data <= master.data, "no member has more trustworthy data");
-        let same_history = other.replid == master.replid && other.data == master.data;
+        // Restored data leads only when all answer, see above: then it may be newer than what is live elsewhere.
+        let trust = |report: &NodeReport| report.data.min(DataState::Restored);
+        rules.must(trust(other) <= trust(master), "no member has more trustworthy data");
+        let comparable = all_answer || other.data == master.data;
+        let same_history = other.replid == master.replid && comparable;
         rules.must(!same_history || other.offset <= master.offset, "no member has more of the same history");
     }
 }

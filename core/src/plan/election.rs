@@ -98,20 +98,27 @@ impl<'v, 'a> Voters<'v, 'a> {
     }
 
     /// Who should lead: the newest data. What was not held since it was written may lead only where everybody answers, and so
-    /// nobody has better.
+    /// nobody has better; there it counts as much as what was: a replica that was cut off for long holds less than the log
+    /// of a master that was killed.
     fn best(&self) -> Option<(&'v Seen<'a>, &'a NodeReport)> {
-        let all_answer = self.answering.len() == self.members.len();
-        let may_lead = |report: &NodeReport| {
-            report.data == DataState::Live || (all_answer && report.data == self.best_data())
+        let may_lead = |report: &NodeReport| match report.data {
+            DataState::Live => true,
+            DataState::Restored => self.all_answer(),
+            data => self.all_answer() && data == self.best_data(),
         };
         let eligible = self.answering.iter().filter(|(_, report)| may_lead(report));
         eligible.max_by_key(|(seen, report)| self.rank(seen, report)).copied()
     }
 
+    fn all_answer(&self) -> bool {
+        self.answering.len() == self.members.len()
+    }
+
     fn rank(&self, seen: &Seen<'_>, report: &NodeReport) -> impl Ord + use<> {
         let ordinal = seen.node.ordinal;
+        let has_data = report.data >= DataState::Restored;
         let (epoch, offset) = (self.history_epoch(report), report.offset);
-        (report.data, epoch, offset, !seen.leaving(), self.view.wants(ordinal), Reverse(ordinal))
+        (has_data, epoch, offset, report.data, !seen.leaving(), self.view.wants(ordinal), Reverse(ordinal))
     }
 
     /// The epoch that the node's history was last written under. Copies of one history are ordered by their offsets alone, as
