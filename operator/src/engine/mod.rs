@@ -150,6 +150,9 @@ impl<P: Provider + 'static> Engine<P> {
         }
         let observed = observe(&self.identity, &sighting, &self.prober);
         let plan = plan(&wanted.spec, &observed);
+        for shard in &plan.shards {
+            tracing::debug!(shard = shard.index, step = ?shard.step, "planned");
+        }
         self.start_apply(&plan);
         self.start_steps(&plan, &observed);
         self.start_maps(&plan);

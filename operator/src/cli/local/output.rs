@@ -7,7 +7,7 @@ use crate::engine::{Event, Publisher, StatusUpdate, resource_status};
 use super::show::{ProcessRow, processes, table};
 use crate::crd::{KvCluster, State};
 use crate::provider::local::admit::now;
-use crate::provider::local::layout::{Layout, LayoutError, write_json};
+use crate::provider::local::layout::{Layout, LayoutError};
 use crate::provider::local::node_name;
 
 /// Writes to standard output; the table is always the last thing there.
@@ -95,15 +95,13 @@ impl Publisher for LocalPublisher {
 
     async fn status(&self, update: &StatusUpdate) -> Result<(), LayoutError> {
         let mut cluster = self.cluster.borrow().clone();
-        let old = crate::provider::local::layout::read_json::<KvCluster>(&self.layout.status()).ok().flatten();
-        let before = old.and_then(|cluster| cluster.status);
-        let status = resource_status(&cluster, before.as_ref(), update, now());
-        let news = before.as_ref() != Some(&status);
+        let before = self.layout.load_status().ok().flatten();
+        let status = resource_status(&cluster, before.as_ref().map(|file| &file.status), update, now());
+        if before.is_none_or(|before| before.status != status) {
+            self.layout.save_status(&status)?;
+        }
         let ready = status.state == Some(State::Ready);
         cluster.status = Some(status);
-        if news {
-            write_json(&self.layout.status(), &cluster)?;
-        }
         let rows = all_processes(&self.layout, &cluster, self.base_port);
         self.screen.table(table(&cluster, &rows, now()));
         if ready && !self.said_ready.swap(true, std::sync::atomic::Ordering::Relaxed) {

@@ -7,9 +7,8 @@ use kv_core::id::ClusterUid;
 use super::output::all_processes;
 use super::show::table;
 use super::{Failure, Format};
-use crate::crd::KvCluster;
 use crate::engine::{Identity, StatusUpdate, look, resource_status};
-use crate::provider::local::layout::{Layout, LayoutError, read_json};
+use crate::provider::local::layout::{Layout, LayoutError};
 use crate::provider::local::ports::DEFAULT_BASE;
 use crate::provider::local::{admit, sight_processes};
 
@@ -22,12 +21,15 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
         admit::load(layout)?.ok_or_else(|| LayoutError::NoCluster(layout.dir().to_owned()))?;
     let settings = layout.load_settings()?.unwrap_or_default();
     let base_port = if settings.base_port == 0 { DEFAULT_BASE } else { settings.base_port };
-    let written: Option<KvCluster> = read_json(&layout.status())?;
-    let before = written.and_then(|cluster| cluster.status);
-    cluster.status = if layout.lock_holder().is_some() {
-        before
-    } else {
+    let holder = layout.lock_holder();
+    if holder.is_none() {
         eprintln!("note: no `kv-operator local up` runs on {}; nothing is looked after", layout.dir().display());
+    }
+    let written = layout.load_status()?;
+    let current = written.as_ref().filter(|file| Some(file.pid) == holder);
+    cluster.status = if let Some(file) = current {
+        Some(file.status.clone())
+    } else {
         let identity = Identity {
             uid: ClusterUid(cluster.metadata.uid.clone().unwrap_or_default()),
             name: cluster.metadata.name.clone().unwrap_or_default(),
@@ -38,7 +40,7 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
         let plan = kv_core::plan::plan(&spec, &observed);
         let status = kv_core::plan::status(&spec, &observed, &plan, &[]);
         let update = StatusUpdate { generation: cluster.metadata.generation.unwrap_or_default(), status };
-        Some(resource_status(&cluster, before.as_ref(), &update, admit::now()))
+        Some(resource_status(&cluster, written.as_ref().map(|file| &file.status), &update, admit::now()))
     };
     let rows = all_processes(layout, &cluster, base_port);
     match format {

@@ -13,9 +13,9 @@ use tokio::time::{Instant, interval, sleep};
 
 use super::output::{LocalPublisher, Screen, all_processes, how_to_connect};
 use super::{Failure, UpArgs, admit_file};
-use crate::crd::{KvCluster, Retention, State};
+use crate::crd::{KvCluster, KvClusterStatus, Retention, State};
 use crate::engine::{Engine, Event, Identity, Publisher, Wanted};
-use crate::provider::local::layout::{Layout, Settings, read_json};
+use crate::provider::local::layout::{Layout, Settings};
 use crate::provider::local::launch::{Launch, find_program};
 use crate::provider::local::ports::{DEFAULT_BASE, Ports};
 use crate::provider::local::{Incident, LocalProvider, admit};
@@ -31,6 +31,10 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// # Errors
 /// If the cluster cannot be started.
 pub async fn up(layout: Layout, args: &UpArgs) -> Result<ExitCode, Failure> {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     let mut stop = Stop::new()?;
     let _lock = layout.lock()?;
     let program = find_program(args.node_binary.as_deref())?;
@@ -45,8 +49,7 @@ pub async fn up(layout: Layout, args: &UpArgs) -> Result<ExitCode, Failure> {
         name: cluster.metadata.name.clone().unwrap_or_default(),
         control_password: layout.make_control_password()?,
     };
-    // What an earlier `up` said of the cluster is no longer true.
-    let _ = std::fs::remove_file(layout.status());
+    layout.forget_status();
 
     let screen = Arc::new(Screen::new());
     let wake = Arc::new(Notify::new());
@@ -84,6 +87,7 @@ pub async fn up(layout: Layout, args: &UpArgs) -> Result<ExitCode, Failure> {
         () = telling => {}
         () = stop.asked() => {}
     }
+    layout.forget_status();
     screen.line("stopping all nodes");
     provider.stop().await;
     screen.line("stopped");
@@ -252,7 +256,7 @@ pub async fn detach(layout: &Layout, args: &UpArgs) -> Result<ExitCode, Failure>
         // Said here and not in a log: what is wrong with the file.
         admit_file(layout, file)?;
     }
-    let _ = std::fs::remove_file(layout.status());
+    layout.forget_status();
     let log = std::fs::File::create(layout.up_log())?;
     let mut command = tokio::process::Command::new(std::env::current_exe()?);
     command.args(["local", "up", "--dir"]).arg(layout.dir());
@@ -270,15 +274,17 @@ pub async fn detach(layout: &Layout, args: &UpArgs) -> Result<ExitCode, Failure>
             let log = std::fs::read_to_string(layout.up_log()).unwrap_or_default();
             return Err(format!("`up` ended ({status}): {}", log.lines().last().unwrap_or("no output")).into());
         }
-        let cluster: Option<KvCluster> = read_json(&layout.status())?;
-        if let Some(cluster) = cluster.as_ref().filter(|cluster| is_ready(cluster)) {
+        let file = layout.load_status()?;
+        let cluster = admit::load(layout)?.map(|(cluster, _)| cluster);
+        let ready = cluster.as_ref().zip(file.as_ref()).filter(|(cluster, file)| is_ready(cluster, &file.status));
+        if let Some((cluster, _)) = ready {
             let base = layout.load_settings()?.map_or(DEFAULT_BASE, |settings| settings.base_port);
             println!("{}", how_to_connect(cluster, &all_processes(layout, cluster, base)));
             println!("Stop it with: kv-operator local down --dir {}", layout.dir().display());
             return Ok(ExitCode::SUCCESS);
         }
         if Instant::now() > deadline {
-            let why = cluster.map_or_else(|| "there is no status yet".into(), |cluster| why_not_ready(&cluster));
+            let why = file.map_or_else(|| "there is no status yet".into(), |file| why_not_ready(&file.status));
             let log = layout.up_log().display().to_string();
             return Err(format!("not ready after {READY_WITHIN:?}: {why}; `up` goes on, see {log}").into());
         }
@@ -286,16 +292,12 @@ pub async fn detach(layout: &Layout, args: &UpArgs) -> Result<ExitCode, Failure>
     }
 }
 
-fn is_ready(cluster: &KvCluster) -> bool {
-    let status = cluster.status.as_ref();
-    status.is_some_and(|status| {
-        status.state == Some(State::Ready) && status.observed_generation == cluster.metadata.generation
-    })
+fn is_ready(cluster: &KvCluster, status: &KvClusterStatus) -> bool {
+    status.state == Some(State::Ready) && status.observed_generation == cluster.metadata.generation
 }
 
-fn why_not_ready(cluster: &KvCluster) -> String {
-    let conditions = cluster.status.iter().flat_map(|status| &status.conditions);
-    let texts: Vec<_> =
-        conditions.filter(|c| c.type_ != "Progressing").map(|c| format!("{}: {}", c.type_, c.message)).collect();
+fn why_not_ready(status: &KvClusterStatus) -> String {
+    let conditions = status.conditions.iter().filter(|condition| condition.type_ != "Progressing");
+    let texts: Vec<_> = conditions.map(|condition| format!("{}: {}", condition.type_, condition.message)).collect();
     texts.join("; ")
 }

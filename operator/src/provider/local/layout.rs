@@ -5,7 +5,7 @@
 //! | `cluster.yaml` | the applied KvCluster, with its uid and generation |
 //! | `control-password` | password of the control users, readable by its owner only |
 //! | `settings.json` | base port and the shards' workloads |
-//! | `status.json` | the KvCluster with the status that `up` wrote last |
+//! | `status.json` | the status that `up` wrote last, with its process id |
 //! | `secrets/NAME/password` | put there by the user, where `spec.auth.secretRef` names it |
 //! | `lock` | held by the `up` that runs, with its process id |
 //! | `up.log` | what a detached `up` printed |
@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 use kv_core::plan::Workload;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::crd::KvClusterStatus;
 
 /// A file of the cluster's folder that could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,15 @@ pub struct Settings {
     pub workloads: Vec<Workload>,
 }
 
+/// The status file: a status is worth nothing once the `up` that wrote it is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusFile {
+    /// Process id of the `up` that wrote it.
+    pub pid: i32,
+    /// The status.
+    pub status: KvClusterStatus,
+}
+
 /// The folder of a local cluster.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -98,10 +109,31 @@ impl Layout {
         self.dir.join("cluster.yaml")
     }
 
-    /// The status that was written last.
-    #[must_use]
-    pub fn status(&self) -> PathBuf {
+    fn status(&self) -> PathBuf {
         self.dir.join("status.json")
+    }
+
+    /// Writes the status, in the name of this process.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save_status(&self, status: &KvClusterStatus) -> Result<(), LayoutError> {
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        write_json(&self.status(), &StatusFile { pid, status: status.clone() })
+    }
+
+    /// The status that was written last, by whomever.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn load_status(&self) -> Result<Option<StatusFile>, LayoutError> {
+        read_json(&self.status())
+    }
+
+    /// Removes the status: from now on it is not true any more.
+    pub fn forget_status(&self) {
+        // A status that stays is told to be another process's by its process id.
+        let _ = fs::remove_file(self.status());
     }
 
     /// The control password.

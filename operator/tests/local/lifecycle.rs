@@ -1,0 +1,169 @@
+//! Start, change, stop.
+
+use std::net::TcpListener;
+
+use redis::Commands;
+use serde_json::json;
+
+use crate::harness::{Cluster, eventually, master, process, runs, signal};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_cluster_comes_up_is_shown_and_goes() {
+    let mut cluster = Cluster::ready("{shards: 2, replicasPerShard: 1}");
+    let status = cluster.status().unwrap();
+    assert_eq!(status["cluster"]["status"]["ready"], "4/4");
+    assert_eq!(status["cluster"]["status"]["masters"], "2/2");
+    assert_eq!(status["processes"].as_array().unwrap().len(), 4);
+    let table = text(&cluster.run(&["status"]).stdout);
+    assert!(table.lines().nth(1).unwrap().starts_with("shop   2        1          4/4     2/2       Ready"), "{table}");
+    eventually("says how to connect", || {
+        cluster.said().contains(&format!("redis-cli -c -p {}", cluster.base_port)).then_some(())
+    });
+
+    let pids: Vec<_> = ["shop-0-0", "shop-1-1"].map(|node| cluster.pid(node)).into();
+    assert!(cluster.stop_up());
+    for pid in pids {
+        assert!(!runs(pid));
+    }
+    let output = cluster.run(&["down", "--purge"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!cluster.dir().exists());
+}
+
+#[test]
+fn a_second_up_is_refused_and_names_the_first() {
+    let cluster = Cluster::ready("{shards: 1, replicasPerShard: 0}");
+    let output = cluster.up_command().output().unwrap();
+    assert!(!output.status.success());
+    let error = text(&output.stderr);
+    assert!(error.contains("runs already, with process id"), "{error}");
+    cluster.wait_ready();
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let cluster = Cluster::new();
+    cluster.write("{shards: 1, replicasPerShard: 1}");
+    let port = cluster.base_port + 1;
+    let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let output = cluster.up_command().output().unwrap();
+    assert!(!output.status.success());
+    let error = text(&output.stderr);
+    assert!(error.contains(&format!("port {port} is in use")), "{error}");
+}
+
+#[test]
+fn a_bad_spec_is_refused_and_the_cluster_untouched() {
+    let cluster = Cluster::ready("{shards: 1, replicasPerShard: 1}");
+    let before = cluster.status().unwrap();
+    for (spec, field) in [
+        ("{shards: 0}", "spec.shards"),
+        ("{shards: 2}", "spec.shards"),
+        ("{shards: 1, config: {nonsense: 1}}", "spec.config.nonsense"),
+        ("{shards: 1, replicas: 2}", "spec.replicas"),
+    ] {
+        let output = cluster.apply(spec);
+        assert!(!output.status.success(), "{spec}");
+        let error = text(&output.stderr);
+        assert!(error.contains(field), "{error}");
+    }
+    let after = cluster.status().unwrap();
+    assert_eq!(after["processes"], before["processes"]);
+    assert_eq!(after["cluster"]["metadata"], before["cluster"]["metadata"]);
+    assert_eq!(after["cluster"]["spec"], before["cluster"]["spec"]);
+}
+
+#[test]
+fn replicas_and_topology_are_changed_live() {
+    let cluster = Cluster::ready("{shards: 1, replicasPerShard: 1}");
+    let (master_pid, port) = (cluster.pid("shop-0-0"), cluster.port("shop-0-0"));
+    let _: () = cluster.connect("shop-0-0").set("key", "value").unwrap();
+
+    let chain = "{shards: 1, replicasPerShard: 2, replication: {topology: {type: Chain}}}";
+    assert!(cluster.apply(chain).status.success());
+    let status = cluster.wait_for("3 nodes in a chain", |status| {
+        status["cluster"]["status"]["ready"] == "3/3"
+            && status["cluster"]["status"]["shards"][0]["nodes"][2]["parent"] == "shop-0-1"
+    });
+    assert_eq!(status["cluster"]["status"]["topology"], "Chain");
+    assert_eq!(process(&status, "shop-0-2")["port"], json!(port + 2));
+    let last = cluster.pid("shop-0-2");
+    let mut replica = cluster.connect("shop-0-2");
+    let _: () = redis::cmd("READONLY").query(&mut replica).unwrap();
+    assert_eq!(replica.get::<_, String>("key").unwrap(), "value");
+
+    assert!(cluster.apply("{shards: 1, replicasPerShard: 1}").status.success());
+    cluster.wait_for("2 nodes", |status| {
+        status["cluster"]["status"]["ready"] == "2/2" && status["processes"].as_array().unwrap().len() == 2
+    });
+    eventually("the third node stops", || (!runs(last)).then_some(()));
+    eventually("its folder goes", || (!cluster.dir().join("nodes/shop-0-2").exists()).then_some(()));
+    assert_eq!(cluster.pid("shop-0-0"), master_pid);
+}
+
+#[test]
+fn directives_are_changed_live() {
+    let cluster = Cluster::ready("{shards: 1, replicasPerShard: 1, config: {maxclients: 111}}");
+    let pid = cluster.pid("shop-0-1");
+    let value = |node: &str| {
+        let mut connection = cluster.connect(node);
+        let pair: Vec<String> = redis::cmd("CONFIG").arg("GET").arg("maxclients").query(&mut connection).unwrap();
+        pair[1].clone()
+    };
+    for (spec, expected) in [
+        ("{shards: 1, replicasPerShard: 1, config: {maxclients: 222}}", "222"),
+        ("{shards: 1, replicasPerShard: 1}", "10000"),
+    ] {
+        eventually("the value before", || (value("shop-0-1") != expected).then_some(()));
+        assert!(cluster.apply(spec).status.success());
+        for node in ["shop-0-0", "shop-0-1"] {
+            eventually("the new value", || (value(node) == expected).then_some(()));
+        }
+    }
+    assert_eq!(cluster.pid("shop-0-1"), pid);
+}
+
+#[test]
+fn data_on_volumes_outlives_a_stop() {
+    let spec = "{shards: 1, replicasPerShard: 1, storage: {volume: {size: 1Gi}}}";
+    let mut cluster = Cluster::ready(spec);
+    let _: () = cluster.connect(&master(&cluster.status().unwrap(), 0)).set("key", "value").unwrap();
+    assert!(cluster.stop_up());
+    cluster.up();
+    let status = cluster.wait_ready();
+    let value: String = cluster.connect(&master(&status, 0)).get("key").unwrap();
+    assert_eq!(value, "value");
+}
+
+#[test]
+fn up_goes_to_the_background_and_down_ends_it() {
+    let cluster = Cluster::new();
+    cluster.write("{shards: 1, replicasPerShard: 1}");
+    let output = cluster.up_command().arg("--detach").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("redis-cli -c -p"), "{}", text(&output.stdout));
+    let pid = cluster.pid("shop-0-0");
+    let output = cluster.run(&["down"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!runs(pid));
+    assert!(cluster.dir().join("cluster.yaml").exists());
+}
+
+#[test]
+fn nodes_without_an_up_are_shown_and_stopped() {
+    let mut cluster = Cluster::ready("{shards: 1, replicasPerShard: 1}");
+    cluster.kill_up();
+    let status = cluster.status().unwrap();
+    assert_eq!(status["cluster"]["status"]["ready"], "2/2", "{status:#}");
+    let pid = cluster.pid("shop-0-1");
+    signal(pid, "KILL");
+    eventually("the loss is shown", || (cluster.status()?["cluster"]["status"]["ready"] == "1/2").then_some(()));
+    let other = cluster.pid("shop-0-0");
+    let output = cluster.run(&["down"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!runs(other));
+}
