@@ -42,7 +42,7 @@ pub struct Condition {
 }
 
 /// The conditions of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ConditionKind {
     /// Every shard serves, every node is in step, and nothing is left to do.
     Ready,
