@@ -9,7 +9,9 @@ use super::Failure;
 use crate::provider::local::admit;
 use crate::provider::local::layout::Layout;
 
+mod detach;
 mod down;
+mod follow;
 mod output;
 mod show;
 mod status;
@@ -86,7 +88,7 @@ enum Format {
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let layout = Layout::new(&args.dir);
     match args.command {
-        Command::Up(up) if up.detach => up::detach(&layout, &up).await,
+        Command::Up(up) if up.detach => detach::detach(&layout, &up).await,
         Command::Up(up) => up::up(layout, &up).await,
         Command::Apply { file } => apply(&layout, &file),
         Command::Status { output } => status::status(&layout, output).await,
@@ -105,7 +107,10 @@ fn apply(layout: &Layout, file: &std::path::Path) -> Result<ExitCode, Failure> {
     };
     println!("kvcluster.kvcluster.io/{name} {how}");
     if layout.lock_holder().is_none() {
-        eprintln!("note: no `kv-operator local up` runs on {}; start it to carry this out", layout.dir().display());
+        eprintln!(
+            "note: no `kv-operator local up` runs on {}; start it to carry this out",
+            layout.dir().display()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

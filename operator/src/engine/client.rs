@@ -7,7 +7,9 @@ use kv_core::id::{ClusterUid, Epoch};
 use kv_core::shard::{ClusterMap, NodeAddress, ShardConfig};
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -165,7 +167,8 @@ impl NodeClient {
     /// # Errors
     /// Why there is no report of this node.
     pub async fn call(&self, request: &Request) -> Result<NodeReport, ClientError> {
-        let command = request.command(&self.uid).map_err(|error| self.protocol(request, error.to_string()))?;
+        let command =
+            request.command(&self.uid).map_err(|error| self.protocol(request, error.to_string()))?;
         let (mut connection, fresh) = self.connection().await?;
         let mut answer = timeout(request.timeout(), command.query_async::<String>(&mut connection)).await;
         if !fresh && matches!(&answer, Ok(Err(error)) if broken(error)) {
@@ -206,8 +209,9 @@ impl NodeClient {
             );
         let client = Client::open(info).map_err(|error| self.explain(&Request::Report, &error))?;
         // Each request brings its own time limit.
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(None);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let connection = timeout(CONNECT_TIMEOUT, connecting)
             .await
@@ -229,9 +233,10 @@ impl NodeClient {
     fn explain(&self, request: &Request, error: &RedisError) -> ClientError {
         let detail = error.detail().unwrap_or_default();
         match error.code() {
-            Some(STALE_EPOCH) => {
-                ClientError::StaleEpoch { node: self.name.clone(), newer: newest_epoch(detail).unwrap_or_default() }
-            }
+            Some(STALE_EPOCH) => ClientError::StaleEpoch {
+                node: self.name.clone(),
+                newer: newest_epoch(detail).unwrap_or_default(),
+            },
             Some(WRONG_CLUSTER) => ClientError::WrongCluster {
                 node: self.name.clone(),
                 address: self.place(),
@@ -259,7 +264,10 @@ impl NodeClient {
 }
 
 fn broken(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_connection_dropped() || error.is_timeout() || error.is_unrecoverable_error()
+    error.is_io_error()
+        || error.is_connection_dropped()
+        || error.is_timeout()
+        || error.is_unrecoverable_error()
 }
 
 /// The newest epoch that the text of a refusal names; it may name the old one too.

@@ -113,12 +113,15 @@ impl<E: std::error::Error + Send + Sync + 'static> Jobs<E> {
     }
 
     fn may_start(&self, job: Job) -> bool {
-        !self.is_running(job)
-            && self.not_before.get(&job).is_none_or(|time| *time <= Instant::now())
+        !self.is_running(job) && self.not_before.get(&job).is_none_or(|time| *time <= Instant::now())
     }
 
     /// Starts a job, unless it is under way or failed a moment ago.
-    pub fn start(&mut self, job: Job, work: impl Future<Output = Result<Done, JobError<E>>> + Send + 'static) {
+    pub fn start(
+        &mut self,
+        job: Job,
+        work: impl Future<Output = Result<Done, JobError<E>>> + Send + 'static,
+    ) {
         if self.may_start(job) {
             self.running.insert(self.tasks.spawn(work).id(), job);
         }
@@ -163,7 +166,8 @@ impl<E: std::error::Error + Send + Sync + 'static> Jobs<E> {
         let job = self.running.remove(&id)?;
         let now = Instant::now();
         self.not_before.retain(|other, time| *other != job && *time > now);
-        let pause = if outcome.is_err() { Some(job.pause_after_failure()) } else { job.pause_after_success() };
+        let pause =
+            if outcome.is_err() { Some(job.pause_after_failure()) } else { job.pause_after_success() };
         if let Some(pause) = pause {
             self.pause(job, pause);
         }

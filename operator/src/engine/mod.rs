@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kv_core::id::{ClusterUid, NodeId};
-use kv_core::plan::{Action, Observed, Plan, Problem, Reason, ShardObserved, Step, plan, status};
+use kv_core::plan::{
+    Action, ConditionKind, Observed, Plan, Problem, Reason, ShardObserved, Step, plan, status,
+};
 use kv_core::spec::ClusterSpec;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
@@ -28,8 +30,8 @@ use client::Request;
 use jobs::{Done, Finished, Job, JobError, Jobs};
 use prober::NodeHandle;
 pub use prober::Prober;
-pub use publish::{Event, Publisher, StatusUpdate};
 use publish::Reporter;
+pub use publish::{Event, Publisher, StatusUpdate};
 pub use resource::resource_status;
 
 /// A pass is made at least this often, whatever happens.
@@ -84,6 +86,8 @@ pub struct Engine<P: Provider + 'static> {
     failures: BTreeMap<Job, String>,
     /// The last step of each shard, and how often it was taken in a row.
     steps: BTreeMap<u16, (Action, u32)>,
+    /// What the last pass said of each condition, to tell changes.
+    conditions: BTreeMap<ConditionKind, bool>,
     /// Whether the workloads that are being applied may be outdated.
     apply_again: bool,
     /// Whether no node was asked yet.
@@ -104,6 +108,7 @@ impl<P: Provider + 'static> Engine<P> {
             reporter: Reporter::start(publisher),
             failures: BTreeMap::new(),
             steps: BTreeMap::new(),
+            conditions: BTreeMap::new(),
             apply_again: false,
             knows_nothing: true,
         }
@@ -213,7 +218,8 @@ impl<P: Provider + 'static> Engine<P> {
 
     fn start_configs(&mut self, spec: &ClusterSpec, observed: &Observed) {
         let wanted = config::live(&spec.config);
-        let nodes = observed.shards.iter().flat_map(|shard| &shard.nodes).filter(|node| node.silent_ms < SILENT_MS);
+        let nodes =
+            observed.shards.iter().flat_map(|shard| &shard.nodes).filter(|node| node.silent_ms < SILENT_MS);
         let targets: Vec<NodeId> = nodes
             .filter_map(|node| node.report.as_ref())
             .filter(|report| report.config_digest != wanted.digest)
@@ -286,8 +292,24 @@ impl<P: Provider + 'static> Engine<P> {
         let mut all = wanted.problems.clone();
         all.extend(problems);
         let failed = self.failures.iter().filter(|(job, _)| !matches!(job, Job::Shard(_)));
-        all.extend(failed.map(|(job, text)| Problem { reason: job.failure_reason().into(), message: text.clone() }));
+        all.extend(
+            failed.map(|(job, text)| Problem { reason: job.failure_reason().into(), message: text.clone() }),
+        );
         let status = status(&wanted.spec, observed, plan, &all);
+        for condition in
+            status.conditions.iter().filter(|condition| condition.kind != ConditionKind::Progressing)
+        {
+            let before = self.conditions.insert(condition.kind, condition.status);
+            if before.is_some_and(|before| before != condition.status) {
+                let (warning, reason) = match (condition.kind, condition.status) {
+                    (ConditionKind::Degraded, true) => (true, "Degraded"),
+                    (ConditionKind::Degraded, false) => (false, "Recovered"),
+                    (_, true) => (false, "Ready"),
+                    (_, false) => (false, "NotReady"),
+                };
+                self.tell(None, warning, reason, condition.message.clone());
+            }
+        }
         self.reporter.status(StatusUpdate { generation: wanted.generation, status });
     }
 
@@ -306,12 +328,17 @@ impl<P: Provider + 'static> Engine<P> {
 #[must_use]
 pub fn observe(identity: &Identity, sighting: &Sighting, prober: &Prober) -> Observed {
     let nodes = sighting.nodes.iter().map(|node| node.shard);
-    let indexes: BTreeSet<u16> = sighting.workloads.iter().map(|workload| workload.shard).chain(nodes).collect();
+    let indexes: BTreeSet<u16> =
+        sighting.workloads.iter().map(|workload| workload.shard).chain(nodes).collect();
     let shards = indexes
         .into_iter()
         .map(|index| {
-            let mut nodes: Vec<_> =
-                sighting.nodes.iter().filter(|node| node.shard == index).map(|node| prober.observe(node)).collect();
+            let mut nodes: Vec<_> = sighting
+                .nodes
+                .iter()
+                .filter(|node| node.shard == index)
+                .map(|node| prober.observe(node))
+                .collect();
             nodes.sort_by_key(|node| node.ordinal);
             let workload = sighting.workloads.iter().find(|workload| workload.shard == index);
             ShardObserved { index, workload_nodes: workload.map(|workload| workload.nodes), nodes }
@@ -322,7 +349,8 @@ pub fn observe(identity: &Identity, sighting: &Sighting, prober: &Prober) -> Obs
 
 /// Looks once, without an engine: every node is asked for its report and gets half a second to answer.
 pub async fn look(identity: &Identity, sighting: &Sighting) -> Observed {
-    let mut prober = Prober::new(identity.uid.clone(), identity.control_password.clone(), Arc::new(Notify::new()));
+    let mut prober =
+        Prober::new(identity.uid.clone(), identity.control_password.clone(), Arc::new(Notify::new()));
     prober.follow(&sighting.nodes);
     execute::probe_all(prober.handles(), client::REPORT_TIMEOUT).await;
     observe(identity, sighting, &prober)

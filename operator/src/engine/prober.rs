@@ -181,8 +181,12 @@ impl Prober {
             }
             tracked.stop();
             if let Some(address) = wanted {
-                let client =
-                    NodeClient::new(self.uid.clone(), node.name.clone(), address.clone(), self.password.clone());
+                let client = NodeClient::new(
+                    self.uid.clone(),
+                    node.name.clone(),
+                    address.clone(),
+                    self.password.clone(),
+                );
                 let handle = NodeHandle {
                     client: Arc::new(client),
                     seen: Arc::clone(&tracked.seen),

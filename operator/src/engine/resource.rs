@@ -28,7 +28,6 @@ pub fn resource_status(
         topology: topology(cluster),
         image: cluster.spec.image.clone().unwrap_or_default(),
         shards: status.shards.iter().map(shard).collect(),
-        ..KvClusterStatus::default()
     }
 }
 
@@ -41,7 +40,8 @@ fn condition(
     let type_ = format!("{:?}", new.kind);
     let status = if new.status { "True" } else { "False" }.to_owned();
     let old = before.and_then(|before| before.conditions.iter().find(|old| old.type_ == type_));
-    let since = old.filter(|old| old.status == status).map_or(Time(now), |old| old.last_transition_time.clone());
+    let since =
+        old.filter(|old| old.status == status).map_or(Time(now), |old| old.last_transition_time.clone());
     Condition {
         type_,
         status,

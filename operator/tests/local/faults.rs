@@ -46,7 +46,8 @@ fn change_of_master(cluster: &Cluster, old: &str, strike: impl FnOnce()) -> (Dur
     redis::cmd("FLUSHALL").exec(&mut connect(old_port)).unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
     let (gap, acknowledged) = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write_through(&ports, || done.load(std::sync::atomic::Ordering::Relaxed)));
+        let writer =
+            scope.spawn(|| write_through(&ports, || done.load(std::sync::atomic::Ordering::Relaxed)));
         // Once some keys are there the writer is at work.
         eventually("writes", || (keys(old_port) > 100).then_some(()));
         strike();

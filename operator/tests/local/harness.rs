@@ -211,7 +211,10 @@ pub fn master(status: &Value, shard: usize) -> String {
 }
 
 pub fn connect(port: u16) -> Connection {
-    redis::Client::open(("127.0.0.1", port)).unwrap().get_connection_with_timeout(Duration::from_secs(2)).unwrap()
+    redis::Client::open(("127.0.0.1", port))
+        .unwrap()
+        .get_connection_with_timeout(Duration::from_secs(2))
+        .unwrap()
 }
 
 /// Whether a process runs; one that waits for its parent to take note of its end does not.

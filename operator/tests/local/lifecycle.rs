@@ -19,7 +19,10 @@ fn a_cluster_comes_up_is_shown_and_goes() {
     assert_eq!(status["cluster"]["status"]["masters"], "2/2");
     assert_eq!(status["processes"].as_array().unwrap().len(), 4);
     let table = text(&cluster.run(&["status"]).stdout);
-    assert!(table.lines().nth(1).unwrap().starts_with("shop   2        1          4/4     2/2       Ready"), "{table}");
+    assert!(
+        table.lines().nth(1).unwrap().starts_with("shop   2        1          4/4     2/2       Ready"),
+        "{table}"
+    );
     eventually("says how to connect", || {
         cluster.said().contains(&format!("redis-cli -c -p {}", cluster.base_port)).then_some(())
     });
@@ -111,7 +114,8 @@ fn directives_are_changed_live() {
     let pid = cluster.pid("shop-0-1");
     let value = |node: &str| {
         let mut connection = cluster.connect(node);
-        let pair: Vec<String> = redis::cmd("CONFIG").arg("GET").arg("maxclients").query(&mut connection).unwrap();
+        let pair: Vec<String> =
+            redis::cmd("CONFIG").arg("GET").arg("maxclients").query(&mut connection).unwrap();
         pair[1].clone()
     };
     for (spec, expected) in [
@@ -161,7 +165,9 @@ fn nodes_without_an_up_are_shown_and_stopped() {
     assert_eq!(status["cluster"]["status"]["ready"], "2/2", "{status:#}");
     let pid = cluster.pid("shop-0-1");
     signal(pid, "KILL");
-    eventually("the loss is shown", || (cluster.status()?["cluster"]["status"]["ready"] == "1/2").then_some(()));
+    eventually("the loss is shown", || {
+        (cluster.status()?["cluster"]["status"]["ready"] == "1/2").then_some(())
+    });
     let other = cluster.pid("shop-0-0");
     let output = cluster.run(&["down"]);
     assert!(output.status.success(), "{}", text(&output.stderr));

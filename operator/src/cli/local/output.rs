@@ -1,13 +1,16 @@
 //! What `up` shows: a line for each event, and on a terminal a live table below them.
 
 use std::io::{IsTerminal, Write, stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::engine::{Event, Publisher, StatusUpdate, resource_status};
+use tokio::sync::watch;
+
 use super::show::{ProcessRow, processes, table};
 use crate::crd::{KvCluster, State};
+use crate::engine::{Event, Publisher, StatusUpdate, resource_status};
 use crate::provider::local::admit::now;
-use crate::provider::local::layout::{Layout, LayoutError};
+use crate::provider::local::layout::{Layout, LayoutError, Settings};
 use crate::provider::local::node_name;
 
 /// Writes to standard output; the table is always the last thing there.
@@ -78,16 +81,30 @@ impl Screen {
 
 /// Where the engine's status and events go in local mode.
 pub struct LocalPublisher {
-    /// The cluster's folder.
-    pub layout: Layout,
-    /// The base port of the nodes.
-    pub base_port: u16,
-    /// The KvCluster as it was applied last.
-    pub cluster: tokio::sync::watch::Receiver<KvCluster>,
-    /// Where to show it.
-    pub screen: Arc<Screen>,
-    /// Whether it was said how to connect.
-    pub said_ready: std::sync::atomic::AtomicBool,
+    layout: Layout,
+    base_port: u16,
+    cluster: watch::Receiver<KvCluster>,
+    screen: Arc<Screen>,
+    said_ready: AtomicBool,
+}
+
+impl LocalPublisher {
+    /// Publishes to a folder and a screen.
+    #[must_use]
+    pub fn new(
+        layout: &Layout,
+        settings: &Settings,
+        cluster: watch::Receiver<KvCluster>,
+        screen: &Arc<Screen>,
+    ) -> Self {
+        Self {
+            layout: layout.clone(),
+            base_port: settings.base_port,
+            cluster,
+            screen: Arc::clone(screen),
+            said_ready: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Publisher for LocalPublisher {
@@ -104,7 +121,7 @@ impl Publisher for LocalPublisher {
         cluster.status = Some(status);
         let rows = all_processes(&self.layout, &cluster, self.base_port);
         self.screen.table(table(&cluster, &rows, now()));
-        if ready && !self.said_ready.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        if ready && !self.said_ready.swap(true, Ordering::Relaxed) {
             self.screen.line(&how_to_connect(&cluster, &rows));
         }
         Ok(())

@@ -21,7 +21,11 @@ pub struct ProcessRow {
 }
 
 /// The processes of the nodes that the workloads ask for, in order of their name.
-pub fn processes(layout: &Layout, base_port: u16, names: impl IntoIterator<Item = String>) -> Vec<ProcessRow> {
+pub fn processes(
+    layout: &Layout,
+    base_port: u16,
+    names: impl IntoIterator<Item = String>,
+) -> Vec<ProcessRow> {
     names
         .into_iter()
         .map(|node| {
@@ -75,8 +79,12 @@ pub fn table(cluster: &KvCluster, processes: &[ProcessRow], now: Timestamp) -> V
     }
     lines.extend(columns(&rows));
     for condition in &status.conditions {
-        let bad = (condition.type_ == "Degraded") == (condition.status == "True");
-        if bad && condition.status != "Unknown" && !(condition.type_ == "Progressing") {
+        let bad = match condition.type_.as_str() {
+            "Ready" => condition.status == "False",
+            "Degraded" => condition.status == "True",
+            _ => false,
+        };
+        if bad {
             lines.push(format!("{}: {} {}", condition.type_, condition.reason, condition.message));
         }
     }

@@ -23,7 +23,10 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
     let base_port = if settings.base_port == 0 { DEFAULT_BASE } else { settings.base_port };
     let holder = layout.lock_holder();
     if holder.is_none() {
-        eprintln!("note: no `kv-operator local up` runs on {}; nothing is looked after", layout.dir().display());
+        eprintln!(
+            "note: no `kv-operator local up` runs on {}; nothing is looked after",
+            layout.dir().display()
+        );
     }
     let written = layout.load_status()?;
     let current = written.as_ref().filter(|file| Some(file.pid) == holder);

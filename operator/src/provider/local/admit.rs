@@ -17,7 +17,7 @@ pub enum AdmitError {
         /// The file.
         place: String,
         /// Why.
-        source: ReadError,
+        source: Box<ReadError>,
     },
     /// It breaks rules.
     #[error("{place}: {}", crd::describe(.fields))]
@@ -50,8 +50,8 @@ pub fn load(layout: &Layout) -> Result<Option<(KvCluster, ClusterSpec)>, AdmitEr
 /// # Errors
 /// If it cannot be read, or breaks rules.
 pub fn parse(text: &str, place: &str) -> Result<(KvCluster, ClusterSpec), AdmitError> {
-    let cluster =
-        crd::read(text).map_err(|source| AdmitError::Unreadable { place: place.to_owned(), source })?;
+    let cluster = crd::read(text)
+        .map_err(|error| AdmitError::Unreadable { place: place.to_owned(), source: Box::new(error) })?;
     let spec = cluster.to_core().map_err(|fields| AdmitError::Invalid { place: place.to_owned(), fields })?;
     Ok((cluster, spec))
 }
@@ -85,7 +85,8 @@ pub fn admit(layout: &Layout, text: &str, place: &str) -> Result<(KvCluster, Clu
             meta.generation = Some(1);
         }
     }
-    let text = serde_saphyr::to_string(&cluster).map_err(|error| AdmitError::Unwritable(error.to_string()))?;
+    let text =
+        serde_saphyr::to_string(&cluster).map_err(|error| AdmitError::Unwritable(error.to_string()))?;
     super::layout::create_dir(layout.dir())?;
     write(&layout.cluster(), text.as_bytes())?;
     Ok((cluster, spec))
@@ -132,7 +133,9 @@ mod tests {
     use super::*;
 
     fn text(name: &str, spec: &str) -> String {
-        format!("{{apiVersion: kvcluster.io/v1alpha1, kind: KvCluster, metadata: {{name: {name}}}, spec: {spec}}}")
+        format!(
+            "{{apiVersion: kvcluster.io/v1alpha1, kind: KvCluster, metadata: {{name: {name}}}, spec: {spec}}}"
+        )
     }
 
     #[test]

@@ -45,7 +45,8 @@ impl Launch {
     #[must_use]
     pub fn arguments(&self, layout: &Layout, name: &str, shard: u16, ports: Ports) -> Vec<String> {
         let mut args: Vec<String> = Vec::new();
-        let mut set = |directive: &str, value: &str| args.extend([format!("--{directive}"), value.to_owned()]);
+        let mut set =
+            |directive: &str, value: &str| args.extend([format!("--{directive}"), value.to_owned()]);
         set("port", &ports.data.to_string());
         set("bind", "127.0.0.1");
         set("dir", &layout.data(name).to_string_lossy());

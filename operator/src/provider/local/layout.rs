@@ -172,7 +172,9 @@ impl Layout {
         }
         fs::remove_file(self.dir.join("lock")).map_err(broken(self.dir.join("lock")))?;
         match fs::remove_dir(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(broken(self.dir.clone())(error)),
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                Err(broken(self.dir.clone())(error))
+            }
             _ => Ok(()),
         }
     }
@@ -220,7 +222,8 @@ impl Layout {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(LayoutError::Read { path, source }),
         };
-        let mut names: Vec<_> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names: Vec<_> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         Ok(names)
     }
@@ -293,8 +296,13 @@ impl Layout {
         create_dir(&self.dir)?;
         let path = self.dir.join("lock");
         let broken = |source| LayoutError::Write { path: path.clone(), source };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(broken)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(broken)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -119,7 +119,8 @@ impl LocalProvider {
         for (node, _) in workloads.iter().flat_map(|workload| self.names(*workload)) {
             let index = self.layout.claim_index(&node)?;
             let runs = record(&self.layout, &node).is_some_and(|record| record.runs());
-            let free = Ports::of(base, index).and_then(|ports| if runs { Ok(()) } else { ports.check_free() });
+            let free =
+                Ports::of(base, index).and_then(|ports| if runs { Ok(()) } else { ports.check_free() });
             free.map_err(|source| LocalError::Port { node, source })?;
         }
         Ok(())
@@ -168,7 +169,8 @@ impl LocalProvider {
             let index = self.layout.claim_index(&name)?;
             let ports = Ports::of(inner.settings.base_port, index)
                 .map_err(|source| LocalError::Port { node: name.clone(), source })?;
-            let state = Arc::new(Mutex::new(State { presence: Presence::Starting, record: None, problem: None }));
+            let state =
+                Arc::new(Mutex::new(State { presence: Presence::Starting, record: None, problem: None }));
             let order = watch::Sender::new(Order::Run);
             let supervisor = Supervisor {
                 name: name.clone(),
@@ -182,7 +184,9 @@ impl LocalProvider {
                 incidents: self.incidents.clone(),
             };
             let task = tokio::spawn(supervisor.run());
-            inner.nodes.insert(name.clone(), Node { shard: workload.shard, ordinal, ports, state, order, task });
+            inner
+                .nodes
+                .insert(name.clone(), Node { shard: workload.shard, ordinal, ports, state, order, task });
             started.push(format!("node {name} on port {}", ports.data));
         }
         Ok(started)

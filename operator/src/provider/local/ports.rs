@@ -38,7 +38,9 @@ pub enum PortError {
         index: u16,
     },
     /// Another process listens there.
-    #[error("port {port} is in use by another process; stop that process, or choose other ports with --base-port")]
+    #[error(
+        "port {port} is in use by another process; stop that process, or choose other ports with --base-port"
+    )]
     InUse {
         /// The port.
         port: u16,
@@ -61,7 +63,9 @@ impl Ports {
     pub fn of(base: u16, index: u16) -> Result<Self, PortError> {
         let at = |offset: u16| base.checked_add(index)?.checked_add(offset);
         match (at(0), at(BUS_OFFSET), at(HEALTH_OFFSET)) {
-            (Some(data), Some(bus), Some(health)) if base > 0 && index < HEALTH_OFFSET => Ok(Self { data, bus, health }),
+            (Some(data), Some(bus), Some(health)) if base > 0 && index < HEALTH_OFFSET => {
+                Ok(Self { data, bus, health })
+            }
             _ => Err(PortError::OutOfRange { base, index }),
         }
     }
@@ -74,7 +78,9 @@ impl Ports {
         for port in [self.data, self.health] {
             match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(PortError::InUse { port }),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    return Err(PortError::InUse { port });
+                }
                 Err(source) => return Err(PortError::Unusable { port, source }),
             }
         }
@@ -99,7 +105,9 @@ mod tests {
     fn a_port_in_use_is_named() {
         let (taken, ports) = (1024..=u16::MAX - BUS_OFFSET)
             .rev()
-            .find_map(|port| Some((TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?, Ports::of(port, 0).ok()?)))
+            .find_map(|port| {
+                Some((TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?, Ports::of(port, 0).ok()?))
+            })
             .unwrap();
         let text = ports.check_free().unwrap_err().to_string();
         assert!(text.contains(&taken.local_addr().unwrap().port().to_string()), "{text}");

@@ -28,6 +28,17 @@ pub struct Record {
 }
 
 impl Record {
+    /// Looks among all processes for one whose command line has both `mark` and `dir`: one that was started by an `up` that
+    /// was killed before it could write a record.
+    #[must_use]
+    pub fn find(mark: &str, dir: &str) -> Option<Self> {
+        let pids = std::fs::read_dir("/proc").ok()?;
+        let pid = pids
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+            .find(|&pid| command_line_has(pid, mark) && command_line_has(pid, dir))?;
+        Some(Self { pid, started: started(pid)?, mark: mark.to_owned(), fixed: Vec::new() })
+    }
+
     /// Whether this very process still runs.
     #[must_use]
     pub fn runs(&self) -> bool {
@@ -62,8 +73,12 @@ impl Process {
             .spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
         // The child is not reaped before `wait`, so that its id is its own until then.
-        let record =
-            Record { pid, started: started(pid).unwrap_or_default(), mark: mark.to_owned(), fixed: Vec::new() };
+        let record = Record {
+            pid,
+            started: started(pid).unwrap_or_default(),
+            mark: mark.to_owned(),
+            fixed: Vec::new(),
+        };
         Ok(Self { record, pidfd: open(pid)?, child: Some(child) })
     }
 
@@ -93,7 +108,10 @@ impl Process {
     }
 }
 
-#[expect(deprecated, reason = "its replacement is unsafe, for types that could lose their descriptor; an OwnedFd cannot")]
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe, for types that could lose their descriptor; an OwnedFd cannot"
+)]
 fn open(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
     let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     AsyncFd::with_interest(pidfd_open(pid, PidfdFlags::NONBLOCK)?, tokio::io::Interest::READABLE)

@@ -99,7 +99,8 @@ impl Supervisor {
                 return;
             }
             let began = Instant::now();
-            let how = match adopted.take().map_or_else(|| self.start(), Ok) {
+            // A killed `up` may have left a process that shows itself only now.
+            let how = match adopted.take().or_else(|| self.adopt()).map_or_else(|| self.start(), Ok) {
                 Ok(process) => {
                     self.set(Presence::Running, Some(process.record.clone()), None);
                     self.attend(process).await
@@ -113,7 +114,11 @@ impl Supervisor {
                 return;
             }
             let wait = backoff.after(began.elapsed());
-            self.tell(true, "NodeExited", format!("{} {how}; starting it again in {} s", self.name, wait.as_secs()));
+            self.tell(
+                true,
+                "NodeExited",
+                format!("{} {how}; starting it again in {} s", self.name, wait.as_secs()),
+            );
             tokio::select! {
                 () = sleep(wait) => {}
                 () = ordered_off(&mut self.order) => {}
@@ -122,9 +127,22 @@ impl Supervisor {
     }
 
     fn adopt(&self) -> Option<Process> {
-        let record = read_json(&self.layout.process(&self.name)).ok().flatten()?;
+        let recorded = read_json(&self.layout.process(&self.name)).ok().flatten().and_then(Process::adopt);
+        let process = recorded.or_else(|| self.adopt_unrecorded())?;
+        self.tell(
+            false,
+            "NodeTakenOver",
+            format!("{} runs already, as process {}", self.name, process.record.pid),
+        );
+        Some(process)
+    }
+
+    fn adopt_unrecorded(&self) -> Option<Process> {
+        let launch = self.launch.borrow().clone();
+        let dir = self.layout.data(&self.name);
+        let record = Record { fixed: launch.fixed(), ..Record::find(&launch.uid, &dir.to_string_lossy())? };
         let process = Process::adopt(record)?;
-        self.tell(false, "NodeTakenOver", format!("{} runs already, as process {}", self.name, process.record.pid));
+        write_json(&self.layout.process(&self.name), &process.record).ok()?;
         Some(process)
     }
 
@@ -133,8 +151,10 @@ impl Supervisor {
         let launch = self.launch.borrow().clone();
         create_dir(&self.layout.data(&self.name))?;
         let args = launch.arguments(&self.layout, &self.name, self.shard, self.ports);
-        let mut process = Process::start(&launch.program, &args, &self.layout.log(&self.name), &launch.uid)
-            .map_err(|source| StartError::Spawn { program: launch.program.display().to_string(), source })?;
+        let mut process =
+            Process::start(&launch.program, &args, &self.layout.log(&self.name), &launch.uid).map_err(
+                |source| StartError::Spawn { program: launch.program.display().to_string(), source },
+            )?;
         process.record.fixed = launch.fixed();
         if let Err(error) = write_json(&self.layout.process(&self.name), &process.record) {
             // A process that no later `up` could find must not stay.
