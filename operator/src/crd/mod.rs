@@ -209,7 +209,9 @@ pub struct Volume {
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
 
-    /// What becomes of the volumes when the KvCluster is deleted, or of a node's volume when the node is.
+    /// What becomes of the volumes when the KvCluster is deleted, or of a node's volume when the node is. Retained
+    /// volumes belong to their cluster: another KvCluster of the same name cannot use them, and does not start until
+    /// they are deleted.
     #[serde(default)]
     pub retention: Retention,
 }

@@ -134,7 +134,8 @@ pub fn changes(
             None => None,
             Some(live) => {
                 owned(cluster, built.kind.name(), &built.name, &live)?;
-                match difference(&wanted, &live) {
+                // The stamp tells only that something differs: better a field that says what.
+                match difference(&built.object, &live).or_else(|| difference(&wanted, &live)) {
                     None => continue,
                     different => different,
                 }

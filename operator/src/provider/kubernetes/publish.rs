@@ -66,7 +66,7 @@ impl KubernetesPublisher {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);
         for pod in self.provider.stores.pods_of(&key) {
             let name = pod.name_any();
-            let wanted = role_label(status, &name);
+            let Some(wanted) = role_label(status, &name) else { continue };
             if pod.labels().get(names::ROLE).map(String::as_str) == wanted {
                 continue;
             }
@@ -168,12 +168,15 @@ pub async fn write_status(
     api.patch_status(&object.name_any(), &params, &Patch::Apply(patch)).await.map(drop)
 }
 
-fn role_label(status: &KvClusterStatus, pod: &str) -> Option<&'static str> {
+/// The label that a pod should have, or that it should have none; `None` if nothing is known of its node yet.
+fn role_label(status: &KvClusterStatus, pod: &str) -> Option<Option<&'static str>> {
     let mut nodes = status.shards.iter().flat_map(|shard| &shard.nodes);
-    nodes.find(|node| node.name == pod)?.role.map(|role| match role {
-        Role::Master => "master",
-        Role::Replica => "replica",
-    })
+    let node = nodes.find(|node| node.name == pod)?;
+    match node.role {
+        Some(Role::Master) => Some(Some("master")),
+        Some(Role::Replica) => Some(Some("replica")),
+        None => node.id.is_some().then_some(None),
+    }
 }
 
 /// How much a status differs from the one before.
@@ -264,7 +267,12 @@ mod tests {
     #[test]
     fn pods_are_labelled_by_their_role() {
         let status = status("", "", 0, 0);
-        assert_eq!(role_label(&status, "a-0-0"), Some("master"));
+        assert_eq!(role_label(&status, "a-0-0"), Some(Some("master")));
         assert_eq!(role_label(&status, "a-0-1"), None);
+        let mut status = status;
+        status.shards[0].nodes[0].role = None;
+        assert_eq!(role_label(&status, "a-0-0"), None);
+        status.shards[0].nodes[0].id = Some("1".repeat(40));
+        assert_eq!(role_label(&status, "a-0-0"), Some(None));
     }
 }

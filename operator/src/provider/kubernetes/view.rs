@@ -1,5 +1,7 @@
 //! What pods and StatefulSets say of the nodes, without asking any node: pure.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
@@ -80,7 +82,7 @@ fn trouble(pod: &Pod) -> Option<String> {
         "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
             format!("its image {} cannot be had; set spec.image, or make that one available", container.image)
         }
-        "CrashLoopBackOff" => format!("it ends again and again; see kubectl logs -p {}", pod.name_any()),
+        "CrashLoopBackOff" => format!("it ends again and again: {}", last_words(pod, container)),
         reason @ ("CreateContainerConfigError" | "CreateContainerError") => {
             format!("{reason}: {}", waiting.message.as_deref().unwrap_or("see kubectl describe pod"))
         }
@@ -89,16 +91,37 @@ fn trouble(pod: &Pod) -> Option<String> {
     Some(format!("pod {} does not start: {why}", pod.name_any()))
 }
 
+/// The last line that a container wrote before it ended.
+fn last_words(pod: &Pod, container: &ContainerStatus) -> String {
+    let ended = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    let lines = ended.and_then(|ended| ended.message.as_deref()).and_then(|text| text.trim().lines().last());
+    match lines {
+        Some(line) => line.chars().take(300).collect(),
+        None => format!("see kubectl logs -p {}", pod.name_any()),
+    }
+}
+
+/// The troubles of pods, of many only the first few.
+fn problems(pods: &[Arc<Pod>]) -> Vec<Problem> {
+    const SHOWN: usize = 3;
+    let mut messages: Vec<String> = pods.iter().filter_map(|pod| trouble(pod)).collect();
+    let more = messages.len().saturating_sub(SHOWN);
+    messages.truncate(SHOWN);
+    if more > 0 {
+        messages.push(format!("{more} more pods do not start"));
+    }
+    messages.into_iter().map(|message| Problem { reason: "PodNotStarting".into(), message }).collect()
+}
+
 /// What the watches know of a cluster.
 #[must_use]
 pub fn sighting(stores: &Stores, namespace: &str, cluster: &str) -> Sighting {
     let key = (namespace.to_owned(), cluster.to_owned());
     let pods = stores.pods_of(&key);
-    let problem = |message| Problem { reason: "PodNotStarting".into(), message };
     Sighting {
         workloads: stores.sets_of(&key).iter().filter_map(|set| workload(set)).collect(),
         nodes: pods.iter().filter_map(|pod| node(cluster, namespace, pod)).collect(),
-        problems: pods.iter().filter_map(|pod| trouble(pod)).map(problem).collect(),
+        problems: problems(&pods),
     }
 }
 
@@ -148,6 +171,25 @@ mod tests {
             let node = seen(deleted, phase, state.clone(), last.clone());
             assert_eq!(node.presence, expected, "{deleted} {phase} {state} {last}");
         }
+    }
+
+    #[test]
+    fn a_pod_that_keeps_ending_tells_why() {
+        let pod = |number: u16| {
+            let pod = json!({
+                "metadata": { "name": format!("shop-0-{number}") },
+                "status": { "containerStatuses": [{
+                    "name": "node", "image": "", "imageID": "", "ready": false, "restartCount": 3,
+                    "state": { "waiting": { "reason": "CrashLoopBackOff" } },
+                    "lastState": { "terminated": { "exitCode": 1, "message": "starting\nno space left\n" } },
+                }] },
+            });
+            Arc::new(serde_json::from_value::<Pod>(pod).unwrap())
+        };
+        let found: Vec<_> =
+            problems(&[pod(0), pod(1), pod(2), pod(3), pod(4)]).into_iter().map(|p| p.message).collect();
+        assert_eq!(found[0], "pod shop-0-0 does not start: it ends again and again: no space left");
+        assert_eq!(found[3..], ["2 more pods do not start".to_owned()]);
     }
 
     #[test]

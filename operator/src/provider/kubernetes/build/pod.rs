@@ -58,6 +58,8 @@ impl Cluster {
             "imagePullPolicy": "IfNotPresent",
             "command": ["/kv-node"],
             "args": self.arguments(shard),
+            // The last lines of the log are what a condition can show.
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             "env": [field("POD_NAME", "metadata.name"), field("POD_IP", "status.podIP")],
             "ports": [
                 { "name": "client", "containerPort": names::CLIENT_PORT, "protocol": "TCP" },
