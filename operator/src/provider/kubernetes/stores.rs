@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -89,15 +88,15 @@ impl Stores {
     /// # Errors
     /// If a watch has ended.
     pub async fn ready(&self) -> Result<(), WriterDropped> {
-        let all: [std::pin::Pin<Box<dyn Future<Output = Result<(), WriterDropped>> + Send + '_>>; 6] = [
-            Box::pin(self.pods.wait_until_ready()),
-            Box::pin(self.sets.wait_until_ready()),
-            Box::pin(self.services.wait_until_ready()),
-            Box::pin(self.configs.wait_until_ready()),
-            Box::pin(self.budgets.wait_until_ready()),
-            Box::pin(self.claims.wait_until_ready()),
-        ];
-        future::try_join_all(all).await.map(drop)
+        futures::try_join!(
+            self.pods.wait_until_ready(),
+            self.sets.wait_until_ready(),
+            self.services.wait_until_ready(),
+            self.configs.wait_until_ready(),
+            self.budgets.wait_until_ready(),
+            self.claims.wait_until_ready(),
+        )
+        .map(drop)
     }
 
     /// The object of this kind and name as JSON.
