@@ -167,6 +167,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_process_without_a_record_is_found_by_its_command_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let unique = format!("1{:06}", std::process::id() % 1_000_000);
+        let args = [unique.clone(), "2345".into()];
+        let mut child = Process::start(Path::new("sleep"), &args, &dir.path().join("log"), &unique).unwrap();
+        while !child.record.runs() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(Record::find(&unique, "2345"), Some(child.record.clone()));
+        assert_eq!(Record::find(&unique, "5432"), None);
+        child.signal(Signal::KILL);
+        child.wait().await;
+        assert_eq!(Record::find(&unique, "2345"), None);
+    }
+
+    #[tokio::test]
     async fn a_stranger_with_the_same_process_id_is_not_taken_over() {
         let dir = tempfile::tempdir().unwrap();
         let mut child = sleeper(dir.path());
