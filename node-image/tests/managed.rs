@@ -235,3 +235,13 @@ fn a_directory_belongs_to_one_node() {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains(a.dir.path().to_str().unwrap()), "{error}");
 }
+
+#[test]
+fn a_leaving_master_without_replicas_does_not_wait_for_long() {
+    let (mut a, b) = shard();
+    drop(b);
+    until("the replica is gone", || a.report().replicas.is_empty());
+    a.signal(Signal::TERM);
+    a.wait_until_gone();
+    assert!(a.log().contains("bye bye"));
+}

@@ -49,6 +49,13 @@ impl NewFile {
         self.file.write_all(bytes)
     }
 
+    /// Gives the file its name. After a power cut it may be missing, or the old one.
+    pub(crate) fn publish(mut self) -> io::Result<()> {
+        std::fs::rename(&self.temp, &self.target)?;
+        self.committed = true;
+        Ok(())
+    }
+
     /// Makes the content durable, gives the file its name, and makes the name durable.
     pub(crate) fn commit(mut self) -> io::Result<()> {
         self.file.sync_all()?;

@@ -14,6 +14,9 @@ use super::fs;
 /// Name of the state file in the node's directory.
 pub const STATE_FILE: &str = "node.json";
 
+/// Name of the file with the cluster's map, a hint.
+pub const MAP_FILE: &str = "map.json";
+
 /// Name of the file that the process locks for as long as it uses the directory.
 pub const LOCK_FILE: &str = "lock";
 
@@ -35,9 +38,6 @@ pub struct PersistedState {
     /// The shard that it belongs to, once it was started for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<u16>,
-    /// The cluster as it was told last: where to find its parent after a restart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub map: Option<ClusterMap>,
 }
 
 /// The state in memory with its file, and the lock on the directory.
@@ -116,8 +116,7 @@ impl NodeStateFile {
         };
         let Some(bytes) = read else {
             let id = random_node_id()?;
-            let state =
-                PersistedState { id, promised: Epoch(0), config: None, uid: None, shard: None, map: None };
+            let state = PersistedState { id, promised: Epoch(0), config: None, uid: None, shard: None };
             write(&path, &state)?;
             return Ok(Self { path, state, _lock: lock });
         };
@@ -125,6 +124,24 @@ impl NodeStateFile {
             Ok(state) => Ok(Self { path, state, _lock: lock }),
             Err(source) => Err(StateError::Corrupt { path, source }),
         }
+    }
+
+    /// The cluster as the node was told last, if that was kept: where to find its parent after a restart.
+    #[must_use]
+    pub fn read_map(&self) -> Option<ClusterMap> {
+        let bytes = std::fs::read(self.path.with_file_name(MAP_FILE)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Keeps the map for the next start. It is a hint and no promise: nobody waits for the disk, and it may get lost.
+    pub fn keep_map(&self, map: &ClusterMap) {
+        let keep = || {
+            let mut file = fs::NewFile::create(&self.path.with_file_name(MAP_FILE))?;
+            file.write(&serde_json::to_vec(map)?)?;
+            file.publish()
+        };
+        // Without it the node learns the map from the operator.
+        let _: io::Result<()> = keep();
     }
 
     /// What is on disk.

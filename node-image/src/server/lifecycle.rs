@@ -29,6 +29,9 @@ use crate::{notice, warning};
 /// For how long a master that was relieved goes on to redirect its clients.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// How long a master without replicas waits for one to come back that could take over.
+const ALONE: Duration = Duration::from_secs(1);
+
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -156,9 +159,10 @@ impl Server {
     /// signal ends the wait.
     pub(super) fn terminate(&mut self) {
         let others = self.routing.config().is_some_and(|config| config.members.len() > 1);
-        let replicas = self.clients.feeds().any(|(_, feed)| feed.online());
-        let relievable =
-            self.routing.is_managed() && self.routing.state() == NodeState::Master && others && replicas;
+        let relievable = self.routing.is_managed()
+            && self.routing.state() == NodeState::Master
+            && others
+            && self.is_fed_from();
         self.ending = match self.ending {
             Ending::No if relievable => {
                 notice!("Received SIGTERM: waiting for a replica to take over...");
@@ -171,9 +175,19 @@ impl Server {
         };
     }
 
+    /// Whether a replica gets the stream from here.
+    fn is_fed_from(&self) -> bool {
+        self.clients.feeds().any(|(_, feed)| feed.online())
+    }
+
     /// Ends the wait of [`Server::terminate`] when this node is master no more, or its time is over.
     pub(super) fn leave_if_relieved(&mut self, until: std::time::Instant) {
         let now = self.clock.instant;
+        if self.routing.state() == NodeState::Master && until > now + ALONE && !self.is_fed_from() {
+            // The whole shard may be on its way out: nobody is there to take over, unless one comes back soon.
+            self.ending = Ending::Leaving(now + ALONE);
+            return;
+        }
         let master = matches!(self.routing.state(), NodeState::Master | NodeState::Fenced);
         self.ending = if now >= until {
             Ending::Now { save: None }

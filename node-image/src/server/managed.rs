@@ -113,7 +113,7 @@ impl Routing {
             }
         }
         let mut routing = Self {
-            map: file.get().map.clone(),
+            map: file.read_map(),
             file,
             identity,
             confirmed: false,
@@ -318,7 +318,7 @@ impl Routing {
     /// Takes the operator's view of the cluster. Of each shard the config with the highest epoch is kept.
     ///
     /// # Errors
-    /// If it is the map of another cluster, or cannot be written.
+    /// If it is the map of another cluster.
     pub fn set_map(&mut self, mut map: ClusterMap, digest: String) -> Result<(), Refusal> {
         let identity = self.identity.as_ref().ok_or(Refusal::Unmanaged)?;
         if map.uid != identity.uid {
@@ -333,7 +333,7 @@ impl Routing {
                 }
             }
         }
-        self.file.update(|state| state.map = Some(map.clone()))?;
+        self.file.keep_map(&map);
         self.map = Some(map);
         self.map_digest = digest;
         self.rebuild_owners();
