@@ -75,7 +75,9 @@ impl Screen {
 
     fn size(&self) -> (usize, usize) {
         rustix::termios::tcgetwinsize(stdout())
-            .map_or((24, 80), |size| (usize::from(size.ws_row.max(10)), usize::from(size.ws_col.max(20))))
+            .ok()
+            .filter(|size| size.ws_row > 0 && size.ws_col > 0)
+            .map_or((24, 80), |size| (usize::from(size.ws_row), usize::from(size.ws_col)))
     }
 }
 

@@ -111,6 +111,7 @@ impl Running {
     /// Stops all nodes; nobody looks after them any more, so that none is missed.
     async fn stop(&self) {
         self.layout.forget_status();
+        self.screen.table(Vec::new());
         self.screen.line("stopping all nodes");
         self.provider.stop().await;
         self.screen.line("stopped");

@@ -119,7 +119,9 @@ impl Layout {
     /// If it cannot be written.
     pub fn save_status(&self, status: &KvClusterStatus) -> Result<(), LayoutError> {
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
-        write_json(&self.status(), &StatusFile { pid, status: status.clone() })
+        let file = StatusFile { pid, status: status.clone() };
+        // Not worth a sync, for which nodes on the same disk would have to wait.
+        write_with(&self.status(), &to_json(&self.status(), &file)?, 0o644, false)
     }
 
     /// The status that was written last, by whomever.
@@ -276,7 +278,7 @@ impl Layout {
             return Ok(password.trim().to_owned());
         }
         let password = random_hex().map_err(|source| LayoutError::Write { path: path.clone(), source })?;
-        write_mode(&path, format!("{password}\n").as_bytes(), 0o600)?;
+        write_with(&path, format!("{password}\n").as_bytes(), 0o600, true)?;
         Ok(password)
     }
 
@@ -371,10 +373,10 @@ pub fn read(path: &Path) -> Result<Option<String>, LayoutError> {
 /// # Errors
 /// If it cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), LayoutError> {
-    write_mode(path, bytes, 0o644)
+    write_with(path, bytes, 0o644, true)
 }
 
-fn write_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), LayoutError> {
+fn write_with(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> Result<(), LayoutError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -382,7 +384,9 @@ fn write_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), LayoutError> {
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if sync {
+            file.sync_all()?;
+        }
         fs::rename(&temporary, path)
     };
     written().map_err(|source| LayoutError::Write { path: path.to_owned(), source })
@@ -404,9 +408,12 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LayoutEr
 /// # Errors
 /// If it cannot be written.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), LayoutError> {
-    let text = serde_json::to_vec_pretty(value)
-        .map_err(|error| LayoutError::Damaged { path: path.to_owned(), why: error.to_string() })?;
-    write(path, &text)
+    write(path, &to_json(path, value)?)
+}
+
+fn to_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, LayoutError> {
+    serde_json::to_vec_pretty(value)
+        .map_err(|error| LayoutError::Damaged { path: path.to_owned(), why: error.to_string() })
 }
 
 #[cfg(test)]
