@@ -26,7 +26,7 @@ mod prober;
 mod publish;
 mod resource;
 
-use client::Request;
+use client::{ClientError, Request};
 use jobs::{Done, Finished, Job, JobError, Jobs};
 use prober::NodeHandle;
 pub use prober::Prober;
@@ -254,6 +254,8 @@ impl<P: Provider + 'static> Engine<P> {
                     Done::Told => matches!(job, Job::Shard(_)),
                 }
             }
+            // A node that is gone is told as such.
+            Err(JobError::Node(ClientError::Unreachable { .. } | ClientError::Refused { .. })) => true,
             Err(error) => {
                 let text = error.to_string();
                 if self.failures.insert(job, text.clone()).as_ref() != Some(&text) {

@@ -248,3 +248,56 @@ impl Prober {
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kv_core::control::{Link, LinkState};
+
+    fn report(uptime_ms: u64) -> NodeReport {
+        serde_json::from_value(serde_json::json!({
+            "id": "00".repeat(20), "name": "a-0-0", "runId": "r", "version": "1", "uid": "u", "shard": 0,
+            "promised": 1, "config": null, "state": "Replica", "link": {"parent": null, "state": "Streaming", "silentMs": 3},
+            "replid": "", "offset": uptime_ms, "data": "Live", "writeEpoch": 1, "keys": uptime_ms, "replicas": [],
+            "paused": false, "leaving": false, "mapDigest": "", "configDigest": "", "fullSyncs": 0, "partialSyncs": 0,
+            "uptimeMs": uptime_ms,
+        }))
+        .unwrap()
+    }
+
+    fn refused() -> Result<NodeReport, ClientError> {
+        Err(ClientError::Refused { node: "a-0-0".into(), address: "x".into() })
+    }
+
+    #[tokio::test]
+    async fn mere_growth_wakes_nobody_and_changes_do() {
+        let mut seen = Seen::new(Instant::now());
+        assert!(seen.record(&Ok(report(1))));
+        assert!(!seen.record(&Ok(report(2))));
+        let syncing = Link { parent: None, state: LinkState::Syncing, silent_ms: 0 };
+        let changed = NodeReport { link: Some(syncing), ..report(3) };
+        assert!(seen.record(&Ok(changed.clone())));
+        // An answer that was overtaken by a later one.
+        assert!(!seen.record(&Ok(report(2))));
+        assert_eq!(seen.report, Some(changed));
+        // The same node, started again.
+        assert!(seen.record(&Ok(NodeReport { run_id: "s".into(), ..report(1) })));
+    }
+
+    #[tokio::test]
+    async fn who_refuses_connections_after_having_answered_has_exited() {
+        let mut seen = Seen::new(Instant::now());
+        for _ in 0..3 {
+            seen.record(&refused());
+        }
+        assert_eq!(seen.presence(Presence::Running), Presence::Running);
+        assert!(seen.record(&Ok(report(1))));
+        seen.record(&refused());
+        assert_eq!(seen.presence(Presence::Running), Presence::Running);
+        assert!(seen.record(&refused()));
+        assert_eq!(seen.presence(Presence::Running), Presence::Exited);
+        assert_eq!(seen.presence(Presence::Leaving), Presence::Leaving);
+        assert!(seen.record(&Ok(report(2))));
+        assert_eq!(seen.presence(Presence::Running), Presence::Running);
+    }
+}
