@@ -8,6 +8,9 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWrite
 use super::outage::Outage;
 use super::{Error, Options, Report, Session, Tally};
 
+/// Longer than any answer takes.
+const SILENT: Duration = Duration::from_secs(180);
+
 /// What can be asked of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -123,18 +126,24 @@ async fn send(output: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> std::io:
 pub struct Remote {
     input: Box<dyn AsyncWrite + Send + Unpin>,
     output: Box<dyn AsyncBufRead + Send + Unpin>,
+    _process: Box<dyn Send>,
 }
 
 impl Remote {
-    /// Takes a process's standard input and output, and returns when its run has started.
+    /// Takes a process's standard input and output, and what keeps it alive; returns when its run has started.
     ///
     /// # Errors
     /// If it could not start.
     pub async fn start(
         input: impl AsyncWrite + Send + Unpin + 'static,
         output: impl AsyncRead + Send + Unpin + 'static,
+        process: impl Send + 'static,
     ) -> Result<Self, Error> {
-        let mut remote = Self { input: Box::new(input), output: Box::new(BufReader::new(output)) };
+        let mut remote = Self {
+            input: Box::new(input),
+            output: Box::new(BufReader::new(output)),
+            _process: Box::new(process),
+        };
         match remote.reply().await? {
             Reply::Ready => Ok(remote),
             other => Err(Error::Wire(format!("{other:?}"))),
@@ -156,7 +165,9 @@ impl Remote {
 
     async fn reply(&mut self) -> Result<Reply, Error> {
         let mut line = String::new();
-        let read = self.output.read_line(&mut line).await.map_err(|error| Error::Wire(error.to_string()))?;
+        let read = tokio::time::timeout(SILENT, self.output.read_line(&mut line)).await;
+        let read = read.map_err(|_| Error::Wire(format!("it was silent for {} s", SILENT.as_secs())))?;
+        let read = read.map_err(|error| Error::Wire(error.to_string()))?;
         if read == 0 {
             return Err(Error::Wire("it ended without an answer".into()));
         }

@@ -25,7 +25,7 @@ pub async fn ledger(kind: &Kind, cluster: &str) -> Result<Remote> {
     let mut process = kind.api::<Pod>().exec(NAME, command, &parameters).await?;
     let pipes = process.stdin().zip(process.stdout());
     let (input, output) = pipes.ok_or_else(|| Error::Unexpected("exec gave no pipes".into()))?;
-    Ok(Remote::start(input, output).await?)
+    Ok(Remote::start(input, output, process).await?)
 }
 
 /// Sends one command to one node and returns the reply's text.

@@ -153,12 +153,9 @@ impl Kind {
         let pods: Api<Pod> = Api::namespaced(self.client(), OPERATOR_NAMESPACE);
         let pods = pods.list(&ListParams::default()).await?.items;
         for holder in holders {
-            let pod = pods.iter().find(|pod| {
-                pod.metadata
-                    .name
-                    .as_ref()
-                    .is_some_and(|name| holder == *name || holder.starts_with(&format!("{name}_")))
-            });
+            let pod = pods
+                .iter()
+                .find(|pod| pod.metadata.name.as_ref().is_some_and(|name| holder.starts_with(name.as_str())));
             let place = pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone());
             if let Some((pod, node)) = pod.and_then(|pod| pod.metadata.name.clone()).zip(place) {
                 return Ok((pod, node));
@@ -269,7 +266,7 @@ impl Drop for Kind {
 /// What helps to understand a failure.
 fn history(namespace: &str) -> String {
     let operator_log =
-        ["logs", "-n", OPERATOR_NAMESPACE, "--selector=app.kubernetes.io/name=kvcluster", "--tail=60"];
+        ["logs", "-n", OPERATOR_NAMESPACE, "--selector=app.kubernetes.io/component=operator", "--tail=60"];
     let objects = ["get", "kvclusters,statefulsets,pods", "-o", "wide", "-n", namespace];
     let events = ["get", "events", "--sort-by=.lastTimestamp", "-n", namespace];
     let status = ["get", "kvclusters", "-o", "yaml", "-n", namespace];
