@@ -105,6 +105,8 @@ fn nodes_outlive_a_killed_up_and_are_taken_over() {
     let (first, second) = (cluster.pid("shop-0-0"), cluster.pid("shop-0-1"));
     let _: () = cluster.connect(&master(&cluster.status().unwrap(), 0)).set("key", "value").unwrap();
     cluster.kill_up();
+    // As if it had been killed between starting a node and writing it down.
+    std::fs::remove_file(cluster.dir().join("nodes/shop-0-1/process.json")).unwrap();
     cluster.up();
     let status = cluster.wait_ready();
     assert_eq!((cluster.pid("shop-0-0"), cluster.pid("shop-0-1")), (first, second));

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Failure;
 use crate::provider::local::layout::{Layout, LayoutError};
-use crate::provider::local::stop_processes;
+use crate::provider::local::{admit, stop_processes};
 
 /// How long `up` may take to stop its nodes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,7 +33,10 @@ pub async fn down(layout: &Layout, purge: bool) -> Result<ExitCode, Failure> {
         sleep(Duration::from_millis(100)).await;
     }
     let lock = layout.lock()?;
-    let stopped = stop_processes(layout).await?;
+    // Even a cluster whose file was damaged can be stopped: its processes are on record.
+    let uid =
+        admit::load(layout).ok().flatten().and_then(|(cluster, _)| cluster.metadata.uid).unwrap_or_default();
+    let stopped = stop_processes(layout, &uid).await?;
     if stopped > 0 {
         println!("stopped {stopped} nodes that no `up` looked after");
     }

@@ -140,9 +140,10 @@ impl Publisher for LocalPublisher {
 #[must_use]
 pub fn all_processes(layout: &Layout, cluster: &KvCluster, base_port: u16) -> Vec<ProcessRow> {
     let name = cluster.metadata.name.clone().unwrap_or_default();
+    let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
     let nodes = (0..cluster.spec.shards)
         .flat_map(|shard| (0..=cluster.spec.replicas_per_shard).map(move |ordinal| (shard, ordinal)));
-    processes(layout, base_port, nodes.map(|(shard, ordinal)| node_name(&name, shard, ordinal)))
+    processes(layout, uid, base_port, nodes.map(|(shard, ordinal)| node_name(&name, shard, ordinal)))
 }
 
 /// How a client connects.

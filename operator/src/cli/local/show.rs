@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::crd::{KvCluster, NodeStatus};
 use crate::provider::local::layout::Layout;
 use crate::provider::local::ports::Ports;
-use crate::provider::local::record;
+use crate::provider::local::running;
 
 /// A node's process, for `status -o json` and the table.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -23,6 +23,7 @@ pub struct ProcessRow {
 /// The processes of the nodes that the workloads ask for, in order of their name.
 pub fn processes(
     layout: &Layout,
+    uid: &str,
     base_port: u16,
     names: impl IntoIterator<Item = String>,
 ) -> Vec<ProcessRow> {
@@ -31,7 +32,7 @@ pub fn processes(
         .map(|node| {
             let port = layout.index(&node).and_then(|index| Ports::of(base_port, index).ok());
             ProcessRow {
-                pid: record(layout, &node).filter(|record| record.runs()).map(|record| record.pid),
+                pid: running(layout, uid, &node).map(|record| record.pid),
                 port: port.map_or(0, |ports| ports.data),
                 dir: layout.node(&node).display().to_string(),
                 node,

@@ -38,7 +38,7 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
             name: cluster.metadata.name.clone().unwrap_or_default(),
             control_password: layout.load_control_password()?.unwrap_or_default(),
         };
-        let sighting = sight_processes(layout, &identity.name, &settings);
+        let sighting = sight_processes(layout, &identity.uid.0, &identity.name, &settings);
         let observed = look(&identity, &sighting).await;
         let plan = kv_core::plan::plan(&spec, &observed);
         let status = kv_core::plan::status(&spec, &observed, &plan, &[]);

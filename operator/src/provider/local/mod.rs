@@ -116,9 +116,10 @@ impl LocalProvider {
     /// The first port that is another process's.
     pub fn check_ports(&self, workloads: &[Workload]) -> Result<(), LocalError> {
         let base = self.inner().settings.base_port;
+        let uid = self.launch().uid;
         for (node, _) in workloads.iter().flat_map(|workload| self.names(*workload)) {
             let index = self.layout.claim_index(&node)?;
-            let runs = record(&self.layout, &node).is_some_and(|record| record.runs());
+            let runs = running(&self.layout, &uid, &node).is_some();
             let free =
                 Ports::of(base, index).and_then(|ports| if runs { Ok(()) } else { ports.check_free() });
             free.map_err(|source| LocalError::Port { node, source })?;
@@ -169,8 +170,10 @@ impl LocalProvider {
             let index = self.layout.claim_index(&name)?;
             let ports = Ports::of(inner.settings.base_port, index)
                 .map_err(|source| LocalError::Port { node: name.clone(), source })?;
-            let state =
-                Arc::new(Mutex::new(State { presence: Presence::Starting, record: None, problem: None }));
+            // One that runs already is shown as such from the start: it does not change by being taken over.
+            let record = running(&self.layout, &self.launch.borrow().uid, &name);
+            let presence = if record.is_some() { Presence::Running } else { Presence::Starting };
+            let state = Arc::new(Mutex::new(State { presence, record, problem: None }));
             let order = watch::Sender::new(Order::Run);
             let supervisor = Supervisor {
                 name: name.clone(),
@@ -257,16 +260,15 @@ pub fn node_name(cluster: &str, shard: u16, ordinal: u16) -> String {
 
 /// What a folder says of its nodes, without looking after them.
 #[must_use]
-pub fn sight_processes(layout: &Layout, cluster: &str, settings: &Settings) -> Sighting {
+pub fn sight_processes(layout: &Layout, uid: &str, cluster: &str, settings: &Settings) -> Sighting {
     let mut sighting = Sighting { workloads: settings.workloads.clone(), ..Sighting::default() };
     for workload in &settings.workloads {
         for ordinal in 0..workload.nodes {
             let name = node_name(cluster, workload.shard, ordinal);
             let ports = layout.index(&name).and_then(|index| Ports::of(settings.base_port, index).ok());
             let Some(ports) = ports else { continue };
-            let record = record(layout, &name);
-            let runs = record.as_ref().is_some_and(Record::runs);
-            let presence = if runs { Presence::Running } else { Presence::Exited };
+            let record = running(layout, uid, &name);
+            let presence = if record.is_some() { Presence::Running } else { Presence::Exited };
             let state = State { presence, record, problem: None };
             sighting.nodes.push(sighted(&name, workload.shard, ordinal, ports, &state));
         }
@@ -279,9 +281,10 @@ pub fn sight_processes(layout: &Layout, cluster: &str, settings: &Settings) -> S
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub async fn stop_processes(layout: &Layout) -> Result<usize, LayoutError> {
+pub async fn stop_processes(layout: &Layout, uid: &str) -> Result<usize, LayoutError> {
     let names = layout.node_names()?;
-    let running: Vec<_> = names.iter().filter_map(|name| Process::adopt(record(layout, name)?)).collect();
+    let running: Vec<_> =
+        names.iter().filter_map(|name| Process::adopt(running(layout, uid, name)?)).collect();
     let count = running.len();
     futures::future::join_all(running.into_iter().map(supervisor::stop_at_once)).await;
     Ok(count)
@@ -303,8 +306,9 @@ fn sighted(name: &str, shard: u16, ordinal: u16, ports: Ports, state: &State) ->
     }
 }
 
-/// What is kept of a node's process.
+/// The process of a node that runs. An `up` that was killed may have left one that it made no record of.
 #[must_use]
-pub fn record(layout: &Layout, node: &str) -> Option<Record> {
-    read_json(&layout.process(node)).ok().flatten()
+pub fn running(layout: &Layout, uid: &str, node: &str) -> Option<Record> {
+    let recorded: Option<Record> = read_json(&layout.process(node)).ok().flatten();
+    recorded.filter(Record::runs).or_else(|| Record::find(uid, &layout.data(node).to_string_lossy()))
 }

@@ -22,9 +22,6 @@ pub struct Record {
     pub started: u64,
     /// A text that its command line contains.
     pub mark: String,
-    /// Directives that it was started with and that only a restart can change.
-    #[serde(default)]
-    pub fixed: Vec<(String, String)>,
 }
 
 impl Record {
@@ -36,7 +33,7 @@ impl Record {
         let pid = pids
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
             .find(|&pid| command_line_has(pid, mark) && command_line_has(pid, dir))?;
-        Some(Self { pid, started: started(pid)?, mark: mark.to_owned(), fixed: Vec::new() })
+        Some(Self { pid, started: started(pid)?, mark: mark.to_owned() })
     }
 
     /// Whether this very process still runs.
@@ -73,12 +70,7 @@ impl Process {
             .spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
         // The child is not reaped before `wait`, so that its id is its own until then.
-        let record = Record {
-            pid,
-            started: started(pid).unwrap_or_default(),
-            mark: mark.to_owned(),
-            fixed: Vec::new(),
-        };
+        let record = Record { pid, started: started(pid).unwrap_or_default(), mark: mark.to_owned() };
         Ok(Self { record, pidfd: open(pid)?, child: Some(child) })
     }
 

@@ -11,9 +11,10 @@ use tokio::time::{Instant, interval, sleep};
 
 use super::backoff::Backoff;
 use super::launch::Launch;
-use super::layout::{Layout, LayoutError, create_dir, read_json, write_json};
+use super::layout::{Layout, LayoutError, create_dir, write_json};
 use super::ports::{PortError, Ports};
 use super::process::{Process, Record};
+use super::running;
 
 /// How often a node that was told to stop is told again: the second time it stops without waiting for a successor.
 const INSIST: Duration = Duration::from_millis(100);
@@ -127,8 +128,8 @@ impl Supervisor {
     }
 
     fn adopt(&self) -> Option<Process> {
-        let recorded = read_json(&self.layout.process(&self.name)).ok().flatten().and_then(Process::adopt);
-        let process = recorded.or_else(|| self.adopt_unrecorded())?;
+        let uid = self.launch.borrow().uid.clone();
+        let process = Process::adopt(running(&self.layout, &uid, &self.name)?)?;
         self.tell(
             false,
             "NodeTakenOver",
@@ -137,25 +138,13 @@ impl Supervisor {
         Some(process)
     }
 
-    fn adopt_unrecorded(&self) -> Option<Process> {
-        let launch = self.launch.borrow().clone();
-        let dir = self.layout.data(&self.name);
-        let record = Record { fixed: launch.fixed(), ..Record::find(&launch.uid, &dir.to_string_lossy())? };
-        let process = Process::adopt(record)?;
-        write_json(&self.layout.process(&self.name), &process.record).ok()?;
-        Some(process)
-    }
-
     fn start(&self) -> Result<Process, StartError> {
         self.ports.check_free()?;
         let launch = self.launch.borrow().clone();
         create_dir(&self.layout.data(&self.name))?;
         let args = launch.arguments(&self.layout, &self.name, self.shard, self.ports);
-        let mut process =
-            Process::start(&launch.program, &args, &self.layout.log(&self.name), &launch.uid).map_err(
-                |source| StartError::Spawn { program: launch.program.display().to_string(), source },
-            )?;
-        process.record.fixed = launch.fixed();
+        let process = Process::start(&launch.program, &args, &self.layout.log(&self.name), &launch.uid)
+            .map_err(|source| StartError::Spawn { program: launch.program.display().to_string(), source })?;
         if let Err(error) = write_json(&self.layout.process(&self.name), &process.record) {
             // A process that no later `up` could find must not stay.
             process.signal(Signal::KILL);
