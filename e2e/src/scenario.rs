@@ -8,11 +8,16 @@ use futures::stream::{StreamExt, TryStreamExt};
 use crate::cluster::truth::lies;
 use crate::cluster::view::View;
 use crate::cluster::{Cluster, Error, Ledger, Result, info_number};
+use crate::ledger::Report;
+use crate::ledger::check::Suspect;
 use crate::ledger::outage::Outage;
 use crate::ledger::route::Access;
 
 /// How long a cluster may take to be as specified again. Far more than it needs: what it needs is measured.
 pub const SETTLE_WITHIN: Duration = Duration::from_secs(120);
+
+/// How old a write may be that a dead master takes along: it was not replicated yet.
+const TAIL_US: u64 = 2_000_000;
 
 /// Shards, and nodes of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +85,17 @@ pub async fn lose_master<C: Cluster, H>(
     let refused_ms = ledger.longest_ms(shard, at_us).await?;
     let new = after.master(shard).unwrap_or_default().to_owned();
     Ok(Loss { old, new, at_us, mended_us, refused_ms, settled_ms })
+}
+
+/// What was lost though it was neither acknowledged just before a loss, nor by an old master that woke up and was not
+/// told yet that it is none any more. Under Async only such a tail may be lost.
+#[must_use]
+pub fn lost_beyond_tails(losses: &[Loss], report: &Report) -> Vec<Suspect> {
+    let of_tail = |suspect: &Suspect| {
+        let near = |time: u64| suspect.ended_us.abs_diff(time) < TAIL_US;
+        losses.iter().any(|loss| near(loss.at_us) || near(loss.mended_us))
+    };
+    report.verdict.missing.examples.iter().filter(|suspect| !of_tail(suspect)).cloned().collect()
 }
 
 /// The outages of a run in which the cluster said that it was ready (invariant T).

@@ -75,22 +75,28 @@ async fn a_lost_master_is_replaced_however_it_is_lost() -> Result<()> {
     assert!(report.verdict.clean(), "a pod that is deleted in peace loses nothing: {report}");
 
     let mut ledger = kind.ledger().await?;
+    let mut losses = Vec::new();
     let force = async |master: &str| kind.delete_pod(master, Some(0)).await;
-    print("forced deletion", &scenario::lose_master(&kind, &mut ledger, SIZE, 1, force, nothing).await?);
+    losses.push(scenario::lose_master(&kind, &mut ledger, SIZE, 1, force, nothing).await?);
     let kill = async |master: &str| kind.kill(master).await;
-    print("kill -9", &scenario::lose_master(&kind, &mut ledger, SIZE, 2, kill, nothing).await?);
+    losses.push(scenario::lose_master(&kind, &mut ledger, SIZE, 2, kill, nothing).await?);
     let freeze = async |master: &str| kind.freeze(master).await.map(|()| master.to_owned());
     let thaw = async |master: String| kind.thaw(&master).await;
-    print("SIGSTOP", &scenario::lose_master(&kind, &mut ledger, SIZE, 0, freeze, thaw).await?);
+    losses.push(scenario::lose_master(&kind, &mut ledger, SIZE, 0, freeze, thaw).await?);
     let shard = shard_elsewhere(&kind).await?;
     let cut = async |master: &str| CutOff::begin(&kind.worker_of(master).await?).await;
     let heal = async |cut: CutOff| cut.heal().await;
-    print("worker cut off", &scenario::lose_master(&kind, &mut ledger, SIZE, shard, cut, heal).await?);
+    losses.push(scenario::lose_master(&kind, &mut ledger, SIZE, shard, cut, heal).await?);
+    for (what, loss) in ["forced deletion", "kill -9", "SIGSTOP", "worker cut off"].iter().zip(&losses) {
+        print(what, loss);
+    }
     let lies = scenario::lies_of(&kind, &mut ledger).await?;
     assert!(lies.is_empty(), "Ready while writes failed: {lies:?}");
     let report = ledger.finish(READ_WITHIN).await?;
     println!("{report}");
     assert!(report.verdict.clean_but_missing(), "{report}");
+    let lost = scenario::lost_beyond_tails(&losses, &report);
+    assert!(lost.is_empty(), "lost though it was old: {lost:?}; {report}");
     only_expected_objects(&kind, &mine).await?;
     Ok(())
 }

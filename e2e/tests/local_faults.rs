@@ -11,9 +11,6 @@ use serde_json::json;
 
 const SIZE: Size = Size { shards: 3, nodes: 2 };
 const READ_WITHIN: Duration = Duration::from_secs(60);
-/// Under Async a dead master takes its unreplicated tail along; nothing that is older may be lost.
-const TAIL: Duration = Duration::from_secs(2);
-
 async fn up() -> Result<Local> {
     let local = Local::up(&manifest("faults", SIZE.shards, SIZE.nodes - 1, &json!({}))).await?;
     scenario::settled(&local, SIZE).await?;
@@ -31,16 +28,10 @@ fn print(what: &str, losses: &[Loss], report: &Report) {
     println!("{what}: median {:.0} ms of {} runs; {report}", scenario::median(&times), times.len());
 }
 
-/// Whatever is missing was acknowledged just before a loss, or by an old master that woke up and was not told yet that
-/// it is none any more.
 fn only_tails_are_lost(losses: &[Loss], report: &Report) {
     assert!(report.verdict.clean_but_missing(), "{report}");
-    let tail_us = u64::try_from(TAIL.as_micros()).unwrap();
-    for suspect in &report.verdict.missing.examples {
-        let near = |time: u64| suspect.ended_us.abs_diff(time) < tail_us;
-        let of_tail = |loss: &Loss| near(loss.at_us) || near(loss.mended_us);
-        assert!(losses.iter().any(of_tail), "lost though it was old: {suspect:?}; {report}");
-    }
+    let lost = scenario::lost_beyond_tails(losses, report);
+    assert!(lost.is_empty(), "lost though it was old: {lost:?}; {report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,6 +28,8 @@ pub mod owned;
 
 /// The namespace that the operator is installed into.
 pub const OPERATOR_NAMESPACE: &str = "kvcluster-system";
+/// How long it may take until another operator is active.
+const TAKE_OVER_WITHIN: Duration = Duration::from_secs(60);
 const FIELD_MANAGER: &str = "kv-e2e";
 
 /// A KvCluster on Kubernetes; its namespace goes with its value.
@@ -167,9 +169,10 @@ impl Kind {
     /// Kills the operator that is active now, without grace.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is none for longer than it takes to get one.
     pub async fn kill_operator(&self) -> Result<()> {
-        let (pod, _) = self.active_operator().await?;
+        let active = async || Ok(self.active_operator().await.map_err(|error| error.to_string()));
+        let (pod, _) = eventually("an operator is active", TAKE_OVER_WITHIN, active).await?;
         let pods: Api<Pod> = Api::namespaced(self.client(), OPERATOR_NAMESPACE);
         let parameters = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         pods.delete(&pod, &parameters).await?;
