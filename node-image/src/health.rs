@@ -14,6 +14,9 @@ use tiny_http::{Header, Method, Request, Response, Server};
 /// A data thread that did not turn for so long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
+/// A data thread that did not turn for so long is not ready for clients.
+const LATE_AFTER: Duration = Duration::from_secs(3);
+
 /// What the data thread shows to other threads.
 #[derive(Debug)]
 pub struct Shared {
@@ -85,9 +88,9 @@ impl Shared {
         self.started.elapsed().saturating_sub(Duration::from_millis(self.beat.load(Ordering::Relaxed)))
     }
 
-    fn stuck(&self, status: &Status) -> Option<String> {
+    fn silent_over(&self, status: &Status, limit: Duration) -> Option<String> {
         let silent = self.silent_for();
-        (!status.loading && silent > STUCK_AFTER)
+        (!status.loading && silent > limit)
             .then(|| format!("the data thread has not turned for {} s", silent.as_secs()))
     }
 
@@ -98,8 +101,8 @@ impl Shared {
             Some(problem) => (503, format!("{problem}\n")),
         };
         match path {
-            "/livez" => verdict(self.stuck(&status)),
-            "/readyz" => verdict(self.stuck(&status).or(status.not_ready)),
+            "/livez" => verdict(self.silent_over(&status, STUCK_AFTER)),
+            "/readyz" => verdict(self.silent_over(&status, LATE_AFTER).or(status.not_ready)),
             "/metrics" => (200, self.metrics(&status)),
             _ => (404, "try /livez, /readyz or /metrics\n".to_owned()),
         }

@@ -32,13 +32,16 @@ fn accept(node: &Process, config: &ShardConfig) -> redis::RedisResult<kv_core::c
     node.control(&["ACCEPT", &serde_json::to_string(config).unwrap()])
 }
 
-fn tell_map(nodes: &[&Process], config: &ShardConfig) {
-    let address = |node: &Process| NodeAddress {
+fn address(node: &Process) -> NodeAddress {
+    NodeAddress {
         ip: "127.0.0.1".into(),
         hostname: String::new(),
         port: node.port,
         bus_port: node.port + 10_000,
-    };
+    }
+}
+
+fn tell_map(nodes: &[&Process], config: &ShardConfig) {
     let addresses: BTreeMap<_, _> = nodes.iter().map(|node| (node.report().id, address(node))).collect();
     let map = ClusterMap { uid: config.uid.clone(), shards: vec![config.clone()], addresses, down: vec![] };
     for node in nodes {
@@ -244,4 +247,48 @@ fn a_leaving_master_without_replicas_does_not_wait_for_long() {
     a.signal(Signal::TERM);
     a.wait_until_gone();
     assert!(a.log().contains("bye bye"));
+}
+
+#[test]
+fn a_replica_does_not_take_another_node_for_its_parent() {
+    let (a, b) = (Process::managed("s-0-0", &[]), Process::managed("s-0-1", &[]));
+    let first = config(1, &a, &[&b]);
+    for node in [&a, &b] {
+        accept(node, &first).unwrap();
+    }
+    // An address out of date: at the parent's there is the replica itself now.
+    let mut map = ClusterMap {
+        uid: first.uid.clone(),
+        shards: vec![first.clone()],
+        addresses: BTreeMap::from([(a.report().id, address(&b)), (b.report().id, address(&b))]),
+        down: vec![],
+    };
+    b.control(&["MAP", &serde_json::to_string(&map).unwrap()]).unwrap();
+    until("it has tried", || b.log().contains("Attaching to the parent failed"));
+    assert!(!streaming(&b));
+    map.addresses.insert(a.report().id, address(&a));
+    b.control(&["MAP", &serde_json::to_string(&map).unwrap()]).unwrap();
+    until("it follows its parent", || streaming(&b));
+}
+
+#[test]
+fn who_waits_for_replicas_is_told_when_the_master_is_none_any_more() {
+    let (a, b) = shard();
+    let mut connection = a.connect();
+    let () = connection.run(&["SET", "a", "1"]).unwrap();
+    let waiting = std::thread::spawn(move || connection.run::<i64>(&["WAIT", "2", "0"]));
+    until("the client waits", || a.info("blocked_clients") == "1");
+    for node in [&a, &b] {
+        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+    }
+    assert_eq!(waiting.join().unwrap().unwrap_err().code(), Some("UNBLOCKED"));
+}
+
+#[test]
+fn the_operator_gets_in_though_all_places_are_taken() {
+    let node = Process::managed("s-0-0", &["--maxclients", "2"]);
+    let _taken = [node.connect(), node.connect()];
+    assert_eq!(node.report().state, NodeState::Blank);
+    let refused = node.run::<String>(&["PING"]).unwrap_err();
+    assert!(refused.to_string().contains("max number of clients"), "{refused}");
 }

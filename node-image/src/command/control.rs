@@ -70,9 +70,14 @@ fn prepare(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
 
 fn accept(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     let config: ShardConfig = json(args.at(2), "config")?;
-    let epoch = config.epoch;
+    let (epoch, master) = (config.epoch, config.master);
+    let before = server.routing.config().map(|config| config.master);
     if server.routing.accept(config)? {
         crate::notice!("Accepted config of epoch {epoch}");
+        if before != Some(master) {
+            // The stream that flows may be that of the old master still, through a parent that is the same.
+            server.drop_link();
+        }
         server.take_role();
     }
     Ok(())

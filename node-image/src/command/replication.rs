@@ -151,7 +151,8 @@ fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
     Ok(())
 }
 
-/// `REPLCONF kv-peer uid shard id epoch`: a node of a managed shard says who it is, and learns which history ours goes on.
+/// `REPLCONF kv-peer uid shard id epoch`: a node of a managed shard says who it is, and learns who answers, and which
+/// history ours goes on.
 fn peer(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     if args.len() != 6 {
         return Err(CommandError::Syntax);
@@ -167,6 +168,9 @@ fn peer(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
             "STALEEPOCH this node is at epoch {present}, you are at {epoch}"
         )));
     }
+    if epoch == present && !server.routing.feeds(id) {
+        return Err(CommandError::text("NOMASTERLINK the config of this epoch names another parent for you"));
+    }
     if !server.routing.may_feed() {
         return Err(CommandError::text("NOMASTERLINK this node waits for its place in the shard"));
     }
@@ -174,9 +178,10 @@ fn peer(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     if let Some(feed) = server.clients.make_replica(key, now) {
         feed.node = Some(id);
     }
+    let me = server.routing.id();
     let reply = match &server.history.previous {
-        Some((replid, switch)) => format!("OK {replid} {switch}"),
-        None => "OK".to_owned(),
+        Some((replid, switch)) => format!("OK {me} {replid} {switch}"),
+        None => format!("OK {me}"),
     };
     server.reply(key).simple(&reply);
     Ok(())

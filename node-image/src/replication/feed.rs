@@ -35,7 +35,7 @@ pub struct Feed {
     pub position: u64,
     /// The last offset that it acknowledged.
     pub acked: u64,
-    /// When.
+    /// When; while a snapshot is sent, when it last made progress.
     pub acked_at: Instant,
     /// The port that it serves clients on, as it says.
     pub port: u16,

@@ -48,6 +48,8 @@ pub struct Peer {
     pub id: NodeId,
     /// The epoch of its config.
     pub epoch: Epoch,
+    /// Who must answer: addresses may be out of date.
+    pub parent: NodeId,
 }
 
 /// What came of an attempt.
@@ -227,7 +229,7 @@ impl Handshake {
             self.ask(&["REPLCONF", "ip-address", &target.announce_ip])?;
         }
         self.ask(&["REPLCONF", "capa", "eof", "capa", "psync2"])?;
-        let Some(Peer { uid, shard, id, epoch }) = &target.peer else { return Ok(None) };
+        let Some(Peer { uid, shard, id, epoch, parent }) = &target.peer else { return Ok(None) };
         let reply = self.ask(&[
             "REPLCONF",
             "kv-peer",
@@ -239,6 +241,11 @@ impl Handshake {
         let mut words =
             reply.strip_prefix("+OK").ok_or_else(|| unexpected("REPLCONF kv-peer", &reply))?.split(' ');
         words.next();
+        if words.next() != Some(parent.to_string().as_str()) {
+            return Err(io::Error::other(format!(
+                "another node than the parent {parent} answered: {reply:?}"
+            )));
+        }
         Ok(words
             .next()
             .zip(words.next().and_then(|offset| offset.parse().ok()))

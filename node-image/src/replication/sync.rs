@@ -47,7 +47,7 @@ impl SyncJob {
     /// # Errors
     /// If the keyspace was replaced or flushed meanwhile.
     pub fn idle(&mut self) -> Result<Chunk, Aborted> {
-        Ok(Chunk { bytes: Vec::new(), finished: false })
+        Ok(Chunk { bytes: self.walker.take_output(), finished: false })
     }
 
     /// Gives it up.

@@ -15,6 +15,10 @@ use crate::verbose;
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
 const FIRST_LISTENER: usize = usize::MAX - 64;
 
+/// Places beyond `maxclients` of a managed node, for the operator and for replicas: whoever floods a node with
+/// connections must not make it look dead.
+const RESERVED: usize = 32;
+
 /// Why a node does not listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -105,7 +109,9 @@ impl Server {
 
     fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr) {
         self.stats.connections += 1;
-        if self.clients.len() >= self.tunables.maxclients {
+        let reserved = self.clients.len() >= self.tunables.maxclients;
+        let full = self.clients.len() >= self.tunables.maxclients.saturating_add(RESERVED);
+        if full || (reserved && !self.routing.is_managed()) {
             self.stats.rejected_connections += 1;
             let _ = io::Write::write(&mut stream, b"-ERR max number of clients reached\r\n");
             return;
@@ -116,7 +122,9 @@ impl Server {
             return;
         }
         let user = if self.tunables.requirepass.is_empty() { User::Default } else { User::Nobody };
-        self.add_client(stream, peer, user);
+        if let Some(client) = self.add_client(stream, peer, user).and_then(|key| self.clients.get_mut(key)) {
+            client.reserved = reserved;
+        }
     }
 
     /// Registers a connection and makes a client of it.

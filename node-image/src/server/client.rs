@@ -26,6 +26,12 @@ pub enum User {
 }
 
 impl User {
+    /// Whether it is the operator or a node.
+    #[must_use]
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::Operator | Self::Replica)
+    }
+
     /// Its name in ACL terms.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -111,6 +117,8 @@ pub struct Client {
     pub readable: bool,
     /// The socket is watched for room to write.
     pub wants_write: bool,
+    /// It has a place beyond `maxclients`, which is for the operator and for replicas.
+    pub reserved: bool,
     /// It is in the list of those to be read from.
     pub woken: bool,
     /// It is in the list of those to be written to.
@@ -161,6 +169,7 @@ impl Client {
             doomed: false,
             readable: true,
             wants_write: false,
+            reserved: false,
             woken: false,
             queued: false,
             since: now,

@@ -33,6 +33,7 @@ impl Server {
             self.replicate_expired();
             self.beat();
         }
+        self.accept(); // what a lack of descriptors left waiting
         self.tend_link();
         self.drop_silent_replicas();
         self.close_idle();
@@ -53,12 +54,22 @@ impl Server {
         }
     }
 
+    /// Frees the places beyond `maxclients` of those who did not show at once that these are for them.
+    fn close_reserved(&mut self) {
+        const HANDSHAKE: Duration = Duration::from_secs(1);
+        let now = self.clock.instant;
+        let strangers = self.clients.keys_where(|client| {
+            client.reserved
+                && !client.user.is_peer()
+                && now.saturating_duration_since(client.since) > HANDSHAKE
+        });
+        strangers.into_iter().for_each(|key| self.clients.doom(key));
+    }
+
     fn drop_silent_replicas(&mut self) {
         let (now, timeout) = (self.clock.instant, self.tunables.repl_timeout);
         let silent = self.clients.keys_where(|client| {
-            client
-                .feed()
-                .is_some_and(|feed| feed.online() && now.saturating_duration_since(feed.acked_at) > timeout)
+            client.feed().is_some_and(|feed| now.saturating_duration_since(feed.acked_at) > timeout)
         });
         for key in silent {
             crate::warning!("Disconnecting timedout replica");
@@ -67,6 +78,7 @@ impl Server {
     }
 
     fn close_idle(&mut self) {
+        self.close_reserved();
         let Some(timeout) = self.tunables.timeout else { return };
         let now = self.clock.instant;
         let idle = self.clients.keys_where(|client| {

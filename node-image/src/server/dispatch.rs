@@ -117,6 +117,9 @@ impl Server {
         if count != spec.arity && (spec.arity > 0 || count < -spec.arity) {
             return Verdict::Refuse(CommandError::Arity(spec.name.to_owned()));
         }
+        if client.reserved && !client.user.is_peer() && !spec.flags.contains(Flags::NO_AUTH) {
+            return refuse("ERR max number of clients reached");
+        }
         if client.user == User::Nobody && !spec.flags.contains(Flags::NO_AUTH) {
             return refuse("NOAUTH Authentication required.");
         }

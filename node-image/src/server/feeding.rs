@@ -53,8 +53,8 @@ impl Server {
     fn answer_ahead(&mut self) {
         let now = self.clock.instant;
         let mut answers = Vec::new();
-        for (key, client) in self.clients.iter_mut() {
-            let Some(feed) = client.feed_mut() else { continue };
+        for key in self.clients.replicas().to_vec() {
+            let Some(feed) = self.clients.get_mut(key).and_then(super::Client::feed_mut) else { continue };
             if let FeedState::Ahead { replid, offset, deadline } = &feed.state {
                 let verdict = self.history.resync(replid, *offset);
                 if now >= *deadline || !matches!(verdict, ResyncVerdict::Ahead(_)) {
@@ -92,6 +92,9 @@ impl Server {
     fn feed_replica(&mut self, key: ClientKey) {
         let limit = self.tunables.replica_output;
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.doomed {
+            return; // the history may be another one than it was fed
+        }
         let Kind::Replica(feed) = &mut client.kind else { return };
         let behind = self.history.backlog.end().saturating_sub(feed.position);
         let streaming = matches!(feed.state, FeedState::Online | FeedState::Snapshot);
@@ -150,8 +153,11 @@ impl Server {
         }
         if !sinks.is_empty() {
             notice!("Starting a snapshot for {} replica(s) at offset {offset}", sinks.len());
-            // A replica that gets the stream from here on must be told the database first.
-            self.history.stream_db = None;
+            // A replica that gets the stream from here on must be told the database first. A relay adds nothing to the
+            // stream: there the snapshot says it.
+            if self.link.is_none() {
+                self.history.stream_db = None;
+            }
             let aux = self.snapshot_aux();
             self.sync_job = Some(SyncJob::start(&mut self.keyspace, &aux, sinks, mark));
         }
@@ -187,6 +193,9 @@ impl Server {
         };
         for &key in &job.sinks {
             let Some(client) = self.clients.get_mut(key) else { continue };
+            if chunk.bytes.is_empty() && !chunk.finished {
+                continue;
+            }
             client.output.extend_from_slice(&chunk.bytes);
             if chunk.finished {
                 client.output.extend_from_slice(job.mark.as_bytes());

@@ -26,10 +26,7 @@ impl Server {
         }
         notice!("Following {}:{}", address.0, address.1);
         self.drop_link();
-        if let Some(mut job) = self.sync_job.take() {
-            job.sinks.clear();
-            job.abort(&mut self.keyspace);
-        }
+        self.release_waits();
         self.link_generation += 1;
         self.link = Some(ParentLink::new(address, parent, self.link_generation, self.clock.instant));
         crate::log::set_role(b'S');
@@ -125,7 +122,7 @@ impl Server {
             (Some((uid, shard, id, epoch)), Some(parent)) => (
                 Some(kv_core::control::REPLICATION_USER.to_owned()),
                 self.config.control_password.clone(),
-                Some(Peer { uid, shard, id, epoch }),
+                Some(Peer { uid, shard, id, epoch, parent }),
                 self.routing.addresses(parent),
             ),
             _ => (

@@ -205,6 +205,11 @@ impl Server {
                 Ok(0) => broken = true,
                 Ok(count) => {
                     client.written += count;
+                    if let Kind::Replica(feed) = &mut client.kind
+                        && !feed.online()
+                    {
+                        feed.acked_at = self.clock.instant; // a snapshot makes progress
+                    }
                     self.stats.output_bytes += count as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -222,6 +222,14 @@ impl Routing {
         matches!(self.state(), NodeState::Master | NodeState::Replica) && self.data == DataState::Live
     }
 
+    /// Whether the present config has that node fed from here.
+    #[must_use]
+    pub fn feeds(&self, child: NodeId) -> bool {
+        self.config()
+            .and_then(|config| config.member(child))
+            .is_some_and(|member| member.parent == Some(self.id()))
+    }
+
     /// Who a managed node is, for its parent.
     #[must_use]
     pub fn peer(&self) -> Option<(ClusterUid, u16, NodeId, Epoch)> {

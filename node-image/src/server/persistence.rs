@@ -54,6 +54,8 @@ pub struct Persistence {
     policy: FsyncPolicy,
     aof: Option<Aof>,
     save: Option<BackgroundSave>,
+    /// Changes of data when the snapshot that is or was saved began.
+    dirty_at_start: u64,
     last_save: u64,
     last_save_at: Instant,
     last_save_ok: bool,
@@ -67,6 +69,7 @@ impl Persistence {
             policy: policy(config),
             aof: None,
             save: None,
+            dirty_at_start: 0,
             last_save: unix_ms / 1000,
             last_save_at: Instant::now(),
             last_save_ok: true,
@@ -240,6 +243,7 @@ impl Server {
 
     /// Saves a snapshot; clients wait meanwhile.
     pub(crate) fn save_now(&mut self) -> Result<(), SaveError> {
+        self.persistence.dirty_at_start = self.stats.dirty;
         let outcome = save::save_now(&self.keyspace, &self.persistence.dump, &self.snapshot_aux());
         self.note_save(&outcome);
         outcome
@@ -247,13 +251,14 @@ impl Server {
 
     /// Begins a snapshot in the background. Returns false if one is being made.
     pub(crate) fn start_bgsave(&mut self) -> bool {
-        if self.persistence.save.is_some() || self.sync_job.is_some() {
+        if self.persistence.save.is_some() || self.persistence.walking() || self.sync_job.is_some() {
             return false;
         }
         let aux = self.snapshot_aux();
         match save::start_bgsave(&mut self.keyspace, &self.persistence.dump, &aux) {
             Ok(job) => {
                 notice!("Background saving started");
+                self.persistence.dirty_at_start = self.stats.dirty;
                 self.persistence.save = Some(job);
             }
             Err(error) => self.note_save(&Err(error)),
@@ -268,7 +273,7 @@ impl Server {
             Ok(()) => {
                 notice!("DB saved on disk");
                 self.persistence.last_save = self.clock.unix_ms / 1000;
-                self.stats.dirty_at_save = self.stats.dirty;
+                self.stats.dirty_at_save = self.persistence.dirty_at_start;
             }
             Err(error) => warning!("{error}"),
         }

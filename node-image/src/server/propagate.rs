@@ -51,7 +51,7 @@ impl Server {
 
     /// Adds a command to the stream that is no change of data: PING, REPLCONF GETACK.
     pub(super) fn replicate_beat(&mut self, args: &[&[u8]]) {
-        if self.link.is_some() {
+        if !self.may_originate() {
             return;
         }
         self.scratch.clear();

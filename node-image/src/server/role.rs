@@ -11,6 +11,7 @@ impl Server {
     pub(crate) fn after_promise(&mut self) {
         if self.routing.is_fenced() {
             // Bytes that were received already still count.
+            self.release_waits();
             self.drain_link();
             self.drop_link();
         }
@@ -31,6 +32,7 @@ impl Server {
             }
             None => {
                 self.drop_link();
+                self.link = None;
                 self.drop_replicas();
                 warning!("This node ({id}) is no member of its shard any more");
             }

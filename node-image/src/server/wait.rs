@@ -45,6 +45,17 @@ impl Server {
         }
     }
 
+    /// The node is, or is about to be, master no more: nobody acknowledges these writes here.
+    pub(crate) fn release_waits(&mut self) {
+        let waiting = |client: &super::Client| matches!(client.blocked, Some(Blocked::Wait { .. }));
+        for key in self.clients.keys_where(waiting) {
+            self.unblock(key);
+            self.reply(key).error(
+                "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+            );
+        }
+    }
+
     fn unblock(&mut self, key: ClientKey) {
         if let Some(client) = self.clients.get_mut(key) {
             client.blocked = None;
