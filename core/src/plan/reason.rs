@@ -100,7 +100,7 @@ pub enum Reason {
     },
     /// A master should go and its successor lags too far behind to pause writes for it.
     #[error(
-        "{departure}; its successor {successor} is {bytes} bytes behind; it keeps serving until that is little"
+        "{departure}; its successor {successor} is far behind; it keeps serving until that is little"
     )]
     SuccessorLags {
         /// Why it should go.
@@ -195,8 +195,9 @@ pub enum Loss {
         /// The master.
         master: String,
     },
-    /// It did not answer for too long.
-    #[error("the master {master} has not answered for {silent_ms} ms")]
+    /// It did not answer for too long. The text leaves out how long: a reason that lasts should keep its words, since
+    /// each new text is another event and another write of the status.
+    #[error("the master {master} does not answer")]
     Silent {
         /// The master.
         master: String,
