@@ -154,7 +154,7 @@ pub fn changes(
             changes.push(Change::DeleteSet { name: set.name_any(), uid });
         }
     }
-    changes.extend(growth(cluster, &stores.claims_of(&key)));
+    changes.extend(growth(cluster, workloads, &stores.claims_of(&key)));
     Ok(changes)
 }
 
@@ -168,17 +168,22 @@ fn requested(claim: &PersistentVolumeClaim) -> Option<&str> {
     resources.requests.as_ref()?.get("storage").map(|quantity| quantity.0.as_str())
 }
 
-/// Volumes that are smaller than wanted. (A claim has no owner but its StatefulSet, whose shard names are ours.)
+/// Volumes of wanted nodes that are smaller than wanted. Others that carry the cluster's label stay as they are: those
+/// that nodes left behind, and what users made themselves.
 fn growth<'a>(
     cluster: &'a Cluster,
+    workloads: &'a [Workload],
     claims: &'a [std::sync::Arc<PersistentVolumeClaim>],
 ) -> impl Iterator<Item = Change> + 'a {
-    let wanted = cluster.volume().map(|volume| volume.size.as_str());
+    let size = cluster.volume().map(|volume| volume.size.as_str());
     claims.iter().filter_map(move |claim| {
-        let size = wanted?;
+        let size = size?;
+        let (shard, ordinal) = names::node_of_claim(&cluster.name, claim.metadata.name.as_deref()?)?;
+        let is_wanted =
+            workloads.iter().any(|workload| workload.shard == shard && ordinal < workload.nodes);
         let smaller = quantity(requested(claim)?)? < quantity(size)?;
         let alive = claim.metadata.deletion_timestamp.is_none();
-        (smaller && alive).then(|| Change::Grow { name: claim.name_any(), size: size.to_owned() })
+        (is_wanted && smaller && alive).then(|| Change::Grow { name: claim.name_any(), size: size.to_owned() })
     })
 }
 

@@ -25,6 +25,9 @@ pub const APPLIED: &str = "kvcluster.io/applied";
 /// Annotation on the ConfigMap: the last spec that was valid, as JSON.
 pub const VALID_SPEC: &str = "kvcluster.io/valid-spec";
 
+/// Name of a node's volume; its PersistentVolumeClaim is named after it and the node.
+pub const VOLUME: &str = "data";
+
 /// Port of clients, replication and control.
 pub const CLIENT_PORT: u16 = 6379;
 
@@ -38,6 +41,26 @@ pub const HEALTH_PORT: u16 = 9121;
 #[must_use]
 pub fn shard(cluster: &str, shard: u16) -> String {
     format!("{cluster}-{shard}")
+}
+
+/// The shard whose StatefulSet has this name; `None` if no shard's has.
+#[must_use]
+pub fn shard_of_set(cluster: &str, set: &str) -> Option<u16> {
+    let index = set.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()?;
+    (shard(cluster, index) == set).then_some(index)
+}
+
+/// Shard and ordinal of the node that has this name; `None` if no node has.
+#[must_use]
+pub fn node_of(cluster: &str, node: &str) -> Option<(u16, u16)> {
+    let (set, ordinal) = node.rsplit_once('-')?;
+    Some((shard_of_set(cluster, set)?, ordinal.parse().ok()?))
+}
+
+/// Shard and ordinal of the node whose PersistentVolumeClaim has this name; `None` if no node's has.
+#[must_use]
+pub fn node_of_claim(cluster: &str, claim: &str) -> Option<(u16, u16)> {
+    node_of(cluster, claim.strip_prefix(VOLUME)?.strip_prefix('-')?)
 }
 
 /// Name of the headless Service that gives the nodes their DNS names.
@@ -109,5 +132,20 @@ pub fn shard_of(labels: &BTreeMap<String, String>) -> Option<u16> {
 pub(super) fn merge(into: &mut Value, from: Value) {
     if let (Value::Object(into), Value::Object(from)) = (into, from) {
         into.extend(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        assert_eq!(shard_of_set("a", "a-3"), Some(3));
+        assert_eq!(node_of("a", "a-3-1"), Some((3, 1)));
+        assert_eq!(node_of_claim("a-b", "data-a-b-0-2"), Some((0, 2)));
+        for foreign in ["a-3", "data-a-b-0-2", "data-a-01-2", "data-a-x-2", "other-a-0-2", "data-ab-0-2"] {
+            assert_eq!(node_of_claim("a", foreign), None, "{foreign}");
+        }
     }
 }
