@@ -8,8 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams};
 use kube::runtime::controller::{Action, Controller};
@@ -288,14 +287,24 @@ impl Operator {
         Ok(Action::await_change())
     }
 
-    /// The rest is left to the garbage collector, which follows the owner references.
+    /// The rest is left to the garbage collector, which follows the owner references. What it does not collect is not
+    /// waited for: volumes that nodes left behind, and what users labelled themselves.
     fn nothing_left(&self, object: &KvCluster, key: &Key) -> Result<(), ReconcileError> {
-        let mut left: Vec<String> =
-            self.stores.sets_of(key).iter().map(|set| format!("StatefulSet {}", set.name_any())).collect();
-        left.extend(self.stores.pods_of(key).iter().map(|pod| format!("pod {}", pod.name_any())));
+        let uid = object.uid().unwrap_or_default();
+        let goes = |meta: &ObjectMeta| is_collected(&key.1, &uid, meta);
+        let mut left = Vec::new();
+        for set in self.stores.sets_of(key).iter().filter(|set| goes(&set.metadata)) {
+            left.push(format!("StatefulSet {}", set.name_any()));
+        }
+        for pod in self.stores.pods_of(key).iter().filter(|pod| goes(&pod.metadata)) {
+            left.push(format!("pod {}", pod.name_any()));
+        }
         if object.volume().is_some_and(|volume| volume.retention == Retention::Delete) {
-            let claims = self.stores.claims_of(key);
-            left.extend(claims.iter().map(|claim| format!("PersistentVolumeClaim {}", claim.name_any())));
+            for claim in self.stores.claims_of(key) {
+                if claim.metadata.deletion_timestamp.is_some() || goes(&claim.metadata) {
+                    left.push(format!("PersistentVolumeClaim {}", claim.name_any()));
+                }
+            }
         }
         match left.first() {
             None => Ok(()),
@@ -345,6 +354,16 @@ fn key(object: &KvCluster) -> Result<Key, ReconcileError> {
     Ok((namespace, object.metadata.name.clone().ok_or(ReconcileError::Nameless)?))
 }
 
+/// Whether an object goes when the cluster does: the cluster owns it, or one of its StatefulSets or pods. Those are
+/// told by their names, since they may be gone already.
+fn is_collected(cluster: &str, uid: &str, meta: &ObjectMeta) -> bool {
+    meta.owner_references.iter().flatten().any(|owner| match owner.kind.as_str() {
+        "StatefulSet" => names::shard_of_set(cluster, &owner.name).is_some(),
+        "Pod" => names::node_of(cluster, &owner.name).is_some(),
+        _ => owner.uid == uid,
+    })
+}
+
 fn invalid(fields: &[InvalidField]) -> Problem {
     Problem { reason: "InvalidSpec".into(), message: crd::describe(fields) }
 }
@@ -364,5 +383,32 @@ fn condition(object: &KvCluster, type_: &str, value: &str, problem: &Problem) ->
         last_transition_time: old
             .map_or_else(|| Time(Timestamp::now()), |old| old.last_transition_time.clone()),
         observed_generation: object.metadata.generation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_collects_is_not_waited_for() {
+        let cases = [
+            (json!([]), false),
+            (json!([{ "kind": "KvCluster", "name": "shop", "uid": "u" }]), true),
+            (json!([{ "kind": "KvCluster", "name": "shop", "uid": "older" }]), false),
+            (json!([{ "kind": "StatefulSet", "name": "shop-1", "uid": "s" }]), true),
+            (json!([{ "kind": "StatefulSet", "name": "shop-tools", "uid": "s" }]), false),
+            (json!([{ "kind": "Pod", "name": "shop-1-2", "uid": "p" }]), true),
+            (json!([{ "kind": "ReplicaSet", "name": "shop-1", "uid": "r" }]), false),
+        ];
+        for (mut owners, expected) in cases {
+            for owner in owners.as_array_mut().unwrap() {
+                owner["apiVersion"] = json!("v1");
+            }
+            let meta = serde_json::from_value(json!({ "ownerReferences": owners })).unwrap();
+            assert_eq!(is_collected("shop", "u", &meta), expected, "{owners}");
+        }
     }
 }
