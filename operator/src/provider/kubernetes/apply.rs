@@ -179,11 +179,11 @@ fn growth<'a>(
     claims.iter().filter_map(move |claim| {
         let size = size?;
         let (shard, ordinal) = names::node_of_claim(&cluster.name, claim.metadata.name.as_deref()?)?;
-        let is_wanted =
-            workloads.iter().any(|workload| workload.shard == shard && ordinal < workload.nodes);
+        let is_wanted = workloads.iter().any(|workload| workload.shard == shard && ordinal < workload.nodes);
         let smaller = quantity(requested(claim)?)? < quantity(size)?;
         let alive = claim.metadata.deletion_timestamp.is_none();
-        (is_wanted && smaller && alive).then(|| Change::Grow { name: claim.name_any(), size: size.to_owned() })
+        (is_wanted && smaller && alive)
+            .then(|| Change::Grow { name: claim.name_any(), size: size.to_owned() })
     })
 }
 

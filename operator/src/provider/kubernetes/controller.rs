@@ -187,11 +187,12 @@ impl Operator {
 
     async fn start(&self, key: Key, object: &Arc<KvCluster>, wanted: Wanted) -> Result<(), ReconcileError> {
         let cluster = Cluster::of(object, &self.node_image).ok_or(ReconcileError::Nameless)?;
-        let password = secrets::ensure(&self.client, &cluster, None).await.map_err(Error::from)?;
+        let sets = self.stores.sets_of(&key);
+        let passwords = secrets::ensure(&self.client, &cluster, &sets, None).await.map_err(Error::from)?;
         let identity = Identity {
             uid: ClusterUid(cluster.uid.clone()),
             name: cluster.name.clone(),
-            control_password: password.clone(),
+            control_password: passwords.control.clone(),
         };
         let uid = cluster.uid.clone();
         let provider = Arc::new(KubernetesProvider::new(
@@ -199,7 +200,7 @@ impl Operator {
             self.stores.clone(),
             Arc::clone(&self.metrics),
             cluster,
-            password,
+            passwords,
         ));
         let object = Arc::new(Mutex::new(Arc::clone(object)));
         let publisher = KubernetesPublisher::new(

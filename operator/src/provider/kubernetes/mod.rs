@@ -27,7 +27,7 @@ pub mod view;
 
 use build::{Cluster, Kind};
 use health::Metrics;
-use secrets::SecretError;
+use secrets::{Passwords, SecretError};
 use stores::{Key, Stores};
 
 /// How often it is checked that the generated Secrets are still there. They are not watched, since that needs the
@@ -39,7 +39,6 @@ pub struct KubernetesProvider {
     client: Client,
     stores: Stores,
     metrics: Arc<Metrics>,
-    control_password: String,
     cluster: Mutex<Arc<Cluster>>,
     memory: Mutex<Memory>,
 }
@@ -49,6 +48,8 @@ struct Memory {
     /// What was compared when nothing differed.
     clean: Option<Fingerprint>,
     secrets: Instant,
+    /// What was in the Secrets, in case they get lost.
+    passwords: Passwords,
 }
 
 type Fingerprint = (Arc<Cluster>, Vec<Workload>, Vec<(Kind, String, String)>, Vec<String>);
@@ -61,17 +62,10 @@ impl KubernetesProvider {
         stores: Stores,
         metrics: Arc<Metrics>,
         cluster: Cluster,
-        control_password: String,
+        passwords: Passwords,
     ) -> Self {
-        let memory = Memory { clean: None, secrets: Instant::now() };
-        Self {
-            client,
-            stores,
-            metrics,
-            control_password,
-            cluster: Mutex::new(Arc::new(cluster)),
-            memory: Mutex::new(memory),
-        }
+        let memory = Memory { clean: None, secrets: Instant::now(), passwords };
+        Self { client, stores, metrics, cluster: Mutex::new(Arc::new(cluster)), memory: Mutex::new(memory) }
     }
 
     /// The cluster as it is wanted now.
@@ -96,9 +90,18 @@ impl KubernetesProvider {
     }
 
     async fn check_secrets(&self, cluster: &Cluster) -> Result<(), SecretError> {
-        if lock(&self.memory).secrets.elapsed() >= SECRETS_PERIOD {
-            secrets::ensure(&self.client, cluster, Some(&self.control_password)).await?;
-            lock(&self.memory).secrets = Instant::now();
+        let (known, age) = {
+            let memory = lock(&self.memory);
+            (memory.passwords.clone(), memory.secrets.elapsed())
+        };
+        // A Secret that has just come to be needed is made before the StatefulSets ask for it.
+        let is_new = cluster.spec.auth.is_none() && known.auth.is_none();
+        if is_new || age >= SECRETS_PERIOD {
+            let sets = self.stores.sets_of(&(cluster.namespace.clone(), cluster.name.clone()));
+            let found = secrets::ensure(&self.client, cluster, &sets, Some(&known)).await?;
+            let mut memory = lock(&self.memory);
+            memory.secrets = Instant::now();
+            memory.passwords.auth = found.auth;
         }
         Ok(())
     }

@@ -1,5 +1,8 @@
 //! The Secrets that are generated once and never overwritten.
 
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
@@ -22,10 +25,27 @@ pub enum SecretError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The Secret is there and lacks its key.
-    #[error("Secret {name} has no key {key}; delete the Secret, and it is generated anew")]
+    #[error(
+        "Secret {name} has no key {key}; add the key with the password that the nodes have (if nobody knows it, with a \
+         new one, and then delete all pods of the cluster)"
+    )]
     NoKey {
         /// Name of the Secret.
         name: String,
+        /// The key.
+        key: &'static str,
+    },
+    /// The Secret is gone while nodes use it: another password would lock everybody out of them.
+    #[error(
+        "Secret {name} is gone, and nodes use its password; create it again with the label {label}={cluster} and the \
+         old password under the key {key} (if nobody knows it, with a new one, and then delete all pods of the \
+         cluster)", label = names::CLUSTER
+    )]
+    Lost {
+        /// Name of the Secret.
+        name: String,
+        /// The cluster.
+        cluster: String,
         /// The key.
         key: &'static str,
     },
@@ -34,16 +54,36 @@ pub enum SecretError {
     Random(getrandom::Error),
 }
 
-/// Makes the Secrets that are missing, and returns the control password. `known` is the control password if it is
-/// known already: then a lost Secret comes back as it was.
+/// What is in the generated Secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passwords {
+    /// That of the control protocol.
+    pub control: String,
+    /// That of clients; `None` if users give it.
+    pub auth: Option<String>,
+}
+
+/// Makes the Secrets that are missing, and returns their passwords. A lost Secret comes back as it was if its password
+/// is `known`; if not, it is generated only if none of the cluster's StatefulSets uses it yet.
 ///
 /// # Errors
 /// If a Secret cannot be read or made.
-pub async fn ensure(client: &Client, cluster: &Cluster, known: Option<&str>) -> Result<String, SecretError> {
-    if cluster.spec.auth.is_none() {
-        ensure_one(client, cluster, names::auth(&cluster.name), PASSWORD_KEY, None).await?;
-    }
-    ensure_one(client, cluster, names::control(&cluster.name), CONTROL_KEY, known).await
+pub async fn ensure(
+    client: &Client,
+    cluster: &Cluster,
+    sets: &[Arc<StatefulSet>],
+    known: Option<&Passwords>,
+) -> Result<Passwords, SecretError> {
+    let auth = if cluster.spec.auth.is_none() {
+        let known = known.and_then(|known| known.auth.as_deref());
+        Some(ensure_one(client, cluster, names::auth(&cluster.name), PASSWORD_KEY, sets, known).await?)
+    } else {
+        None
+    };
+    let known = known.map(|known| known.control.as_str());
+    let control =
+        ensure_one(client, cluster, names::control(&cluster.name), CONTROL_KEY, sets, known).await?;
+    Ok(Passwords { control, auth })
 }
 
 /// The control password, if the Secret is there.
@@ -59,6 +99,7 @@ async fn ensure_one(
     cluster: &Cluster,
     name: String,
     key: &'static str,
+    sets: &[Arc<StatefulSet>],
     known: Option<&str>,
 ) -> Result<String, SecretError> {
     if let Some(found) = find(client, cluster, &name, key).await? {
@@ -66,6 +107,9 @@ async fn ensure_one(
     }
     let value = match known {
         Some(known) => known.to_owned(),
+        None if sets.iter().any(|set| uses(set, &cluster.uid, &name)) => {
+            return Err(SecretError::Lost { name, cluster: cluster.name.clone(), key });
+        }
         None => generate().map_err(SecretError::Random)?,
     };
     let secret: Result<Secret, _> = serde_json::from_value(json!({
@@ -101,7 +145,7 @@ async fn find(
     let Some(secret) = api.get_opt(name).await.map_err(|source| failed("get", name, source))? else {
         return Ok(None);
     };
-    if !secret.owner_references().iter().any(|owner| owner.uid == cluster.uid) {
+    if !is_ours(&secret, cluster) {
         return Err(ApplyError::NotOwned { kind: "Secret", name: name.to_owned() }.into());
     }
     let value = secret.data.as_ref().and_then(|data| data.get(key));
@@ -109,6 +153,23 @@ async fn find(
         Some(text) => Ok(Some(text)),
         None => Err(SecretError::NoKey { name: name.to_owned(), key }),
     }
+}
+
+/// A Secret that a user made anew has no owner: then its label tells that it is meant.
+fn is_ours(secret: &Secret, cluster: &Cluster) -> bool {
+    let owners = secret.owner_references();
+    owners.iter().any(|owner| owner.uid == cluster.uid)
+        || (owners.is_empty() && secret.labels().get(names::CLUSTER) == Some(&cluster.name))
+}
+
+/// Whether the pods of the cluster's StatefulSet mount the Secret.
+fn uses(set: &StatefulSet, uid: &str, secret: &str) -> bool {
+    let is_ours = set.owner_references().iter().any(|owner| owner.uid == uid);
+    let pod = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let volumes = pod.and_then(|pod| pod.volumes.as_ref()).into_iter().flatten();
+    let sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()).flatten();
+    let mut secrets = sources.filter_map(|source| source.secret.as_ref());
+    is_ours && secrets.any(|source| source.name == secret)
 }
 
 fn failed(verb: &'static str, name: &str, source: kube::Error) -> SecretError {
@@ -120,4 +181,45 @@ fn generate() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 20];
     getrandom::fill(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster() -> Cluster {
+        let read = crate::crd::read(
+            "{apiVersion: kvcluster.io/v1alpha1, kind: KvCluster, metadata: {name: shop}, spec: {shards: 1}}",
+        );
+        Cluster {
+            name: "shop".into(),
+            namespace: "market".into(),
+            uid: "u".into(),
+            spec: read.unwrap().spec,
+            image: "kv:1".into(),
+        }
+    }
+
+    #[test]
+    fn a_secret_is_in_use_once_a_stateful_set_mounts_it() {
+        let cluster = cluster();
+        let workload = kv_core::plan::Workload { shard: 0, nodes: 3 };
+        let built = cluster.objects(&[workload], |_| None);
+        let set = built.into_iter().find(|built| built.kind.name() == "StatefulSet").unwrap();
+        let set: StatefulSet = serde_json::from_value(set.object).unwrap();
+        assert!(uses(&set, "u", "shop-auth") && uses(&set, "u", "shop-control"));
+        assert!(!uses(&set, "u", "mine") && !uses(&set, "another", "shop-auth"));
+    }
+
+    #[test]
+    fn a_secret_without_owner_counts_if_it_is_labelled() {
+        let secret = |metadata| serde_json::from_value::<Secret>(json!({ "metadata": metadata })).unwrap();
+        let owner = |uid| json!([{ "apiVersion": "v1", "kind": "KvCluster", "name": "shop", "uid": uid }]);
+        let label = json!({ names::CLUSTER: "shop" });
+        let cluster = cluster();
+        assert!(is_ours(&secret(json!({ "ownerReferences": owner("u") })), &cluster));
+        assert!(is_ours(&secret(json!({ "labels": label })), &cluster));
+        assert!(!is_ours(&secret(json!({ "labels": label, "ownerReferences": owner("w") })), &cluster));
+        assert!(!is_ours(&secret(json!({})), &cluster));
+    }
 }
