@@ -191,9 +191,12 @@ impl Facts<'_> {
     fn progressing(&self) -> Condition {
         let (status, (reason, message)) = match self.unwell() {
             Some(unwell) => (true, unwell),
-            None if self.all_is_well() => {
-                (false, ("AsSpecified".to_owned(), "nothing is left to do".to_owned()))
-            }
+            None if self.all_is_well() => (
+                false,
+                // With a problem, something is left to do that is not being done.
+                self.problem()
+                    .unwrap_or_else(|| ("AsSpecified".to_owned(), "nothing is left to do".to_owned())),
+            ),
             None => (true, ("NodesNotReady".to_owned(), self.summary())),
         };
         Condition { kind: ConditionKind::Progressing, status, reason, message }

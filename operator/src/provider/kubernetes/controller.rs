@@ -127,22 +127,26 @@ impl Operator {
         if self.update(&key, &object, generation, &checked) {
             return Ok(Action::await_change());
         }
-        let (object, spec, problems) = match checked {
-            Ok(spec) => (object, spec, Vec::new()),
+        let (object, wanted) = match checked {
+            Ok(spec) => (object, Wanted { spec, generation, problems: Vec::new() }),
             Err(fields) => match self.last_valid(&object).await? {
-                Some((valid, spec)) => (Arc::new(valid), spec, vec![invalid(&fields)]),
+                Some((valid, spec)) => {
+                    let generation = valid_generation(&object);
+                    (Arc::new(valid), Wanted { spec, generation, problems: vec![invalid(&fields)] })
+                }
                 None => {
                     tracing::warn!(cluster = %object.name_any(), "{}", crd::describe(&fields));
-                    self.report(&object, invalid(&fields)).await?;
+                    self.report(&object, generation, &invalid(&fields)).await?;
                     return Ok(Action::await_change());
                 }
             },
         };
-        match self.start(key, &object, Wanted { spec, generation, problems }).await {
+        let generation = wanted.generation;
+        match self.start(key, &object, wanted).await {
             Ok(()) => Ok(Action::await_change()),
             Err(error) => {
                 let problem = Problem { reason: "CannotStart".into(), message: error.to_string() };
-                self.report(&object, problem).await?;
+                self.report(&object, generation, &problem).await?;
                 Err(error)
             }
         }
@@ -172,7 +176,8 @@ impl Operator {
             }
             Err(fields) => {
                 let last = running.wanted.borrow().clone();
-                Wanted { generation, problems: vec![invalid(fields)], ..last }
+                // The generation stays that of the spec, so that nobody takes the newest one as rolled out.
+                Wanted { problems: vec![invalid(fields)], ..last }
             }
         };
         running.wanted.send_if_modified(|wanted| {
@@ -247,11 +252,16 @@ impl Operator {
     }
 
     /// Tells what keeps the engine of a KvCluster from running.
-    async fn report(&self, object: &KvCluster, problem: Problem) -> Result<(), ReconcileError> {
+    async fn report(
+        &self,
+        object: &KvCluster,
+        generation: i64,
+        problem: &Problem,
+    ) -> Result<(), ReconcileError> {
         let mut status = object.status.clone().unwrap_or_default();
-        status.observed_generation = object.metadata.generation;
+        status.observed_generation = Some(generation);
         status.conditions = [("Ready", "False"), ("Progressing", "False"), ("Degraded", "True")]
-            .map(|(type_, value)| condition(object, type_, value, &problem))
+            .map(|(type_, value)| condition(object, generation, type_, value, problem))
             .into();
         status.state = Some(State::of(&status.conditions));
         if object.status.as_ref() == Some(&status) {
@@ -365,6 +375,14 @@ fn is_collected(cluster: &str, uid: &str, meta: &ObjectMeta) -> bool {
     })
 }
 
+/// The generation of the last valid spec of an object whose newest spec is not valid: that of its status, and in any
+/// case an older one than the newest.
+fn valid_generation(object: &KvCluster) -> i64 {
+    let older = object.metadata.generation.unwrap_or_default() - 1;
+    let observed = object.status.as_ref().and_then(|status| status.observed_generation);
+    observed.map_or(older, |observed| observed.min(older))
+}
+
 fn invalid(fields: &[InvalidField]) -> Problem {
     Problem { reason: "InvalidSpec".into(), message: crd::describe(fields) }
 }
@@ -373,7 +391,7 @@ fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> ReconcileError {
     move |source| ReconcileError::Api { what, why: explain(&source) }
 }
 
-fn condition(object: &KvCluster, type_: &str, value: &str, problem: &Problem) -> Condition {
+fn condition(object: &KvCluster, generation: i64, type_: &str, value: &str, problem: &Problem) -> Condition {
     let before = object.status.as_ref().map(|status: &KvClusterStatus| status.conditions.as_slice());
     let old = before.unwrap_or_default().iter().find(|old| old.type_ == type_ && old.status == value);
     Condition {
@@ -383,7 +401,7 @@ fn condition(object: &KvCluster, type_: &str, value: &str, problem: &Problem) ->
         message: problem.message.clone(),
         last_transition_time: old
             .map_or_else(|| Time(Timestamp::now()), |old| old.last_transition_time.clone()),
-        observed_generation: object.metadata.generation,
+        observed_generation: Some(generation),
     }
 }
 
@@ -410,6 +428,17 @@ mod tests {
             }
             let meta = serde_json::from_value(json!({ "ownerReferences": owners })).unwrap();
             assert_eq!(is_collected("shop", "u", &meta), expected, "{owners}");
+        }
+    }
+    #[test]
+    fn an_invalid_spec_does_not_count_as_observed() {
+        for (observed, expected) in [(None, 6), (Some(3), 3), (Some(7), 6)] {
+            let object = json!({
+                "apiVersion": "kvcluster.io/v1alpha1", "kind": "KvCluster",
+                "metadata": { "name": "shop", "generation": 7 }, "spec": { "shards": 1 },
+                "status": { "observedGeneration": observed },
+            });
+            assert_eq!(valid_generation(&serde_json::from_value(object).unwrap()), expected);
         }
     }
 }
