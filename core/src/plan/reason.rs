@@ -99,9 +99,7 @@ pub enum Reason {
         departure: Departure,
     },
     /// A master should go and its successor lags too far behind to pause writes for it.
-    #[error(
-        "{departure}; its successor {successor} is far behind; it keeps serving until that is little"
-    )]
+    #[error("{departure}; its successor {successor} is far behind; it keeps serving until that is little")]
     SuccessorLags {
         /// Why it should go.
         departure: Departure,
