@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// How long any event may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Stands for the file with the control password, which is in the node's own directory.
+const SECRET: &str = "{secret}";
+
 pub struct Process {
     child: Child,
     pub port: u16,
@@ -41,36 +44,45 @@ impl Process {
 
     /// A managed node of shard 0 of the cluster `uid`.
     pub fn managed(name: &str, args: &[&str]) -> Self {
-        let secrets = std::env::temp_dir().join(format!("kv-control-{}", std::process::id()));
-        std::fs::write(&secrets, "secret\n").unwrap();
         let mut all = vec!["--kv-cluster-uid", "uid", "--kv-shard", "0", "--kv-node-name", name];
-        all.extend(["--kv-control-password-file", secrets.to_str().unwrap(), "--cluster-enabled", "yes"]);
+        all.extend(["--kv-control-password-file", SECRET, "--cluster-enabled", "yes"]);
         all.extend(args);
         Self::node(&all)
     }
 
+    /// Another process may take the port between its choice and its use: then another one is chosen.
     fn start(program: &str, args: &[&str]) -> Self {
-        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-        let mut all = vec!["--port".to_owned(), port.to_string(), "--dir".to_owned()];
-        all.extend([dir.path().to_str().unwrap().to_owned(), "--save".to_owned(), String::new()]);
-        all.extend(args.iter().map(ToString::to_string));
-        let child = spawn(program, &all, &dir);
-        let process = Self { child, port, dir, args: all, program: program.to_owned() };
-        process.wait_until_up();
-        process
+        (0..10).find_map(|_| Self::start_on(program, args, free_port())).expect("a server on a free port")
     }
 
-    fn wait_until_up(&self) {
+    fn start_on(program: &str, args: &[&str], port: u16) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut all = vec!["--port".to_owned(), port.to_string(), "--dir".to_owned()];
+        all.extend([dir.path().to_str().unwrap().to_owned(), "--save".to_owned(), String::new()]);
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "secret\n").unwrap();
+        all.extend(args.iter().map(|arg| arg.replace(SECRET, secret.to_str().unwrap())));
+        let child = spawn(program, &all, &dir);
+        let mut process = Self { child, port, dir, args: all, program: program.to_owned() };
+        process.wait_until_up().then_some(process)
+    }
+
+    /// Returns false if the port turned out to be taken.
+    fn wait_until_up(&mut self) -> bool {
         eventually("the server answers", || {
+            if self.child.try_wait().unwrap().is_some() {
+                assert!(self.log().contains("ddress already in use"), "it ended: {}", self.log());
+                return Some(false);
+            }
             let mut connection = self.try_connect().ok()?;
             let pong = redis::cmd("PING").query::<String>(&mut connection);
-            pong.is_ok_and(|pong| pong == "PONG").then_some(())
-        });
+            pong.is_ok_and(|pong| pong == "PONG").then_some(true)
+        })
     }
 
     pub fn restart(&mut self) {
         self.child = spawn(&self.program, &self.args, &self.dir);
-        self.wait_until_up();
+        assert!(self.wait_until_up(), "its port was taken meanwhile");
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
