@@ -24,11 +24,10 @@ fn print(what: &str, loss: &Loss) {
     );
 }
 
-/// `kubectl get kvc`, line by line, field by field.
+/// `kubectl get kvc -o wide`, line by line, field by field.
 fn columns() -> Vec<Vec<String>> {
-    let output =
-        std::process::Command::new("kubectl").args(["get", "kvc", "-A"]).output().expect("kubectl runs");
-    let text = String::from_utf8(output.stdout).expect("text");
+    let output = std::process::Command::new("kubectl").args(["get", "kvc", "-A", "-o", "wide"]).output();
+    let text = String::from_utf8(output.expect("kubectl runs").stdout).expect("text");
     print!("{text}");
     text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
 }
@@ -59,9 +58,13 @@ async fn a_lost_master_is_replaced_however_it_is_lost() -> Result<()> {
     scenario::settled(&kind, SIZE).await?;
     println!("ready after {:.1} s", began.elapsed().as_secs_f64());
     let lines = columns();
-    assert_eq!(lines[0][1..], ["NAME", "SHARDS", "REPLICAS", "READY", "MASTERS", "STATUS", "AGE"]);
+    assert_eq!(
+        lines[0][1..],
+        ["NAME", "SHARDS", "REPLICAS", "READY", "MASTERS", "STATUS", "AGE", "TOPOLOGY", "IMAGE"]
+    );
     let line = lines.iter().find(|line| line[0] == kind.namespace()).expect("the cluster is listed");
     assert_eq!(line[1..7], [NAME, "3", "1", "6/6", "3/3", "Ready"]);
+    assert_eq!(line[8], "Star");
     only_expected_objects(&kind, &mine).await?;
 
     let nothing = async |()| Ok(());
