@@ -104,19 +104,26 @@ pub async fn kind(rounds: usize) -> Result<String> {
     Ok(page("Kubernetes (kind, 3 workers)", ready_s, &all))
 }
 
-/// A shard whose master is not on the Kubernetes node of the active operator, which is also that of the writers.
+/// A shard whose master is not on the Kubernetes node of the active operator, which is also that of the writers. Where
+/// all masters are there, one of them is made to leave.
 ///
 /// # Errors
-/// If there is none.
+/// If none leaves.
 pub async fn shard_elsewhere(kind: &Kind) -> Result<usize> {
     let (_, of_operator) = kind.active_operator().await?;
-    let view = scenario::settled(kind, SIZE).await?;
-    for shard in 0..view.status.shards.len() {
-        if kind.worker_of(view.master(shard).unwrap_or_default()).await? != of_operator {
-            return Ok(shard);
+    for moved in 0..=SIZE.shards {
+        let view = scenario::settled(kind, SIZE).await?;
+        for shard in 0..SIZE.shards {
+            if kind.worker_of(view.master(shard).unwrap_or_default()).await? != of_operator {
+                return Ok(shard);
+            }
         }
+        let shard = moved % SIZE.shards;
+        let (old, epoch) = (view.master(shard).unwrap_or_default(), view.epoch(shard));
+        kind.delete_pod(old, None).await?;
+        kind.wait("a new epoch of the shard", SETTLE_WITHIN, |view| view.epoch(shard) > epoch).await?;
     }
-    Err(Error::Unexpected(format!("all masters are on the node of the operator: {}", view.summary())))
+    Err(Error::Unexpected("all masters stay on the node of the operator".into()))
 }
 
 /// Loses masters in turn, all in the same way, under one ledger.

@@ -69,13 +69,12 @@ pub async fn lose_master<C: Cluster, H>(
 ) -> Result<Loss> {
     let before = settled(cluster, size).await?;
     let old = before.master(shard).unwrap_or_default().to_owned();
-    let epoch = before.status.shards.get(shard).map_or(0, |shard| shard.epoch);
+    let epoch = before.epoch(shard);
     ledger.acknowledged(SETTLE_WITHIN).await?;
     let at_us = ledger.now_us().await?;
     let started = Instant::now();
     let hurt = inflict(&old).await?;
-    let decided = |view: &View| view.status.shards.get(shard).is_some_and(|shard| shard.epoch > epoch);
-    cluster.wait("a new epoch of the shard", SETTLE_WITHIN, decided).await?;
+    cluster.wait("a new epoch of the shard", SETTLE_WITHIN, |view| view.epoch(shard) > epoch).await?;
     ledger.acknowledged(SETTLE_WITHIN).await?;
     mend(hurt).await?;
     let mended_us = ledger.now_us().await?;

@@ -133,6 +133,12 @@ impl View {
         self.status.shards.get(shard)?.master.as_deref()
     }
 
+    /// Epoch of a shard's config; 0 if there is none.
+    #[must_use]
+    pub fn epoch(&self, shard: usize) -> u64 {
+        self.status.shards.get(shard).map_or(0, |shard| shard.epoch)
+    }
+
     /// Role of the node of this name.
     #[must_use]
     pub fn role(&self, node: &str) -> Option<&str> {

@@ -15,6 +15,9 @@ use super::route::{Access, Routes};
 /// After this long without an answer a write counts as unanswered. Longer than a hand-over may hold writes.
 const ANSWER: Duration = Duration::from_secs(1);
 
+/// How long a node may take to answer a PING before it gets a write: this bounds how exactly an outage is measured.
+const GREETING: Duration = Duration::from_millis(100);
+
 /// What the writers of a run share.
 #[derive(Clone)]
 pub struct Shared {
@@ -91,7 +94,7 @@ impl Target {
         };
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            empty => match shared.access.connect(&address, ANSWER).await {
+            empty => match greet(shared, &address).await {
                 Ok(connection) => empty.insert(connection),
                 Err(error) => {
                     self.turn(shared, shard);
@@ -134,6 +137,17 @@ impl Target {
         let address = candidates.get(at).map_or_else(String::new, |address| (*address).clone());
         self.go(address.clone());
         address
+    }
+}
+
+/// A connection to a node that answers: a frozen process accepts connections, and would hold a write for long.
+async fn greet(shared: &Shared, address: &str) -> Result<MultiplexedConnection, RedisError> {
+    let mut connection = shared.access.connect(address, ANSWER).await?;
+    let ping = redis::cmd("PING");
+    let pong = tokio::time::timeout(GREETING, ping.query_async::<redis::Value>(&mut connection)).await;
+    match pong {
+        Ok(pong) => pong.map(|_| connection),
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
 }
 
