@@ -297,7 +297,7 @@ fn keys_in_slot(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandR
     let count =
         usize::try_from(args.integer(3)?).map_err(|_| CommandError::text("ERR Invalid number of keys"))?;
     let keys: Vec<Vec<u8>> =
-        server.keyspace.keys_in_slot(0, slot, count).into_iter().map(<[u8]>::to_vec).collect();
+        server.keyspace.slot_entries(0, slot).take(count).map(|entry| entry.key.to_vec()).collect();
     let mut reply = server.reply(key);
     reply.array(keys.len());
     keys.iter().for_each(|key| reply.bulk(key));

@@ -3,7 +3,7 @@
 use super::decimal::{NoSum, sum};
 use super::table::data_commands;
 use super::{Args, CommandError, CommandResult, Ctx, KeySpec};
-use crate::keyspace::value::Str;
+use crate::keyspace::Expire;
 use crate::resp::parse_i64;
 
 data_commands! { String;
@@ -16,14 +16,17 @@ data_commands! { String;
 
 fn add(ctx: &mut Ctx<'_>, key: &[u8], by: i64) -> CommandResult {
     let at = ctx.at();
-    let before = match ctx.keyspace.read::<Str>(at, key)? {
-        Some(value) => parse_i64(value.bytes()).ok_or(CommandError::NotInteger)?,
-        None => 0,
+    let (before, expire) = match ctx.keyspace.find(at, key) {
+        Some(entry) => {
+            let text = entry.value.string().ok_or(CommandError::WrongType)?;
+            (parse_i64(text).ok_or(CommandError::NotInteger)?, Expire::time(entry.expire_at))
+        }
+        None => (0, Expire::Never),
     };
     let overflow = || CommandError::text("ERR increment or decrement would overflow");
     let after = before.checked_add(by).ok_or_else(overflow)?;
     let mut digits = itoa::Buffer::new();
-    ctx.keyspace.upsert(at, key, |value: &mut Str| value.set(digits.format(after).as_bytes()))?;
+    ctx.keyspace.set_str(at, key, digits.format(after).as_bytes(), expire);
     ctx.effects.changed(1);
     ctx.reply.integer(after);
     Ok(())
@@ -49,12 +52,12 @@ fn decrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn incrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let at = ctx.at();
-    let before = ctx.keyspace.read::<Str>(at, key)?.map_or(&b"0"[..], Str::bytes);
+    let before = ctx.keyspace.read_str(at, key)?.unwrap_or(b"0");
     let after = sum(before, args.at(2)).map_err(|error| match error {
         NoSum::First | NoSum::Second => CommandError::NotFloat,
         NoSum::NotFinite => CommandError::text("ERR increment would produce NaN or Infinity"),
     })?;
-    ctx.keyspace.upsert(at, key, |value: &mut Str| value.set(after.as_bytes()))?;
+    ctx.keyspace.set_str(at, key, after.as_bytes(), Expire::Keep);
     ctx.effects.changed(1);
     // As a value, so that a copy does not depend on how it adds.
     ctx.effects.replicate(&[b"SET", key, after.as_bytes(), b"KEEPTTL"]);

@@ -22,7 +22,7 @@ data_commands! { Generic;
 
 fn del(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let at = ctx.at();
-    let removed = args.from(1).iter().filter(|key| ctx.keyspace.remove(at, key).is_some()).count();
+    let removed = args.from(1).iter().filter(|key| ctx.keyspace.remove(at, key)).count();
     ctx.effects.changed(removed);
     ctx.reply.count(removed);
     Ok(())
@@ -52,8 +52,8 @@ fn rename_key(ctx: &mut Ctx<'_>, args: Args<'_>, replace: bool) -> Result<bool, 
     if from == to || (!replace && ctx.keyspace.find(at, to).is_some()) {
         return Ok(false);
     }
-    if let Some(entry) = ctx.keyspace.remove(at, from) {
-        ctx.keyspace.insert_loaded(at.db, to.into(), entry.value, entry.expire_at);
+    if let Some((value, expire_at)) = ctx.keyspace.take(at, from) {
+        ctx.keyspace.insert_loaded(at.db, to, value, expire_at);
         ctx.effects.changed(1);
     }
     Ok(true)
@@ -103,13 +103,13 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return Err(SAME_OBJECT);
     }
     let at = ctx.at();
-    let source = ctx.keyspace.find(at, from).map(|entry| (entry.value.clone(), entry.expire_at));
+    let source = ctx.keyspace.find(at, from).map(|entry| (entry.value.to_value(), entry.expire_at));
     let Some((value, expire_at)) = source.filter(|_| replace || ctx.keyspace.find(target, to).is_none())
     else {
         ctx.reply.one_or_zero(false);
         return Ok(());
     };
-    ctx.keyspace.insert_loaded(target.db, to.into(), value, expire_at);
+    ctx.keyspace.insert_loaded(target.db, to, value, expire_at);
     ctx.effects.changed(1);
     ctx.reply.one_or_zero(true);
     Ok(())
@@ -125,11 +125,10 @@ fn move_(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return Err(SAME_OBJECT);
     }
     let free = ctx.keyspace.find(target, key).is_none();
-    let moved = if free { ctx.keyspace.remove(ctx.at(), key) } else { None };
+    let moved = if free { ctx.keyspace.take(ctx.at(), key) } else { None };
     ctx.reply.one_or_zero(moved.is_some());
-    if let Some(entry) = moved {
-        let expire = if entry.expire_at == 0 { Expire::Never } else { Expire::At(entry.expire_at) };
-        ctx.keyspace.insert(target, key, entry.value, expire);
+    if let Some((value, expire_at)) = moved {
+        ctx.keyspace.insert(target, key, value, Expire::time(expire_at));
         ctx.effects.changed(1);
     }
     Ok(())

@@ -76,8 +76,8 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         let of_type = options
             .type_name
             .is_none_or(|name| name.eq_ignore_ascii_case(entry.value.type_name().as_bytes()));
-        if of_type && options.shows(&entry.key) {
-            keys.push(entry.key.clone());
+        if of_type && options.shows(entry.key) {
+            keys.push(entry.key.into());
         }
     });
     ctx.reply_scan(next, &keys);
@@ -86,7 +86,7 @@ fn scan(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let pattern = args.at(1);
-    let names = ctx.keyspace.entries(ctx.at()).map(|entry| &*entry.key);
+    let names = ctx.keyspace.entries(ctx.at()).map(|entry| entry.key);
     let found: Vec<&[u8]> = names.filter(|name| pattern == b"*" || glob_match(pattern, name)).collect();
     ctx.reply.array(found.len());
     found.into_iter().for_each(|name| ctx.reply.bulk(name));

@@ -7,7 +7,7 @@ use super::sample;
 use super::scan::ScanOptions;
 use super::table::data_commands;
 use super::{Args, CommandError, CommandResult, Ctx, KeySpec};
-use crate::keyspace::value::{Kind, Set};
+use crate::keyspace::value::{Collection, Kind, Set};
 use crate::keyspace::{Expire, WrongType};
 
 data_commands! { Set;
@@ -139,7 +139,7 @@ fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let at = ctx.at();
     ctx.keyspace.expire_if_due(at, to);
     let found = match ctx.keyspace.find(at, from) {
-        Some(entry) => Set::of(&entry.value).ok_or(WrongType)?.contains(member),
+        Some(entry) => Set::of_ref(entry.value).ok_or(WrongType)?.contains(member),
         None => {
             ctx.reply.integer(0);
             return Ok(());
@@ -203,7 +203,7 @@ fn store(ctx: &mut Ctx<'_>, args: Args<'_>, combine: Combine) -> CommandResult {
     let (at, key) = (ctx.at(), args.at(1));
     ctx.reply.count(members.len());
     if members.is_empty() {
-        let removed = ctx.keyspace.remove(at, key).is_some();
+        let removed = ctx.keyspace.remove(at, key);
         ctx.effects.changed(usize::from(removed));
         return Ok(());
     }

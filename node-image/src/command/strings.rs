@@ -3,7 +3,6 @@
 use super::data::{invalid_expire, resolve_range};
 use super::table::data_commands;
 use super::{Args, CommandError, CommandResult, Ctx, KeySpec};
-use crate::keyspace::value::{Str, Value};
 use crate::keyspace::{Expire, ExpiryMode};
 
 const PAIRS: KeySpec = KeySpec::Range { first: 1, last: -1, step: 2 };
@@ -39,8 +38,8 @@ enum Ttl {
 
 fn reply_string(ctx: &mut Ctx<'_>, key: &[u8]) -> Result<bool, CommandError> {
     let at = ctx.at();
-    let value = ctx.keyspace.read::<Str>(at, key)?;
-    ctx.reply.bulk_or_nil(value.map(Str::bytes));
+    let value = ctx.keyspace.read_str(at, key)?;
+    ctx.reply.bulk_or_nil(value);
     Ok(value.is_some())
 }
 
@@ -52,15 +51,14 @@ fn mget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let at = ctx.at();
     ctx.reply.array(args.len() - 1);
     for key in args.from(1) {
-        let value = ctx.keyspace.read::<Str>(at, key).unwrap_or_default();
-        ctx.reply.bulk_or_nil(value.map(Str::bytes));
+        ctx.reply.bulk_or_nil(ctx.keyspace.read_str(at, key).unwrap_or_default());
     }
     Ok(())
 }
 
 fn strlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let at = ctx.at();
-    let len = ctx.keyspace.read::<Str>(at, args.at(1))?.map_or(0, Str::len);
+    let len = ctx.keyspace.read_str(at, args.at(1))?.map_or(0, <[u8]>::len);
     ctx.reply.count(len);
     Ok(())
 }
@@ -157,7 +155,7 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 /// Sets a string, and replicates it as a plain SET if the command is something else.
 fn store(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], expire: Expire, rewrite: bool) {
-    ctx.keyspace.insert(ctx.at(), key, Value::string(value), expire);
+    ctx.keyspace.set_str(ctx.at(), key, value, expire);
     ctx.effects.changed(1);
     if !rewrite {
         return;
@@ -206,7 +204,7 @@ fn getset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn delete(ctx: &mut Ctx<'_>, key: &[u8]) {
-    if ctx.keyspace.remove(ctx.at(), key).is_some() {
+    if ctx.keyspace.remove(ctx.at(), key) {
         ctx.effects.changed(1);
         ctx.effects.replicate(&[b"DEL", key]);
     }
@@ -240,7 +238,7 @@ fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let key = args.at(1);
     let ttl = getex_option(args)?;
     let at = ctx.at();
-    let exists = ctx.keyspace.read::<Str>(at, key)?.is_some();
+    let exists = ctx.keyspace.read_str(at, key)?.is_some();
     let time = match ttl {
         Ttl::Until(option) if exists => Some(moment_of_option(ctx, args, option)?),
         _ => None,
@@ -303,13 +301,13 @@ fn msetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn append(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let (key, tail) = (args.at(1), args.at(2));
     let at = ctx.at();
-    let len = ctx.keyspace.read::<Str>(at, key)?.map(Str::len);
+    let len = ctx.keyspace.read_str(at, key)?.map(<[u8]>::len);
     let total = len.unwrap_or(0) + tail.len();
     ctx.check_length(total)?;
     if len.is_some() {
-        ctx.keyspace.modify(at, key, |value: &mut Str| value.append(tail))?;
+        ctx.keyspace.update_str(at, key, |value| value.append(tail))?;
     } else {
-        ctx.keyspace.insert(at, key, Value::string(tail), Expire::Never);
+        ctx.keyspace.set_str(at, key, tail, Expire::Never);
     }
     ctx.effects.changed(1);
     ctx.reply.count(total);
@@ -319,7 +317,7 @@ fn append(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn getrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let (start, end) = (args.integer(2)?, args.integer(3)?);
     let at = ctx.at();
-    let bytes = ctx.keyspace.read::<Str>(at, args.at(1))?.map(Str::bytes).unwrap_or_default();
+    let bytes = ctx.keyspace.read_str(at, args.at(1))?.unwrap_or_default();
     let reversed = start < 0 && end < 0 && start > end;
     // An end before the first byte counts as the first byte, as in Redis.
     let end = if end < 0 && end.unsigned_abs() > bytes.len() as u64 { 0 } else { end };
@@ -333,13 +331,13 @@ fn setrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let offset =
         usize::try_from(args.integer(2)?).map_err(|_| CommandError::text("ERR offset is out of range"))?;
     let at = ctx.at();
-    let len = ctx.keyspace.read::<Str>(at, key)?.map_or(0, Str::len);
+    let len = ctx.keyspace.read_str(at, key)?.map_or(0, <[u8]>::len);
     if part.is_empty() {
         ctx.reply.count(len);
         return Ok(());
     }
     ctx.check_length(offset.saturating_add(part.len()))?;
-    let len = ctx.keyspace.upsert(at, key, |value: &mut Str| {
+    let len = ctx.keyspace.update_str(at, key, |value| {
         value.overwrite(offset, part);
         value.len()
     })?;

@@ -6,8 +6,9 @@ use super::data::numbered_keys;
 use super::table::data_commands;
 use super::zranges::{reply_members, store_members};
 use super::{Args, CommandError, CommandResult, Ctx, KeySpec};
+use crate::keyspace::ValueRef;
 use crate::keyspace::WrongType;
-use crate::keyspace::value::{Value, ZSet};
+use crate::keyspace::value::ZSet;
 use crate::resp::parse_f64;
 
 const NUMBERED: KeySpec = KeySpec::Numbered { count_at: 1, also: None };
@@ -134,30 +135,30 @@ type Scores = HashMap<Box<[u8]>, f64>;
 #[derive(Clone, Copy)]
 enum Input<'a> {
     Missing,
-    Value(&'a Value),
+    Value(ValueRef<'a>),
 }
 
 impl Input<'_> {
     fn len(self) -> usize {
         match self {
-            Self::Value(Value::ZSet(set)) => set.len(),
-            Self::Value(Value::Set(set)) => set.len(),
+            Self::Value(ValueRef::ZSet(set)) => set.len(),
+            Self::Value(ValueRef::Set(set)) => set.len(),
             _ => 0,
         }
     }
 
     fn score(self, member: &[u8]) -> Option<f64> {
         match self {
-            Self::Value(Value::ZSet(set)) => set.score(member),
-            Self::Value(Value::Set(set)) => set.contains(member).then_some(1.0),
+            Self::Value(ValueRef::ZSet(set)) => set.score(member),
+            Self::Value(ValueRef::Set(set)) => set.contains(member).then_some(1.0),
             _ => None,
         }
     }
 
     fn for_each(self, mut show: impl FnMut(f64, &[u8])) {
         match self {
-            Self::Value(Value::ZSet(set)) => set.iter().for_each(|(score, member)| show(score, member)),
-            Self::Value(Value::Set(set)) => set.iter().for_each(|member| show(1.0, member)),
+            Self::Value(ValueRef::ZSet(set)) => set.iter().for_each(|(score, member)| show(score, member)),
+            Self::Value(ValueRef::Set(set)) => set.iter().for_each(|member| show(1.0, member)),
             _ => {}
         }
     }
@@ -167,9 +168,9 @@ fn inputs<'c>(ctx: &'c mut Ctx<'_>, keys: &[&[u8]]) -> Result<Vec<Input<'c>>, Co
     let at = ctx.at();
     keys.iter().for_each(|key| ctx.keyspace.expire_if_due(at, key));
     let keyspace = &*ctx.keyspace;
-    let input = |key: &&[u8]| match keyspace.peek(at, key).map(|entry| &entry.value) {
+    let input = |key: &&[u8]| match keyspace.peek(at, key).map(|entry| entry.value) {
         None => Ok(Input::Missing),
-        Some(value @ (Value::ZSet(_) | Value::Set(_))) => Ok(Input::Value(value)),
+        Some(value @ (ValueRef::ZSet(_) | ValueRef::Set(_))) => Ok(Input::Value(value)),
         Some(_) => Err(WrongType.into()),
     };
     keys.iter().map(input).collect()

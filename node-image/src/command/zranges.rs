@@ -225,7 +225,7 @@ pub(super) fn store_members<T: AsRef<[u8]>>(ctx: &mut Ctx<'_>, key: &[u8], membe
     let at = ctx.at();
     ctx.reply.count(members.len());
     if members.is_empty() {
-        let removed = ctx.keyspace.remove(at, key).is_some();
+        let removed = ctx.keyspace.remove(at, key);
         ctx.effects.changed(usize::from(removed));
         return;
     }

@@ -21,6 +21,7 @@ pub enum ExpiryMode {
 pub(super) struct ExpiryCursor {
     db: usize,
     slot: Slot,
+    page: usize,
 }
 
 impl Keyspace {
@@ -34,35 +35,57 @@ impl Keyspace {
         let mut removed = 0;
         let mut databases_left = self.dbs.len() + 1;
         while left > 0 && databases_left > 0 {
-            let ExpiryCursor { db, slot } = self.cursor;
+            let ExpiryCursor { db, slot, .. } = self.cursor;
             let next = self.dbs.get(db).and_then(Option::as_ref).and_then(|found| found.expiring.next(slot));
-            let Some(slot) = next else {
+            let Some(next) = next else {
                 databases_left -= 1;
-                self.cursor = ExpiryCursor { db: (db + 1) % self.dbs.len().max(1), slot: 0 };
+                self.cursor = ExpiryCursor { db: (db + 1) % self.dbs.len().max(1), slot: 0, page: 0 };
                 continue;
             };
-            let (expired, cost) = self.expire_slot(At { db, now }, slot, left);
+            if next != slot {
+                self.cursor = ExpiryCursor { db, slot: next, page: 0 };
+            }
+            let (expired, cost) = self.expire_page(At { db, now });
             removed += expired;
             left = left.saturating_sub(cost);
-            // A slot that holds more expired keys than the budget allows is gone on with.
-            self.cursor =
-                ExpiryCursor { db, slot: if left == 0 && expired == cost { slot } else { slot + 1 } };
-            if self.cursor.slot >= SLOT_COUNT {
-                databases_left -= 1;
-                self.cursor = ExpiryCursor { db: (db + 1) % self.dbs.len().max(1), slot: 0 };
-            }
         }
         removed
     }
 
-    fn expire_slot(&mut self, at: At, slot: Slot, limit: usize) -> (usize, usize) {
-        let Some(Some(db)) = self.dbs.get_mut(at.db) else { return (0, 1) };
-        let (keys, cost) = db.expired_in(slot, at.now, limit);
+    /// Removes what is expired in the page of the cursor, and moves the cursor on. Returns how many entries it removed
+    /// and looked at.
+    fn expire_page(&mut self, at: At) -> (usize, usize) {
+        let ExpiryCursor { slot, page, .. } = self.cursor;
+        let next_slot = ExpiryCursor { db: at.db, slot: slot.saturating_add(1).min(SLOT_COUNT), page: 0 };
+        let table = self.db_mut(at.db).and_then(|db| db.slot_mut(slot));
+        let Some(table) = table.filter(|table| page > 0 || table.soonest < at.now) else {
+            self.cursor = next_slot;
+            return (0, 1);
+        };
+        if page == 0 {
+            // Found anew on the way through the pages; what is set meanwhile lowers it, too.
+            table.soonest = u64::MAX;
+        }
+        let Some(found) = table.pages().get(page) else {
+            self.cursor = next_slot;
+            return (0, 1);
+        };
+        let (mut keys, mut soonest): (Vec<Box<[u8]>>, _) = (Vec::new(), u64::MAX);
+        for entry in found.iter().filter(|entry| entry.expire_at != 0) {
+            if entry.is_expired(at.now) {
+                keys.push(entry.key.into());
+            } else {
+                soonest = soonest.min(entry.expire_at);
+            }
+        }
+        let cost = found.len().max(1);
+        table.soonest = table.soonest.min(soonest);
+        self.cursor = ExpiryCursor { db: at.db, slot, page: page + 1 };
         let expired = keys.len();
         for key in keys {
-            self.remove_expired(at.db, slot, key);
+            self.expire_if_due(at, &key);
         }
-        (expired, cost.max(expired).max(1))
+        (expired, cost)
     }
 
     /// Keys that were removed because their time was over, since the last call: their removal is to be propagated.

@@ -1,12 +1,17 @@
 //! The data: databases of slots of keys.
 //!
-//! Commands reach values by typed closures ([`Keyspace::read`], [`Keyspace::modify`], [`Keyspace::upsert`]); how values
-//! are laid out is known to `value` only. Every change to a slot is announced to an observer first, which is how a
-//! snapshot keeps the state of the moment it began.
+//! Keys are packed into pages ([`Page`]), pages make up the hash table of a slot, and slots a database. Commands reach
+//! strings by [`Keyspace::read_str`] and [`Keyspace::set_str`], and the other values by typed closures
+//! ([`Keyspace::read`], [`Keyspace::modify`], [`Keyspace::upsert`]); how values are laid out is known to `value` only.
+//! Every change to a page is announced to an observer first, which is how a snapshot keeps the state of the moment it
+//! began.
 
 mod db;
+mod entry;
 mod expiry;
+mod page;
 mod slots;
+mod table;
 pub mod value;
 
 #[cfg(test)]
@@ -14,11 +19,15 @@ mod tests;
 
 use kv_core::slot::{SLOT_COUNT, Slot, key_slot};
 
-use db::Db;
-pub use db::{Entry, SlotTable};
+use db::{Address, Db, Seen};
+pub use entry::EntryRef;
 use expiry::ExpiryCursor;
 pub use expiry::ExpiryMode;
-use value::{Kind, Value};
+use page::NewValue;
+pub use page::Page;
+use table::Place;
+pub use value::{Collection, ValueRef};
+use value::{Kind, Str, Value};
 
 /// Where and when a command runs.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +49,14 @@ pub enum Expire {
     At(u64),
 }
 
+impl Expire {
+    /// To expire at this Unix time in milliseconds; 0: never.
+    #[must_use]
+    pub fn time(expire_at: u64) -> Self {
+        if expire_at == 0 { Self::Never } else { Self::At(expire_at) }
+    }
+}
+
 /// A key holds a value of another type than the command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the key holds a value of another type")]
@@ -47,8 +64,8 @@ pub struct WrongType;
 
 /// Is told of changes before they happen.
 pub trait WriteObserver: Send {
-    /// An entry of this slot is about to be added, changed or removed.
-    fn before_write(&mut self, db: usize, slot: Slot, entries: &SlotTable);
+    /// An entry of this page is about to be added, changed or removed, and the observer has not seen the page yet.
+    fn before_write(&mut self, db: usize, slot: Slot, page: &Page);
 
     /// Whole databases are about to be emptied or to change places.
     fn before_flush(&mut self, dbs: &[usize]);
@@ -61,8 +78,9 @@ pub struct Keyspace {
     expired: Vec<(usize, Box<[u8]>)>,
     expired_total: u64,
     cursor: ExpiryCursor,
-    used_memory: usize,
     observer: Option<Box<dyn WriteObserver>>,
+    /// Number of the current snapshot: pages of an older number were not seen by the observer.
+    version: u32,
 }
 
 impl std::fmt::Debug for Keyspace {
@@ -82,8 +100,8 @@ impl Keyspace {
             expired: Vec::new(),
             expired_total: 0,
             cursor: ExpiryCursor::default(),
-            used_memory: 0,
             observer: None,
+            version: 0,
         }
     }
 
@@ -117,10 +135,10 @@ impl Keyspace {
         self.db(db).map_or(0, Db::expiring_len)
     }
 
-    /// An estimate of the bytes that keys and values take.
+    /// Bytes that keys and values take, as they were asked for from the allocator.
     #[must_use]
     pub fn used_memory(&self) -> usize {
-        self.used_memory
+        self.dbs.iter().flatten().map(|db| db.memory()).sum()
     }
 
     /// Sets what becomes of keys whose time is over.
@@ -134,9 +152,25 @@ impl Keyspace {
         self.expiry
     }
 
-    /// Sets who is told of changes; returns who was until now.
+    /// Sets who is told of changes; returns who was until now. No page counts as seen by a new one.
     pub fn observe(&mut self, observer: Option<Box<dyn WriteObserver>>) -> Option<Box<dyn WriteObserver>> {
+        if observer.is_some() {
+            self.version = self.version.wrapping_add(1);
+        }
         std::mem::replace(&mut self.observer, observer)
+    }
+
+    /// Shows the entries of a page to the observer's owner, unless that has seen it already. Returns whether there is
+    /// such a page.
+    pub fn visit_page(&mut self, db: usize, slot: Slot, page: usize, show: impl FnMut(EntryRef<'_>)) -> bool {
+        let version = self.version;
+        let found = self.db_mut(db).and_then(|db| db.slot_mut(slot)?.page_mut(page));
+        let Some(page) = found else { return false };
+        if page.version != version {
+            page.version = version;
+            page.iter().for_each(show);
+        }
+        true
     }
 
     fn db(&self, db: usize) -> Option<&Db> {
@@ -144,35 +178,39 @@ impl Keyspace {
     }
 
     fn db_mut(&mut self, db: usize) -> Option<&mut Db> {
-        self.dbs.get_mut(db).map(|db| &mut **db.get_or_insert_default())
+        self.dbs.get_mut(db)?.as_deref_mut()
     }
 
-    /// Everything that changes a slot calls this first.
-    fn before_write(&mut self, db: usize, slot: Slot) {
-        let Some(observer) = &mut self.observer else { return };
-        match self.dbs.get(db).and_then(Option::as_deref).and_then(|db| db.slot(slot)) {
-            Some(table) => observer.before_write(db, slot, table),
-            None => observer.before_write(db, slot, &SlotTable::default()),
-        }
+    /// A database that something is to be written to, and who has to see that.
+    fn writable(&mut self, db: usize) -> Option<(&mut Db, Seen<'_>)> {
+        let found = self.dbs.get_mut(db)?.get_or_insert_default();
+        Some((found, Seen { db, version: self.version, observer: self.observer.as_mut() }))
     }
 
-    fn is_gone(&self, entry: &Entry, now: u64) -> bool {
+    fn is_gone(&self, entry: &EntryRef<'_>, now: u64) -> bool {
         self.expiry != ExpiryMode::Ignore && entry.is_expired(now)
+    }
+
+    fn locate(&self, db: usize, key: &[u8]) -> Option<(Address, Place, EntryRef<'_>)> {
+        let db = self.db(db)?;
+        let address = db.address(key_slot(key), key);
+        let (place, entry) = db.find(address, key)?;
+        Some((address, place, entry))
     }
 
     /// What `key` holds; nothing if its time is over.
     #[must_use]
-    pub fn peek(&self, at: At, key: &[u8]) -> Option<&Entry> {
-        let entry = self.db(at.db)?.find(key_slot(key), key)?;
-        (!self.is_gone(entry, at.now)).then_some(entry)
+    pub fn peek(&self, at: At, key: &[u8]) -> Option<EntryRef<'_>> {
+        let (_, _, entry) = self.locate(at.db, key)?;
+        (!self.is_gone(&entry, at.now)).then_some(entry)
     }
 
     /// What `key` holds, if that is of the type.
     ///
     /// # Errors
     /// If it is of another type.
-    pub fn peek_as<T: Kind>(&self, at: At, key: &[u8]) -> Result<Option<&T>, WrongType> {
-        self.peek(at, key).map(|entry| T::of(&entry.value).ok_or(WrongType)).transpose()
+    pub fn peek_as<T: Collection>(&self, at: At, key: &[u8]) -> Result<Option<&T>, WrongType> {
+        self.peek(at, key).map(|entry| T::of_ref(entry.value).ok_or(WrongType)).transpose()
     }
 
     /// Removes `key` if its time is over and the mode is to delete such keys.
@@ -180,67 +218,88 @@ impl Keyspace {
         if self.expiry != ExpiryMode::Delete {
             return;
         }
-        let slot = key_slot(key);
-        let due = self.db(at.db).and_then(|db| db.find(slot, key)).is_some_and(|e| e.is_expired(at.now));
-        if due {
-            self.remove_expired(at.db, slot, key.into());
+        if let Some((address, place, entry)) = self.locate(at.db, key)
+            && entry.is_expired(at.now)
+        {
+            self.remove_expired(at.db, address, place, key);
         }
     }
 
-    fn remove_expired(&mut self, db: usize, slot: Slot, key: Box<[u8]>) {
-        if self.remove_at(db, slot, &key).is_some() {
-            self.expired.push((db, key));
+    fn remove_expired(&mut self, db: usize, address: Address, place: Place, key: &[u8]) {
+        let removed = self.writable(db).and_then(|(db, seen)| db.remove(seen, address, place));
+        if removed.is_some() {
+            self.expired.push((db, key.into()));
             self.expired_total += 1;
         }
     }
 
+    /// The place of `key`, after it was removed if it is due. `None` also if it is hidden.
+    fn place(&mut self, at: At, key: &[u8]) -> Option<(Address, Place)> {
+        let (address, place, entry) = self.locate(at.db, key)?;
+        if !entry.is_expired(at.now) || self.expiry == ExpiryMode::Ignore {
+            return Some((address, place));
+        }
+        if self.expiry == ExpiryMode::Delete {
+            self.remove_expired(at.db, address, place, key);
+        }
+        None
+    }
+
     /// As [`Keyspace::peek`], after the removal of the key if it is due.
-    pub fn find(&mut self, at: At, key: &[u8]) -> Option<&Entry> {
-        self.expire_if_due(at, key);
-        self.peek(at, key)
+    #[inline]
+    pub fn find(&mut self, at: At, key: &[u8]) -> Option<EntryRef<'_>> {
+        let (address, place) = self.place(at, key)?;
+        self.db(at.db)?.slot(address.slot)?.entry(place)
     }
 
     /// As [`Keyspace::peek_as`], after the removal of the key if it is due.
     ///
     /// # Errors
     /// If the key holds a value of another type.
-    pub fn read<T: Kind>(&mut self, at: At, key: &[u8]) -> Result<Option<&T>, WrongType> {
-        self.expire_if_due(at, key);
-        self.peek_as(at, key)
+    pub fn read<T: Collection>(&mut self, at: At, key: &[u8]) -> Result<Option<&T>, WrongType> {
+        self.find(at, key).map(|entry| T::of_ref(entry.value).ok_or(WrongType)).transpose()
+    }
+
+    /// The string that `key` holds, after the removal of the key if it is due.
+    ///
+    /// # Errors
+    /// If the key holds a value of another type.
+    #[inline]
+    pub fn read_str(&mut self, at: At, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
+        self.find(at, key).map(|entry| entry.value.string().ok_or(WrongType)).transpose()
     }
 
     /// Changes what `key` holds, if it is there. A collection that is empty afterwards is removed.
     ///
     /// # Errors
     /// If the key holds a value of another type.
-    pub fn modify<T: Kind, R>(
+    pub fn modify<T: Collection, R>(
         &mut self,
         at: At,
         key: &[u8],
         change: impl FnOnce(&mut T) -> R,
     ) -> Result<Option<R>, WrongType> {
-        if self.read::<T>(at, key)?.is_none() {
+        let Some((address, place)) = self.place(at, key) else { return Ok(None) };
+        if self.peek_as::<T>(at, key)?.is_none() {
             return Ok(None);
         }
-        let slot = key_slot(key);
-        self.before_write(at.db, slot);
-        let Some(entry) = self.db_mut(at.db).and_then(|db| db.value_mut(slot, key)) else { return Ok(None) };
-        let before = entry.value.memory();
-        let result = change(T::of_mut(&mut entry.value).ok_or(WrongType)?);
-        let after = entry.value.memory();
-        let empty = entry.value.is_empty_collection();
-        self.used_memory = (self.used_memory + after).saturating_sub(before);
-        if empty {
-            self.remove_at(at.db, slot, key);
+        let Some((db, seen)) = self.writable(at.db) else { return Ok(None) };
+        let changed = db.change_object(seen, address, place, |value| {
+            let result = T::of_mut(value).map(change);
+            (result, value.is_empty_collection())
+        });
+        let Some((result, empty)) = changed else { return Ok(None) };
+        if empty && let Some((db, seen)) = self.writable(at.db) {
+            db.remove(seen, address, place);
         }
-        Ok(Some(result))
+        result.ok_or(WrongType).map(Some)
     }
 
     /// Changes what `key` holds, an empty value if it is not there. A collection that is empty afterwards is removed.
     ///
     /// # Errors
     /// If the key holds a value of another type.
-    pub fn upsert<T: Kind, R>(
+    pub fn upsert<T: Collection, R>(
         &mut self,
         at: At,
         key: &[u8],
@@ -258,49 +317,125 @@ impl Keyspace {
         self.modify(at, key, change)?.ok_or(WrongType)
     }
 
+    /// Changes the string that `key` holds, an empty one if it is not there. Its time to live stays.
+    ///
+    /// # Errors
+    /// If the key holds a value of another type.
+    pub fn update_str<R>(
+        &mut self,
+        at: At,
+        key: &[u8],
+        change: impl FnOnce(&mut Str) -> R,
+    ) -> Result<R, WrongType> {
+        let Some((address, place)) = self.place(at, key) else {
+            let mut text = Str::default();
+            let result = change(&mut text);
+            self.insert(at, key, text.into_value(), Expire::Never);
+            return Ok(result);
+        };
+        let entry = self.db(at.db).and_then(|db| db.slot(address.slot)?.entry(place)).ok_or(WrongType)?;
+        let expire_at = entry.expire_at;
+        let ValueRef::Str { bytes, edited } = entry.value else { return Err(WrongType) };
+        // A long string is changed where it is. It stays there, even if it becomes short.
+        let mut text =
+            if bytes.len() > entry::STRING_MAX { Str::default() } else { Str::with_history(bytes, edited) };
+        let (db, seen) = self.writable(at.db).ok_or(WrongType)?;
+        let mut change = Some(change);
+        let changed =
+            db.change_object(seen, address, place, |value| Some((change.take()?)(Str::of_mut(value)?)));
+        if let Some(result) = changed {
+            return result.ok_or(WrongType);
+        }
+        let result = (change.take().ok_or(WrongType)?)(&mut text);
+        self.put(at.db, address, Some(place), key, text.into_value(), expire_at);
+        Ok(result)
+    }
+
     /// Sets what `key` holds, whatever it held.
     pub fn insert(&mut self, at: At, key: &[u8], value: Value, expire: Expire) {
-        let expire_at = match expire {
+        let expire_at = self.expiry_after(at, key, expire);
+        self.insert_loaded(at.db, key, value, expire_at);
+    }
+
+    /// Sets `key` to a string, whatever it held.
+    pub fn set_str(&mut self, at: At, key: &[u8], bytes: &[u8], expire: Expire) {
+        let expire_at = self.expiry_after(at, key, expire);
+        let Some((db, seen)) = self.writable(at.db) else { return };
+        let address = db.address(key_slot(key), key);
+        let found = db.find(address, key).map(|(place, _)| place);
+        if let Some(gone) = db.insert(seen, address, found, key, NewValue::string(bytes), expire_at) {
+            drop_value(gone.object);
+        }
+    }
+
+    fn expiry_after(&mut self, at: At, key: &[u8], expire: Expire) -> u64 {
+        match expire {
             Expire::Never => 0,
             Expire::Keep => self.find(at, key).map_or(0, |entry| entry.expire_at),
             Expire::At(time) => time,
-        };
-        self.insert_loaded(at.db, key.into(), value, expire_at);
+        }
     }
 
     /// Sets what `key` holds as a file or a master says it, without a look at the clock.
-    pub fn insert_loaded(&mut self, db: usize, key: Box<[u8]>, value: Value, expire_at: u64) {
-        let slot = key_slot(&key);
-        self.before_write(db, slot);
-        let entry = Entry { key, value, expire_at };
-        let memory = entry.memory();
-        let Some(found) = self.db_mut(db) else { return };
-        let displaced = found.insert(slot, entry);
-        let freed = displaced.map_or(0, |displaced| displaced.memory());
-        self.used_memory = (self.used_memory + memory).saturating_sub(freed);
+    pub fn insert_loaded(&mut self, db: usize, key: &[u8], value: Value, expire_at: u64) {
+        let Some((found, _)) = self.writable(db) else { return };
+        let address = found.address(key_slot(key), key);
+        let place = found.find(address, key).map(|(place, _)| place);
+        self.put(db, address, place, key, value, expire_at);
     }
 
-    /// Takes `key` out; nothing if its time is over.
-    pub fn remove(&mut self, at: At, key: &[u8]) -> Option<Entry> {
-        self.expire_if_due(at, key);
-        let removed = self.remove_at(at.db, key_slot(key), key)?;
-        (!self.is_gone(&removed, at.now)).then_some(removed)
+    fn put(
+        &mut self,
+        db: usize,
+        address: Address,
+        found: Option<Place>,
+        key: &[u8],
+        value: Value,
+        expire_at: u64,
+    ) {
+        let mut scratch = Str::default();
+        let value = NewValue::of(value, &mut scratch);
+        let Some((db, seen)) = self.writable(db) else { return };
+        if let Some(gone) = db.insert(seen, address, found, key, value, expire_at) {
+            drop_value(gone.object);
+        }
     }
 
-    fn remove_at(&mut self, db: usize, slot: Slot, key: &[u8]) -> Option<Entry> {
-        self.db(db)?.find(slot, key)?;
-        self.before_write(db, slot);
-        let removed = self.db_mut(db)?.remove(slot, key)?;
-        self.used_memory = self.used_memory.saturating_sub(removed.memory());
-        Some(removed)
+    /// Removes `key`. Returns whether it was there; not if its time is over.
+    pub fn remove(&mut self, at: At, key: &[u8]) -> bool {
+        let Some((address, place)) = self.place(at, key) else { return self.remove_hidden(at, key) };
+        let gone = self.writable(at.db).and_then(|(db, seen)| db.remove(seen, address, place));
+        gone.map(|gone| drop_value(gone.object)).is_some()
+    }
+
+    /// Removes a key that is hidden since its time is over; says that it was not there.
+    fn remove_hidden(&mut self, at: At, key: &[u8]) -> bool {
+        if let Some((address, place, _)) = self.locate(at.db, key)
+            && let Some((db, seen)) = self.writable(at.db)
+        {
+            db.remove(seen, address, place);
+        }
+        false
+    }
+
+    /// Takes `key` out: its value, and when it expires (0: never). Nothing if its time is over.
+    pub fn take(&mut self, at: At, key: &[u8]) -> Option<(Value, u64)> {
+        let (address, place) = self.place(at, key)?;
+        let entry = self.db(at.db)?.slot(address.slot)?.entry(place)?;
+        let text = match entry.value {
+            ValueRef::Str { .. } => Some(entry.value.to_value()),
+            _ => None,
+        };
+        let (db, seen) = self.writable(at.db)?;
+        let gone = db.remove(seen, address, place)?;
+        Some((gone.object.or(text)?, gone.expire_at))
     }
 
     /// Sets when `key` expires (0: never); returns when it did until now, nothing if there is no such key.
     pub fn set_expire(&mut self, at: At, key: &[u8], expire_at: u64) -> Option<u64> {
-        self.find(at, key)?;
-        let slot = key_slot(key);
-        self.before_write(at.db, slot);
-        self.db_mut(at.db)?.set_expire(slot, key, expire_at)
+        let (address, _) = self.place(at, key)?;
+        let (db, seen) = self.writable(at.db)?;
+        db.set_expire(seen, address, key, expire_at)
     }
 
     /// Empties a database.
@@ -308,15 +443,9 @@ impl Keyspace {
         if let Some(observer) = &mut self.observer {
             observer.before_flush(&[db]);
         }
-        let Some(flushed) = self.dbs.get_mut(db).and_then(Option::take) else { return };
-        if self.is_empty() {
-            self.used_memory = 0;
-        } else {
-            let slots = flushed.occupied().filter_map(|slot| flushed.slot(slot));
-            let freed: usize = slots.flat_map(SlotTable::iter).map(Entry::memory).sum();
-            self.used_memory = self.used_memory.saturating_sub(freed);
+        if let Some(flushed) = self.dbs.get_mut(db).and_then(Option::take) {
+            drop_elsewhere(flushed);
         }
-        drop_elsewhere(flushed);
     }
 
     /// Empties every database.
@@ -326,7 +455,6 @@ impl Keyspace {
             observer.before_flush(&all);
         }
         self.dbs.iter_mut().filter_map(Option::take).for_each(drop_elsewhere);
-        self.used_memory = 0;
     }
 
     /// Lets two databases change places. Returns whether both exist.
@@ -347,7 +475,6 @@ impl Keyspace {
         self.flush_all();
         self.dbs = loaded.dbs;
         self.dbs.resize_with(databases, || None);
-        self.used_memory = loaded.used_memory;
         self.expired.clear();
         self.cursor = ExpiryCursor::default();
     }
@@ -355,27 +482,12 @@ impl Keyspace {
     /// Number of keys in a slot.
     #[must_use]
     pub fn slot_len(&self, db: usize, slot: Slot) -> usize {
-        self.slot(db, slot).map_or(0, SlotTable::len)
+        self.db(db).and_then(|db| db.slot(slot)).map_or(0, |table| table.len())
     }
 
-    /// The entries of a slot; nothing if the database holds none or there is no such slot.
-    #[must_use]
-    pub fn slot(&self, db: usize, slot: Slot) -> Option<&SlotTable> {
-        self.db(db)?.slot(slot)
-    }
-
-    /// Shows every entry of a slot, the expired ones included.
-    pub fn for_each_in_slot(&self, db: usize, slot: Slot, show: impl FnMut(&Entry)) {
-        if let Some(table) = self.slot(db, slot) {
-            table.iter().for_each(show);
-        }
-    }
-
-    /// Up to `count` keys of a slot.
-    #[must_use]
-    pub fn keys_in_slot(&self, db: usize, slot: Slot, count: usize) -> Vec<&[u8]> {
-        let entries = self.slot(db, slot).into_iter().flat_map(SlotTable::iter);
-        entries.take(count).map(|entry| &*entry.key).collect()
+    /// The entries of a slot, the expired ones included.
+    pub fn slot_entries(&self, db: usize, slot: Slot) -> impl Iterator<Item = EntryRef<'_>> {
+        self.db(db).and_then(|db| db.slot(slot)).into_iter().flat_map(|table| table.iter())
     }
 
     /// The lowest slot from `from` on that holds a key.
@@ -385,25 +497,36 @@ impl Keyspace {
     }
 
     /// The entries of a database that are not gone, in the order of their slots.
-    pub fn entries(&self, at: At) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self, at: At) -> impl Iterator<Item = EntryRef<'_>> {
         let db = self.db(at.db);
         let slots = db.into_iter().flat_map(|db| db.occupied().filter_map(|slot| db.slot(slot)));
-        slots.flat_map(SlotTable::iter).filter(move |entry| !self.is_gone(entry, at.now))
+        slots.flat_map(|table| table.iter()).filter(move |entry| !self.is_gone(entry, at.now))
     }
 
-    /// Shows the entries of whole slots from `cursor` on until at least `count` were looked at; returns the cursor to
-    /// go on with, 0 at the end. Keys that are there all the time are shown whatever else changes.
-    pub fn scan(&self, at: At, cursor: u64, count: usize, mut show: impl FnMut(&Entry)) -> u64 {
+    /// Shows entries from `cursor` on until at least `count` were looked at; returns the cursor to go on with, 0 at the
+    /// end. Keys that are there all the time are shown whatever else changes. The low 14 bits of a cursor are its slot.
+    pub fn scan(&self, at: At, cursor: u64, count: usize, mut show: impl FnMut(EntryRef<'_>)) -> u64 {
         let mut seen = 0;
-        let mut from = Slot::try_from(cursor).unwrap_or(SLOT_COUNT);
+        let mut from = (cursor % u64::from(SLOT_COUNT)) as Slot;
+        let mut within = cursor / u64::from(SLOT_COUNT);
         while seen < count {
             let Some(slot) = self.next_occupied_slot(at.db, from) else { return 0 };
-            let Some(table) = self.slot(at.db, slot) else { return 0 };
-            table.iter().filter(|entry| !self.is_gone(entry, at.now)).for_each(&mut show);
-            seen += table.len();
-            from = slot + 1;
+            let Some(table) = self.db(at.db).and_then(|db| db.slot(slot)) else { return 0 };
+            if slot != from {
+                (from, within) = (slot, 0);
+            }
+            within = table.scan(within, |page| {
+                page.iter().filter(|entry| !self.is_gone(entry, at.now)).for_each(&mut show);
+                seen += page.len();
+            });
+            if within == 0 {
+                from += 1;
+            }
         }
-        self.next_occupied_slot(at.db, from).map_or(0, u64::from)
+        match within {
+            0 => self.next_occupied_slot(at.db, from).map_or(0, u64::from),
+            _ => within * u64::from(SLOT_COUNT) + u64::from(from),
+        }
     }
 
     /// Any key that is not gone; tries a number of times to find one among those that are.
@@ -411,7 +534,7 @@ impl Keyspace {
         const ATTEMPTS: usize = 100;
         let db = self.db(at.db).filter(|db| db.len() > 0)?;
         let mut picks = (0..ATTEMPTS).filter_map(|_| db.nth(random.usize(..db.len())));
-        picks.find(|entry| !self.is_gone(entry, at.now)).map(|entry| &*entry.key)
+        picks.find(|entry| !self.is_gone(entry, at.now)).map(|entry| entry.key)
     }
 }
 
@@ -421,5 +544,15 @@ fn drop_elsewhere(db: Box<Db>) {
     if db.len() >= WORTH_A_THREAD {
         // If no thread can be had, the closure is dropped, and the database with it.
         let _ = std::thread::Builder::new().name("lazy-free".into()).spawn(move || drop(db));
+    }
+}
+
+/// Frees a value that a command took out, on a thread of its own if that can take long.
+fn drop_value(value: Option<Value>) {
+    /// Bytes of a collection that take about a millisecond to free.
+    const WORTH_A_THREAD: usize = 1024 * 1024;
+    if value.as_ref().is_some_and(|value| value.memory() >= WORTH_A_THREAD && !matches!(value, Value::Str(_)))
+    {
+        let _ = std::thread::Builder::new().name("lazy-free".into()).spawn(move || drop(value));
     }
 }

@@ -121,7 +121,7 @@ fn write_all(keyspace: &Keyspace, path: &Path, aux: &Aux) -> io::Result<()> {
     for db in 0..keyspace.databases() {
         let mut from = 0;
         while let Some(slot) = keyspace.next_occupied_slot(db, from).filter(|&slot| slot < SLOT_COUNT) {
-            keyspace.for_each_in_slot(db, slot, |entry| writer.entry(db, entry));
+            keyspace.slot_entries(db, slot).for_each(|entry| writer.entry(db, &entry));
             if writer.pending() >= PIECE {
                 file.write(&writer.take())?;
             }
@@ -221,7 +221,7 @@ mod tests {
     fn filled() -> Keyspace {
         let mut keyspace = Keyspace::new(1);
         for n in 0..5000 {
-            keyspace.insert_loaded(0, format!("k{n}").into_bytes().into(), Value::string(&[b'v'; 100]), 0);
+            keyspace.insert_loaded(0, format!("k{n}").as_bytes(), Value::string(&[b'v'; 100]), 0);
         }
         keyspace
     }
@@ -249,7 +249,7 @@ mod tests {
         save_now(&keyspace, &path, &Aux::default()).unwrap();
         assert_eq!(read_back(&path), 5000);
         let mut save = start_bgsave(&mut keyspace, &path, &Aux::default()).unwrap();
-        keyspace.insert_loaded(0, b"later".as_slice().into(), Value::string(b"v"), 0);
+        keyspace.insert_loaded(0, b"later".as_slice(), Value::string(b"v"), 0);
         wait(&mut save, &mut keyspace).unwrap();
         assert_eq!(read_back(&path), 5000);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -1,15 +1,15 @@
 //! Snapshots without a second process: the state of one moment is serialised in steps, while clients go on writing.
 //!
-//! A [`Walker`] visits the slots in order. It observes the keyspace, too: before anything changes in a slot that it did
-//! not visit yet, it serialises that slot at once. So what it brings out is exactly what was there when it began.
+//! A [`Walker`] visits the pages of keys in order. It observes the keyspace, too: before anything changes in a page that
+//! it did not visit yet, it serialises that page at once. So what it brings out is exactly what was there when it began,
+//! and no write waits for more than a page.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kv_core::slot::Slot;
 
 use super::rdb::{Aux, RdbWriter};
-use crate::keyspace::{Keyspace, SlotTable, WriteObserver};
+use crate::keyspace::{Keyspace, Page, WriteObserver};
 
 /// Why a snapshot cannot be finished. It can be begun anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,11 +29,10 @@ pub struct Walker(Arc<Mutex<Walk>>);
 #[derive(Debug)]
 struct Walk {
     writer: RdbWriter,
-    /// The next slot in order; everything before it was visited.
+    /// The next page in order; everything before it was visited.
     db: usize,
     slot: Slot,
-    /// Slots beyond the next one that were serialised early.
-    early: HashSet<(usize, Slot)>,
+    page: usize,
     state: Result<bool, Aborted>,
 }
 
@@ -44,15 +43,15 @@ impl Walker {
     /// Begins a snapshot of what the keyspace holds now. What it says of itself (`aux`) stands at its beginning.
     pub fn start(keyspace: &mut Keyspace, aux: &Aux) -> Self {
         let writer = RdbWriter::begin(aux);
-        let walk = Walk { writer, db: 0, slot: 0, early: HashSet::new(), state: Ok(false) };
+        let walk = Walk { writer, db: 0, slot: 0, page: 0, state: Ok(false) };
         let walk = Arc::new(Mutex::new(walk));
         // Dropping the observer of an earlier snapshot aborts that.
         drop(keyspace.observe(Some(Box::new(Observer(Arc::clone(&walk))))));
         Self(walk)
     }
 
-    /// Serialises slots until there are `budget` more bytes to be taken, or all is done. Returns whether all is done;
-    /// then the keyspace is not observed any more. A slot is serialised in one go.
+    /// Serialises pages until there are `budget` more bytes to be taken, or all is done. Returns whether all is done;
+    /// then the keyspace is not observed any more. A page is serialised in one go.
     ///
     /// # Errors
     /// If the keyspace was emptied, replaced, or given another observer.
@@ -95,7 +94,7 @@ impl Drop for Walker {
 }
 
 impl Walk {
-    fn step(&mut self, keyspace: &Keyspace, budget: usize) -> Result<bool, Aborted> {
+    fn step(&mut self, keyspace: &mut Keyspace, budget: usize) -> Result<bool, Aborted> {
         let enough = self.writer.pending().saturating_add(budget);
         while self.state == Ok(false) && self.writer.pending() < enough {
             if self.db >= keyspace.databases() {
@@ -105,38 +104,41 @@ impl Walk {
             }
             match keyspace.next_occupied_slot(self.db, self.slot) {
                 Some(slot) => {
-                    if !self.early.remove(&(self.db, slot)) {
-                        let (db, writer) = (self.db, &mut self.writer);
-                        keyspace.for_each_in_slot(db, slot, |entry| writer.entry(db, entry));
+                    if slot != self.slot {
+                        (self.slot, self.page) = (slot, 0);
                     }
-                    self.slot = slot.saturating_add(1);
+                    let (db, writer) = (self.db, &mut self.writer);
+                    if keyspace.visit_page(db, slot, self.page, |entry| writer.entry(db, &entry)) {
+                        self.page += 1;
+                    } else {
+                        (self.slot, self.page) = (slot.saturating_add(1), 0);
+                    }
                 }
                 None => {
                     self.db += 1;
-                    self.slot = 0;
+                    (self.slot, self.page) = (0, 0);
                 }
             }
         }
         self.state
     }
 
-    fn visit_early(&mut self, db: usize, slot: Slot, entries: &SlotTable) {
-        if self.state == Ok(false) && (db, slot) >= (self.db, self.slot) && self.early.insert((db, slot)) {
-            entries.iter().for_each(|entry| self.writer.entry(db, entry));
+    fn visit_early(&mut self, db: usize, page: &Page) {
+        if self.state == Ok(false) {
+            page.iter().for_each(|entry| self.writer.entry(db, &entry));
         }
     }
 
     fn abort(&mut self, why: Aborted) {
         if self.state == Ok(false) {
             self.state = Err(why);
-            self.early.clear();
         }
     }
 }
 
 impl WriteObserver for Observer {
-    fn before_write(&mut self, db: usize, slot: Slot, entries: &SlotTable) {
-        lock(&self.0).visit_early(db, slot, entries);
+    fn before_write(&mut self, db: usize, _slot: Slot, page: &Page) {
+        lock(&self.0).visit_early(db, page);
     }
 
     fn before_flush(&mut self, _dbs: &[usize]) {
@@ -162,8 +164,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::keyspace::value::{Str, Value};
-    use crate::keyspace::{At, Expire};
+    use crate::keyspace::value::Value;
+    use crate::keyspace::{At, Expire, ValueRef};
     use crate::persist::rdb;
 
     /// What clients do.
@@ -177,7 +179,7 @@ mod tests {
     }
 
     fn write() -> impl Strategy<Value = Write> {
-        let place = || (0..2_usize, 0..40_u8);
+        let place = || (0..2_usize, 0..250_u8);
         prop_oneof![
             place().prop_map(|(db, key)| Write::Set(db, key)),
             place().prop_map(|(db, key)| Write::Append(db, key)),
@@ -188,17 +190,17 @@ mod tests {
     }
 
     fn apply(keyspace: &mut Keyspace, write: &Write, number: usize) {
-        // Hash tags, so that some keys share a slot.
-        let name = |key: u8| format!("{{{}}}{key}", key / 4).into_bytes();
+        // Hash tags, so that many keys share a slot, and its table grows and shrinks.
+        let name = |key: u8| format!("{{{}}}{key}", key / 100).into_bytes();
         match *write {
             Write::Set(db, key) => {
                 let value = Value::string(number.to_string().as_bytes());
                 keyspace.insert(At { db, now: 0 }, &name(key), value, Expire::Never);
             }
             Write::Append(db, key) => {
-                keyspace.upsert(At { db, now: 0 }, &name(key), |value: &mut Str| value.append(b"+")).unwrap();
+                keyspace.update_str(At { db, now: 0 }, &name(key), |value| value.append(b"+")).unwrap();
             }
-            Write::Delete(db, key) => drop(keyspace.remove(At { db, now: 0 }, &name(key))),
+            Write::Delete(db, key) => _ = keyspace.remove(At { db, now: 0 }, &name(key)),
             Write::Expire(db, key) => {
                 keyspace.set_expire(At { db, now: 0 }, &name(key), 1000 + number as u64);
             }
@@ -211,19 +213,16 @@ mod tests {
     fn content(keyspace: &Keyspace) -> Content {
         let entries = (0..keyspace.databases())
             .flat_map(|db| keyspace.entries(At { db, now: 0 }).map(move |entry| (db, entry)));
-        let text = |value: &Value| match value {
-            Value::Str(text) => text.bytes().to_vec(),
-            other => panic!("{other:?}"),
-        };
-        entries.map(|(db, entry)| ((db, entry.key.to_vec()), (text(&entry.value), entry.expire_at))).collect()
+        let text = |value: ValueRef<'_>| value.string().unwrap().to_vec();
+        entries.map(|(db, entry)| ((db, entry.key.to_vec()), (text(entry.value), entry.expire_at))).collect()
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn a_snapshot_is_the_state_at_its_start(
-            before in prop::collection::vec(write(), 0..80),
-            during in prop::collection::vec(write(), 0..80),
+            before in prop::collection::vec(write(), 0..400),
+            during in prop::collection::vec(write(), 0..400),
         ) {
             let mut keyspace = Keyspace::new(2);
             before.iter().enumerate().for_each(|(n, write)| apply(&mut keyspace, write, n));

@@ -5,12 +5,14 @@ mod list;
 mod ordered;
 mod set;
 mod string;
+mod view;
 mod zset;
 
 pub use hash::Hash;
 pub use list::{End, List};
 pub use set::Set;
 pub use string::Str;
+pub use view::ValueRef;
 pub use zset::ZSet;
 
 /// Bytes that an element of a collection takes besides its contents, roughly.
@@ -42,6 +44,24 @@ pub trait Kind: Default {
     /// A value of this type.
     fn into_value(self) -> Value;
 }
+
+/// A type whose values stand beside the pages of keys, where they are changed in place: any but strings.
+pub trait Collection: Kind {
+    /// The value, if it is of this type.
+    fn of_ref(value: ValueRef<'_>) -> Option<&Self>;
+}
+
+macro_rules! collections {
+    ($($type:ident)*) => {$(
+        impl Collection for $type {
+            fn of_ref(value: ValueRef<'_>) -> Option<&Self> {
+                if let ValueRef::$type(value) = value { Some(value) } else { None }
+            }
+        }
+    )*};
+}
+
+collections! { List Hash Set ZSet }
 
 macro_rules! kinds {
     ($($variant:ident($type:ty) = $wrap:expr;)*) => {$(

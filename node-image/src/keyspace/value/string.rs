@@ -20,6 +20,18 @@ impl Str {
         Self { bytes: bytes.to_vec(), edited: false }
     }
 
+    /// A string of these bytes; `edited`: it was changed in place at some time.
+    #[must_use]
+    pub fn with_history(bytes: &[u8], edited: bool) -> Self {
+        Self { bytes: bytes.to_vec(), edited }
+    }
+
+    /// Whether it was changed in place.
+    #[must_use]
+    pub fn is_edited(&self) -> bool {
+        self.edited
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -62,11 +74,17 @@ impl Str {
     }
 
     pub(super) fn encoding(&self) -> &'static str {
-        if self.edited {
+        Self::encoding_of(&self.bytes, self.edited)
+    }
+
+    /// The encoding's name as `OBJECT ENCODING` tells it.
+    #[must_use]
+    pub fn encoding_of(bytes: &[u8], edited: bool) -> &'static str {
+        if edited {
             "raw"
-        } else if parse_i64(&self.bytes).is_some() {
+        } else if parse_i64(bytes).is_some() {
             "int"
-        } else if self.bytes.len() <= EMBEDDED_MAX {
+        } else if bytes.len() <= EMBEDDED_MAX {
             "embstr"
         } else {
             "raw"

@@ -36,11 +36,10 @@ impl Node {
 
     fn content(&self) -> Content {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let shown = self.keyspace.entries(AT).map(|entry| match &entry.value {
-            Value::Str(value) => (text(&entry.key), text(value.bytes())),
-            other => panic!("{other:?}"),
-        });
-        shown.collect()
+        self.keyspace
+            .entries(AT)
+            .map(|entry| (text(entry.key), text(entry.value.string().unwrap())))
+            .collect()
     }
 
     fn rewrite(&mut self, aof: &mut Aof, epoch: u64) -> Result<(), AofError> {

@@ -33,7 +33,7 @@ fn insert(keyspace: &mut Keyspace, item: Item) -> Result<(), RdbErrorKind> {
     let value = convert(item.value);
     // No key may hold an empty collection; files of old servers do contain them.
     if !value.is_empty_collection() {
-        keyspace.insert_loaded(db, item.key.into(), value, item.expire_at.unwrap_or(0));
+        keyspace.insert_loaded(db, &item.key, value, item.expire_at.unwrap_or(0));
     }
     Ok(())
 }

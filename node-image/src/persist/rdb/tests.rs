@@ -15,10 +15,10 @@ fn content(keyspace: &Keyspace) -> BTreeMap<(usize, String), (String, u64)> {
     let mut content = BTreeMap::new();
     for db in 0..keyspace.databases() {
         for slot in 0..kv_core::slot::SLOT_COUNT {
-            keyspace.for_each_in_slot(db, slot, |entry| {
-                let key = String::from_utf8_lossy(&entry.key).into_owned();
-                content.insert((db, key), (shown(&entry.value), entry.expire_at));
-            });
+            for entry in keyspace.slot_entries(db, slot) {
+                let key = String::from_utf8_lossy(entry.key).into_owned();
+                content.insert((db, key), (shown(&entry.value.to_value()), entry.expire_at));
+            }
         }
     }
     content
@@ -48,7 +48,7 @@ fn write(keyspace: &Keyspace, aux: &Aux) -> Vec<u8> {
     let mut out = Vec::new();
     for db in 0..keyspace.databases() {
         for slot in 0..kv_core::slot::SLOT_COUNT {
-            keyspace.for_each_in_slot(db, slot, |entry| writer.entry(db, entry));
+            keyspace.slot_entries(db, slot).for_each(|entry| writer.entry(db, &entry));
             out.append(&mut writer.take());
         }
     }
@@ -60,13 +60,13 @@ fn write(keyspace: &Keyspace, aux: &Aux) -> Vec<u8> {
 fn sample() -> Keyspace {
     let mut keyspace = Keyspace::new(16);
     for text in ["", "plain", "0", "-1", "127", "128", "-32769", "2147483647", "2147483648", "007", "-0"] {
-        keyspace.insert_loaded(0, text.as_bytes().into(), Value::string(text.as_bytes()), 0);
+        keyspace.insert_loaded(0, text.as_bytes(), Value::string(text.as_bytes()), 0);
     }
     let long = "x".repeat(70_000);
-    keyspace.insert_loaded(3, long.as_bytes().into(), Value::string(long.as_bytes()), 4_102_444_800_123);
+    keyspace.insert_loaded(3, long.as_bytes(), Value::string(long.as_bytes()), 4_102_444_800_123);
     let mut list = List::default();
     (0..100).for_each(|n| list.push(End::Left, n.to_string().as_bytes()));
-    keyspace.insert_loaded(3, b"list".as_slice().into(), list.into_value(), 1);
+    keyspace.insert_loaded(3, b"list".as_slice(), list.into_value(), 1);
     let (mut set, mut hash, mut zset) = (Set::default(), Hash::default(), ZSet::default());
     for n in 0..20_000_u32 {
         set.insert(format!("m{n}").as_bytes());
@@ -74,9 +74,9 @@ fn sample() -> Keyspace {
         zset.set(n.to_string().as_bytes(), f64::from(n) / 3.0);
     }
     zset.set(b"low", f64::NEG_INFINITY);
-    keyspace.insert_loaded(15, b"set".as_slice().into(), set.into_value(), 0);
-    keyspace.insert_loaded(15, b"hash".as_slice().into(), hash.into_value(), 0);
-    keyspace.insert_loaded(15, b"zset".as_slice().into(), zset.into_value(), 0);
+    keyspace.insert_loaded(15, b"set".as_slice(), set.into_value(), 0);
+    keyspace.insert_loaded(15, b"hash".as_slice(), hash.into_value(), 0);
+    keyspace.insert_loaded(15, b"zset".as_slice(), zset.into_value(), 0);
     keyspace
 }
 

@@ -4,8 +4,7 @@
 //! longer than the copy of the bytes.
 
 use super::{Aux, CRC, WRITTEN_VERSION, kind, opcode};
-use crate::keyspace::Entry;
-use crate::keyspace::value::Value;
+use crate::keyspace::{EntryRef, ValueRef};
 
 /// A snapshot that is being written. It may be drained by [`RdbWriter::take`] at any time.
 pub struct RdbWriter {
@@ -52,7 +51,7 @@ impl RdbWriter {
     }
 
     /// Writes one key. Keys of a database should come together: each change of database takes some bytes.
-    pub fn entry(&mut self, db: usize, entry: &Entry) {
+    pub fn entry(&mut self, db: usize, entry: &EntryRef<'_>) {
         if self.db != Some(db) {
             self.db = Some(db);
             self.out.push(opcode::SELECT_DB);
@@ -64,8 +63,8 @@ impl RdbWriter {
         }
         let kind_at = self.out.len();
         self.out.push(kind::STRING);
-        self.string(&entry.key);
-        let kind = self.value(&entry.value);
+        self.string(entry.key);
+        let kind = self.value(entry.value);
         if let Some(byte) = self.out.get_mut(kind_at) {
             *byte = kind;
         }
@@ -123,23 +122,23 @@ impl RdbWriter {
     }
 
     /// Writes a value without its type, which it returns.
-    fn value(&mut self, value: &Value) -> u8 {
+    fn value(&mut self, value: ValueRef<'_>) -> u8 {
         match value {
-            Value::Str(value) => {
-                self.string(value.bytes());
+            ValueRef::Str { bytes, .. } => {
+                self.string(bytes);
                 kind::STRING
             }
-            Value::List(value) => {
+            ValueRef::List(value) => {
                 self.length(value.len());
                 value.iter().for_each(|item| self.string(item));
                 kind::LIST
             }
-            Value::Set(value) => {
+            ValueRef::Set(value) => {
                 self.length(value.len());
                 value.iter().for_each(|member| self.string(member));
                 kind::SET
             }
-            Value::Hash(value) => {
+            ValueRef::Hash(value) => {
                 self.length(value.len());
                 for (field, content) in value.iter() {
                     self.string(field);
@@ -147,7 +146,7 @@ impl RdbWriter {
                 }
                 kind::HASH
             }
-            Value::ZSet(value) => {
+            ValueRef::ZSet(value) => {
                 self.length(value.len());
                 for (score, member) in value.iter() {
                     self.string(member);
