@@ -426,7 +426,7 @@ impl Page {
         displaced
     }
 
-    /// Whether [`Page::replace`] needs room.
+    /// Whether [`Page::replace`] by a string, which makes an entry of `len` bytes, needs no room.
     pub(super) fn fits_in_place(&self, index: usize, len: usize) -> bool {
         self.head(index).is_some_and(|head| head.object_index().is_none() && head.entry_len() == len)
     }

@@ -207,10 +207,11 @@ impl SlotTable {
         }
         let before = found.map_or(0, |found| self.expire_at(found));
         let len = Page::entry_len(key, &value, expire_at);
+        let is_string = matches!(value, NewValue::Inline { .. });
         let (mut value, mut place) = (Some(value), found);
         let object = loop {
             let done = self.change(watch, self.page_of(hash), |page| {
-                let fits = place.is_some_and(|place| page.fits_in_place(place.index, len));
+                let fits = is_string && place.is_some_and(|place| page.fits_in_place(place.index, len));
                 if !fits {
                     page.reserve(len).ok()?;
                 }

@@ -105,6 +105,24 @@ fn flush_swap_and_replace() {
     assert_eq!(keyspace.used_memory(), 0);
 }
 
+#[test]
+fn a_collection_takes_the_place_of_a_string_of_any_length() {
+    for len in 0..20 {
+        let mut keyspace = Keyspace::new(1);
+        keyspace.set_str(AT, b"{t}k", &vec![b'x'; len], Expire::Never);
+        (0..100).for_each(|i| keyspace.set_str(AT, format!("{{t}}{i}").as_bytes(), b"v", Expire::Never));
+        for _ in 0..20 {
+            let mut set = Set::default();
+            set.insert(b"m");
+            keyspace.insert(AT, b"{t}k", set.into_value(), Expire::Never);
+            assert_eq!(keyspace.read::<Set>(AT, b"{t}k").unwrap().unwrap().len(), 1);
+            keyspace.set_str(AT, b"{t}k", &vec![b'x'; len], Expire::Never);
+            assert_eq!(keyspace.read_str(AT, b"{t}k").unwrap().unwrap().len(), len);
+        }
+        assert_eq!(keyspace.len(0), 101);
+    }
+}
+
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<(usize, Slot, usize)>>>);
 
