@@ -5,13 +5,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crc::{CRC_16_XMODEM, Crc};
+use crc::{CRC_16_XMODEM, Crc, Table};
 use serde::{Deserialize, Serialize};
 
 /// How many slots there are.
 pub const SLOT_COUNT: u16 = 16384;
 
-const CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+/// Sixteen bytes a step: every command with a key goes through it.
+static CRC16: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
 const WORDS: usize = SLOT_COUNT as usize / 64;
 
 /// A slot number, 0 to 16383.

@@ -1,5 +1,6 @@
 //! One database: a table of entries per slot.
 
+use arrayvec::ArrayVec;
 use foldhash::quality::RandomState;
 use kv_core::slot::{SLOT_COUNT, Slot};
 
@@ -86,6 +87,29 @@ impl Db {
     #[inline]
     pub(super) fn address(&self, slot: Slot, key: &[u8]) -> Address {
         Address { slot, hash: KeyHash::of(&self.hasher, key) }
+    }
+
+    /// See [`super::Keyspace::warm`]. Each pass needs what the one before it brought in; within a pass the loads are
+    /// independent, so that the processor has many of them under way.
+    pub(super) fn warm(&self, addresses: impl Iterator<Item = Address>) {
+        const MOST: usize = 64;
+        let mut tables: ArrayVec<(&SlotTable, KeyHash), MOST> = ArrayVec::new();
+        let wanted = addresses.filter_map(|address| Some((self.slot(address.slot)?, address.hash)));
+        tables.extend(wanted.take(MOST));
+        let mut seen = 0;
+        for (table, _) in &tables {
+            seen ^= table.len();
+        }
+        for (table, hash) in &tables {
+            seen ^= table.warm_page(*hash);
+        }
+        for (table, hash) in &tables {
+            seen ^= table.warm_directory(*hash);
+        }
+        for (table, hash) in &tables {
+            seen ^= table.warm_entry(*hash);
+        }
+        std::hint::black_box(seen);
     }
 
     #[inline]

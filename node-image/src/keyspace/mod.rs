@@ -245,6 +245,14 @@ impl Keyspace {
         None
     }
 
+    /// Looks at the memory where keys are or would be, at all of them together. It changes nothing but what the
+    /// processor's caches hold.
+    pub fn warm<'k>(&self, db: usize, keys: impl Iterator<Item = &'k [u8]>) {
+        if let Some(db) = self.db(db) {
+            db.warm(keys.map(|key| db.address(key_slot(key), key)));
+        }
+    }
+
     /// As [`Keyspace::peek`], after the removal of the key if it is due.
     #[inline]
     pub fn find(&mut self, at: At, key: &[u8]) -> Option<EntryRef<'_>> {

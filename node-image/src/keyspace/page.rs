@@ -247,6 +247,26 @@ impl Page {
         None
     }
 
+    /// Touches the directory.
+    pub(super) fn warm_directory(&self) -> usize {
+        self.group(0).map_or(0, |group| usize::from(group[0]))
+    }
+
+    /// Touches the first entry that has this tag.
+    pub(super) fn warm_entry(&self, tag: u8) -> usize {
+        let wanted = LOW_BITS.wrapping_mul(u64::from(tag));
+        for group in 0..self.len().div_ceil(LANES) {
+            let Some(tags) = self.group(group).and_then(|group| group.first_chunk()) else { return 0 };
+            let tags = u64::from_le_bytes(*tags) ^ wanted;
+            let matches = tags.wrapping_sub(LOW_BITS) & !tags & HIGH_BITS;
+            if matches != 0 {
+                let index = group * LANES + (matches.trailing_zeros() / 8) as usize;
+                return self.tail(index).and_then(<[u8]>::first).map_or(0, |byte| usize::from(*byte));
+            }
+        }
+        0
+    }
+
     #[inline]
     fn key(&self, index: usize) -> Option<&[u8]> {
         let tail = self.tail(index)?;

@@ -10,6 +10,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 use kv_core::slot::Slot;
+use smallvec::SmallVec;
 
 use super::WriteObserver;
 use super::entry::EntryRef;
@@ -78,7 +79,8 @@ pub(super) struct Gone {
 /// The entries of one slot.
 #[derive(Debug)]
 pub(super) struct SlotTable {
-    pages: Vec<Page>,
+    /// Most tables have one page, which is found without another step.
+    pages: SmallVec<[Page; 1]>,
     len: usize,
     /// Bytes of entries in pages.
     live_bytes: usize,
@@ -92,7 +94,7 @@ pub(super) struct SlotTable {
 
 impl Default for SlotTable {
     fn default() -> Self {
-        Self { pages: Vec::new(), len: 0, live_bytes: 0, memory: 0, expiring: 0, soonest: u64::MAX }
+        Self { pages: SmallVec::new(), len: 0, live_bytes: 0, memory: 0, expiring: 0, soonest: u64::MAX }
     }
 }
 
@@ -107,7 +109,12 @@ impl SlotTable {
 
     /// Bytes that it takes.
     pub(super) fn memory(&self) -> usize {
-        self.memory + self.pages.capacity() * size_of::<Page>()
+        self.memory + self.spilled()
+    }
+
+    /// Bytes of the list of pages, if it is not in the table itself.
+    fn spilled(&self) -> usize {
+        if self.pages.spilled() { self.pages.capacity() * size_of::<Page>() } else { 0 }
     }
 
     /// The same, counted anew; checks the other accounts on the way.
@@ -116,7 +123,7 @@ impl SlotTable {
         assert_eq!(self.len, self.iter().count());
         assert_eq!(self.expiring, self.iter().filter(|entry| entry.expire_at != 0).count());
         assert_eq!(self.live_bytes, self.pages.iter().map(Page::live_bytes).sum::<usize>());
-        self.pages.iter().map(Page::memory).sum::<usize>() + self.pages.capacity() * size_of::<Page>()
+        self.pages.iter().map(Page::memory).sum::<usize>() + self.spilled()
     }
 
     pub(super) fn pages(&self) -> &[Page] {
@@ -158,6 +165,21 @@ impl SlotTable {
         let page = self.page_of(hash);
         let index = self.pages.get(page)?.find(hash.tag(), key)?;
         Some(Place { page, index })
+    }
+
+    /// Touches the page of a key.
+    pub(super) fn warm_page(&self, hash: KeyHash) -> usize {
+        self.pages.get(self.page_of(hash)).map_or(0, Page::len)
+    }
+
+    /// Touches the directory of the page of a key.
+    pub(super) fn warm_directory(&self, hash: KeyHash) -> usize {
+        self.pages.get(self.page_of(hash)).map_or(0, Page::warm_directory)
+    }
+
+    /// Touches what is likely to be the entry of a key.
+    pub(super) fn warm_entry(&self, hash: KeyHash) -> usize {
+        self.pages.get(self.page_of(hash)).map_or(0, |page| page.warm_entry(hash.tag()))
     }
 
     #[inline]
@@ -202,7 +224,6 @@ impl SlotTable {
         expire_at: u64,
     ) -> Option<Gone> {
         if self.pages.is_empty() {
-            self.pages.reserve_exact(1);
             self.pages.push(Page::new(watch.version));
         }
         let before = found.map_or(0, |found| self.expire_at(found));

@@ -172,6 +172,11 @@ impl RequestParser {
         Ok(Parsed::Complete)
     }
 
+    /// Forgets the unfinished request, which is going to be parsed from its start again.
+    pub fn restart(&mut self) {
+        self.pending = None;
+    }
+
     /// Tells the parser that `count` bytes before the unfinished request were dropped from the buffer.
     pub fn dropped(&mut self, count: usize, request: &mut Request) {
         if self.pending.is_some() {
@@ -196,6 +201,17 @@ impl RequestParser {
 /// Reads a length and its line break at `at`: the number (`None` if it is none) and where the next thing begins.
 fn length(buffer: &[u8], at: usize, too_big: ParseError) -> Result<Option<(Option<i64>, usize)>, ParseError> {
     let rest = buffer.get(at..).unwrap_or_default();
+    // Nearly all lengths are a few digits.
+    let mut number = 0_i64;
+    for (index, &byte) in rest.iter().take(9).enumerate() {
+        match byte {
+            b'0'..=b'9' => number = number * 10 + i64::from(byte - b'0'),
+            b'\r' if index > 0 && (index == 1 || rest.first() != Some(&b'0')) => {
+                return Ok((rest.len() > index + 1).then_some((Some(number), at + index + 2)));
+            }
+            _ => break,
+        }
+    }
     let Some(cr) = memchr(b'\r', rest) else {
         return if rest.len() > COUNT_LINE { Err(too_big) } else { Ok(None) };
     };

@@ -115,6 +115,8 @@ pub struct Client {
     pub doomed: bool,
     /// The socket may have more to read.
     pub readable: bool,
+    /// The other end sends no more, or the connection is broken: reading comes to its end.
+    pub hung_up: bool,
     /// The socket is watched for room to write.
     pub wants_write: bool,
     /// It has a place beyond `maxclients`, which is for the operator and for replicas.
@@ -168,6 +170,7 @@ impl Client {
             closing: false,
             doomed: false,
             readable: true,
+            hung_up: false,
             wants_write: false,
             reserved: false,
             woken: false,

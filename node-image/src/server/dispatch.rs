@@ -4,7 +4,7 @@ use kv_core::slot::{Slot, key_slot};
 
 use super::managed::Route;
 use super::{Blocked, ClientKey, Server, User};
-use crate::command::{Args, CommandError, CommandResult, CommandSpec, Ctx, Flags, Handler, table};
+use crate::command::{Args, CommandError, CommandResult, CommandSpec, Ctx, Flags, Handler};
 use crate::keyspace::ExpiryMode;
 use crate::resp::Reply;
 
@@ -17,10 +17,15 @@ enum Verdict {
 }
 
 impl Server {
-    /// Runs a client's request. Returns false if it is held, and is to be run again later.
-    pub(super) fn dispatch(&mut self, key: ClientKey, args: &[&[u8]]) -> bool {
+    /// Runs a client's request; `spec` is that of its name. Returns false if it is held, and is to be run again later.
+    pub(super) fn dispatch(
+        &mut self,
+        key: ClientKey,
+        spec: Option<&'static CommandSpec>,
+        args: &[&[u8]],
+    ) -> bool {
         let args = Args::new(args);
-        let Some(spec) = table::lookup(args.at(0)) else {
+        let Some(spec) = spec else {
             self.refuse(key, &unknown_command(args));
             return true;
         };

@@ -106,6 +106,8 @@ impl Server {
             effects: Effects::default(),
             scratch: Vec::new(),
             void: Vec::new(),
+            read_buffer: Vec::new(),
+            batch: super::input::Batch::default(),
             link_generation: 0,
             next_cron: clock.instant,
             last_ping: clock.instant,

@@ -10,6 +10,7 @@ mod cron;
 mod dispatch;
 mod feeding;
 mod following;
+mod input;
 mod io;
 mod lifecycle;
 mod managed;
@@ -151,6 +152,8 @@ pub struct Server {
     effects: Effects,
     scratch: Vec<u8>,
     void: Vec<u8>,
+    read_buffer: Vec<u8>,
+    batch: input::Batch,
     link_generation: u64,
     next_cron: Instant,
     last_ping: Instant,

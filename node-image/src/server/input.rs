@@ -1,0 +1,321 @@
+//! Reading requests from sockets, and executing them in batches.
+//!
+//! What is read goes into one buffer that all clients share, and is executed from there; only an unfinished request is
+//! kept with its client. Requests that came together are parsed together, and the memory that they will touch is looked
+//! at for all of them before the first one runs: the processor waits for many cache lines at once instead of for one
+//! after the other.
+
+use std::io::{self, Read};
+
+use super::{Client, ClientKey, Server, User};
+use crate::command::{CommandSpec, KeySpec, table};
+use crate::resp::{Limits, ParseError, Parsed, Reply, Request};
+
+/// Bytes that are read from a client at a time, so that none starves the others.
+const READ_CHUNK: usize = 64 * 1024;
+/// The most that is read at a time of one large argument.
+const LARGE_CHUNK: usize = 1024 * 1024;
+/// A client with more unwritten output than this has its further requests wait.
+pub(super) const OUTPUT_PAUSE: usize = 1024 * 1024;
+/// Buffers that grew beyond this are given back when they are empty.
+const KEPT_BUFFER: usize = 64 * 1024;
+/// Requests that are parsed before the first of them is executed.
+const BATCH: usize = 64;
+
+/// A request that waits to be executed.
+#[derive(Default)]
+struct Parsing {
+    request: Request,
+    spec: Option<&'static CommandSpec>,
+}
+
+/// Requests that came together. It is the same one for all clients, and keeps its memory.
+#[derive(Default)]
+pub(super) struct Batch(Vec<Parsing>);
+
+/// Why no more requests were parsed.
+enum Stop {
+    /// The batch is full.
+    Full,
+    /// The rest is no whole request.
+    Incomplete,
+    /// The rest is no request.
+    Error(ParseError),
+}
+
+enum ReadResult {
+    Data(usize),
+    Nothing,
+    Closed,
+}
+
+impl Server {
+    /// Reads on and executes for every client that may have something.
+    pub(super) fn read_clients(&mut self) {
+        for key in std::mem::take(&mut self.clients.ready) {
+            self.read_client(key);
+        }
+    }
+
+    fn read_client(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.woken = false;
+        if client.doomed || client.closing {
+            return;
+        }
+        if client.blocked.is_some() {
+            // Its requests wait, but that it went away must be noticed.
+            if client.readable && client.input.len() < READ_CHUNK {
+                self.fill_input(key);
+            }
+            return;
+        }
+        if client.pending() > OUTPUT_PAUSE {
+            return; // woken when its output was written
+        }
+        if client.readable && client.input.is_empty() {
+            self.receive(key);
+        } else {
+            if client.readable {
+                self.fill_input(key);
+            }
+            self.execute_input(key);
+        }
+        if self.clients.get(key).is_some_and(|client| client.readable && client.blocked.is_none()) {
+            self.clients.wake(key);
+        }
+    }
+
+    /// Reads once from the socket of a client that has no unfinished request, and executes what came.
+    fn receive(&mut self, key: ClientKey) {
+        let mut buffer = self.take_read_buffer();
+        if let Some(count) = self.read_some(key, &mut buffer) {
+            let input = buffer.get(..count).unwrap_or_default();
+            let used = self.execute_requests(key, input);
+            if let Some(client) = self.clients.get_mut(key) {
+                client.parser.dropped(used, &mut client.request);
+                client.input.extend_from_slice(input.get(used..).unwrap_or_default());
+            }
+        }
+        self.read_buffer = buffer;
+    }
+
+    /// The buffer to read into, which is to be put back; another one if it is in use, by a request that has the link to
+    /// the parent read on.
+    fn take_read_buffer(&mut self) -> Vec<u8> {
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        buffer.resize(READ_CHUNK, 0);
+        buffer
+    }
+
+    /// Reads once from the socket to the end of the client's input. Returns whether anything came.
+    pub(super) fn fill_input(&mut self, key: ClientKey) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let before = client.input.len();
+        let wanted = client.parser.wanted(&client.input).saturating_sub(before);
+        let count = if wanted > READ_CHUNK {
+            let mut input = std::mem::take(&mut client.input);
+            input.resize(before + wanted.min(LARGE_CHUNK), 0);
+            let count = self.read_some(key, input.get_mut(before..).unwrap_or_default());
+            input.truncate(before + count.unwrap_or(0));
+            if let Some(client) = self.clients.get_mut(key) {
+                client.input = input;
+            }
+            count
+        } else {
+            let mut buffer = self.take_read_buffer();
+            let count = self.read_some(key, &mut buffer);
+            if let Some(client) = self.clients.get_mut(key) {
+                client.input.extend_from_slice(buffer.get(..count.unwrap_or(0)).unwrap_or_default());
+            }
+            self.read_buffer = buffer;
+            count
+        };
+        let Some(client) = self.clients.get(key).filter(|_| count.is_some()) else { return false };
+        if client.input.len() > self.tunables.query_buffer && !client.is_parent() {
+            crate::warning!("Closing client that reached max query buffer length: {}", client.peer);
+            self.clients.doom(key);
+        }
+        true
+    }
+
+    /// Reads once from the socket. Returns how much came, if anything did.
+    fn read_some(&mut self, key: ClientKey, room: &mut [u8]) -> Option<usize> {
+        let client = self.clients.get_mut(key)?;
+        match read_once(client, room) {
+            ReadResult::Data(count) => {
+                // A socket that gave less than there was room for is empty, and the next bytes are an event of their
+                // own. The end of the stream is none, if it was announced already.
+                client.readable = count == room.len() || client.hung_up;
+                client.active = self.clock.instant;
+                if client.is_parent()
+                    && let Some(link) = &mut self.link
+                {
+                    link.heard = self.clock.instant;
+                }
+                Some(count)
+            }
+            ReadResult::Nothing => {
+                client.readable = false;
+                None
+            }
+            ReadResult::Closed => {
+                client.readable = false;
+                // What it sent before it closed still counts.
+                if client.blocked.is_none() {
+                    self.execute_input(key);
+                }
+                self.clients.doom(key);
+                None
+            }
+        }
+    }
+
+    /// Executes all whole requests in the client's input.
+    pub(super) fn execute_input(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let input = std::mem::take(&mut client.input);
+        let used = self.execute_requests(key, &input);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.input = input;
+        client.parser.dropped(used, &mut client.request);
+        if used == client.input.len() {
+            client.input.clear();
+            if client.input.capacity() > KEPT_BUFFER {
+                client.input = Vec::new();
+            }
+        } else {
+            client.input.drain(..used);
+        }
+    }
+
+    /// Returns how many bytes of `input` were used.
+    fn execute_requests(&mut self, key: ClientKey, input: &[u8]) -> usize {
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut spare: Vec<&[u8]> = Vec::with_capacity(8);
+        let mut used = 0;
+        let used = 'all: loop {
+            let (count, stop) = self.parse_batch(key, input, used, &mut batch);
+            let requests = batch.0.get_mut(..count).unwrap_or_default();
+            self.warm(key, input, requests);
+            for Parsing { request, spec } in requests {
+                if !self.goes_on(key) {
+                    break 'all self.stop_at(key, used);
+                }
+                let inline = std::mem::take(&mut request.inline);
+                let mut args = recycle(std::mem::take(&mut spare));
+                args.extend(request.args.iter().map(|range| input.get(range.clone()).unwrap_or_default()));
+                args.extend(inline.iter().map(Vec::as_slice));
+                let bytes = input.get(used..request.end).unwrap_or_default();
+                let done = match self.clients.get(key) {
+                    Some(client) if client.is_parent() => self.apply(key, &args, bytes),
+                    _ => args.is_empty() || self.dispatch(key, *spec, &args),
+                };
+                spare = recycle(args);
+                if !done {
+                    break 'all self.stop_at(key, used); // held: the request is run again later
+                }
+                used = request.end;
+            }
+            match stop {
+                Stop::Full => {}
+                Stop::Incomplete => break used,
+                Stop::Error(_) if !self.goes_on(key) => break self.stop_at(key, used),
+                Stop::Error(error) => {
+                    self.protocol_error(key, &error.to_string());
+                    break input.len();
+                }
+            }
+        };
+        self.batch = batch;
+        used
+    }
+
+    /// Whether the client's next request may be executed now.
+    fn goes_on(&self, key: ClientKey) -> bool {
+        self.clients.get(key).is_some_and(|client| {
+            !client.doomed && !client.closing && client.blocked.is_none() && client.pending() <= OUTPUT_PAUSE
+        })
+    }
+
+    /// Has the requests from `used` on parsed again when they may be executed.
+    fn stop_at(&mut self, key: ClientKey, used: usize) -> usize {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.parser.restart();
+        }
+        used
+    }
+
+    /// Parses whole requests from `start` on. Returns how many.
+    fn parse_batch(&mut self, key: ClientKey, input: &[u8], mut start: usize, batch: &mut Batch) -> (usize, Stop) {
+        let Some(client) = self.clients.get_mut(key) else { return (0, Stop::Incomplete) };
+        let (limits, most) = match client.user {
+            // Its limits change when it authenticates.
+            User::Nobody => (Limits::UNAUTHENTICATED, 1),
+            _ if client.is_parent() => (Limits::trusted(usize::MAX / 4), BATCH),
+            _ => (self.tunables.limits, BATCH),
+        };
+        for count in 0..most {
+            match client.parser.parse(input, start, &limits, &mut client.request) {
+                Ok(Parsed::Incomplete) => return (count, Stop::Incomplete),
+                Ok(Parsed::Complete) => {}
+                Err(error) => return (count, Stop::Error(error)),
+            }
+            start = client.request.end;
+            if batch.0.len() == count {
+                batch.0.push(Parsing::default());
+            }
+            if let Some(place) = batch.0.get_mut(count) {
+                std::mem::swap(&mut place.request, &mut client.request);
+                let name = match place.request.args.first() {
+                    Some(range) => input.get(range.clone()),
+                    None => place.request.inline.first().map(Vec::as_slice),
+                };
+                place.spec = name.and_then(table::lookup);
+            }
+        }
+        (most, Stop::Full)
+    }
+
+    /// Has the processor fetch what requests that came together are going to look up.
+    fn warm(&self, key: ClientKey, input: &[u8], requests: &[Parsing]) {
+        let Some(client) = self.clients.get(key).filter(|_| requests.len() > 1) else { return };
+        let keys = requests.iter().filter_map(|Parsing { request, spec }| {
+            let KeySpec::Range { first, .. } = (*spec)?.keys else { return None };
+            input.get(request.args.get(first)?.clone())
+        });
+        self.keyspace.warm(client.db, keys);
+    }
+
+    fn protocol_error(&mut self, key: ClientKey, text: &str) {
+        if let Some(client) = self.clients.get_mut(key) {
+            crate::verbose!("{text} from {}", client.peer);
+            if client.is_parent() {
+                client.doomed = true;
+            } else {
+                Reply::new(&mut client.output, client.protocol).error(text);
+                client.closing = true;
+            }
+        }
+        self.clients.queue_write(key);
+    }
+
+}
+
+/// An empty list with the memory of another one.
+fn recycle<'a>(mut list: Vec<&[u8]>) -> Vec<&'a [u8]> {
+    list.clear();
+    list.into_iter().map(|_| &[][..]).collect()
+}
+
+fn read_once(client: &mut Client, room: &mut [u8]) -> ReadResult {
+    loop {
+        match client.stream.read(room) {
+            Ok(0) => return ReadResult::Closed,
+            Ok(count) => return ReadResult::Data(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return ReadResult::Nothing,
+            Err(_) => return ReadResult::Closed,
+        }
+    }
+}
