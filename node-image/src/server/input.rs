@@ -247,7 +247,13 @@ impl Server {
     }
 
     /// Parses whole requests from `start` on. Returns how many.
-    fn parse_batch(&mut self, key: ClientKey, input: &[u8], mut start: usize, batch: &mut Batch) -> (usize, Stop) {
+    fn parse_batch(
+        &mut self,
+        key: ClientKey,
+        input: &[u8],
+        mut start: usize,
+        batch: &mut Batch,
+    ) -> (usize, Stop) {
         let Some(client) = self.clients.get_mut(key) else { return (0, Stop::Incomplete) };
         let (limits, most) = match client.user {
             // Its limits change when it authenticates.
@@ -299,7 +305,6 @@ impl Server {
         }
         self.clients.queue_write(key);
     }
-
 }
 
 /// An empty list with the memory of another one.
