@@ -6,13 +6,18 @@
 //! after the other.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use super::{Client, ClientKey, Server, User};
 use crate::command::{CommandSpec, KeySpec, table};
 use crate::resp::{Limits, ParseError, Parsed, Reply, Request};
 
 /// Bytes that are read from a client at a time, so that none starves the others.
-const READ_CHUNK: usize = 64 * 1024;
+const READ_CHUNK: usize = 32 * 1024;
+/// What several clients are read into, one after the other, before the first request is executed.
+const READ_BUFFER: usize = 4 * READ_CHUNK;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// The most that is read at a time of one large argument.
 const LARGE_CHUNK: usize = 1024 * 1024;
 /// A client with more unwritten output than this has its further requests wait.
@@ -31,7 +36,11 @@ struct Parsing {
 
 /// Requests that came together. It is the same one for all clients, and keeps its memory.
 #[derive(Default)]
-pub(super) struct Batch(Vec<Parsing>);
+pub(super) struct Batch {
+    requests: Vec<Parsing>,
+    /// What was asked for last.
+    recent: Option<&'static CommandSpec>,
+}
 
 /// Why no more requests were parsed.
 enum Stop {
@@ -52,59 +61,82 @@ enum ReadResult {
 impl Server {
     /// Reads on and executes for every client that may have something.
     pub(super) fn read_clients(&mut self) {
+        let mut buffer = self.take_read_buffer();
+        let mut group = std::mem::take(&mut self.group);
+        let mut end = 0;
         for key in std::mem::take(&mut self.clients.ready) {
-            self.read_client(key);
+            if buffer.len() - end < READ_CHUNK {
+                self.execute_group(&buffer, &mut group);
+                end = 0;
+            }
+            if !self.is_to_be_read(key) {
+                continue;
+            }
+            let room = buffer.get_mut(end..end + READ_CHUNK).unwrap_or_default();
+            if let Some(count) = self.read_some(key, room) {
+                group.push((key, end..end + count));
+                end = (end + count).next_multiple_of(LINE);
+            }
         }
+        self.execute_group(&buffer, &mut group);
+        self.read_buffer = buffer;
+        self.group = group;
     }
 
-    fn read_client(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+    /// Whether the client is to be read from into the shared buffer. One that has an unfinished request is served here.
+    fn is_to_be_read(&mut self, key: ClientKey) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
         client.woken = false;
-        if client.doomed || client.closing {
-            return;
+        if client.doomed || client.closing || client.pending() > OUTPUT_PAUSE {
+            return false; // woken when its output was written
         }
         if client.blocked.is_some() {
             // Its requests wait, but that it went away must be noticed.
             if client.readable && client.input.len() < READ_CHUNK {
                 self.fill_input(key);
             }
-            return;
-        }
-        if client.pending() > OUTPUT_PAUSE {
-            return; // woken when its output was written
+            return false;
         }
         if client.readable && client.input.is_empty() {
-            self.receive(key);
-        } else {
-            if client.readable {
-                self.fill_input(key);
-            }
-            self.execute_input(key);
+            return true;
         }
-        if self.clients.get(key).is_some_and(|client| client.readable && client.blocked.is_none()) {
-            self.clients.wake(key);
+        if client.readable {
+            self.fill_input(key);
         }
+        self.execute_input(key);
+        self.read_on(key);
+        false
     }
 
-    /// Reads once from the socket of a client that has no unfinished request, and executes what came.
-    fn receive(&mut self, key: ClientKey) {
-        let mut buffer = self.take_read_buffer();
-        if let Some(count) = self.read_some(key, &mut buffer) {
-            let input = buffer.get(..count).unwrap_or_default();
+    /// Executes what was read from several clients.
+    fn execute_group(&mut self, buffer: &[u8], group: &mut Vec<(ClientKey, Range<usize>)>) {
+        let inputs = group.iter().filter_map(|(_, range)| buffer.get(range.clone()));
+        if group.len() > 1 {
+            self.keyspace.warm(0, inputs.filter_map(first_key));
+        }
+        for (key, range) in group.drain(..) {
+            let input = buffer.get(range).unwrap_or_default();
             let used = self.execute_requests(key, input);
             if let Some(client) = self.clients.get_mut(key) {
                 client.parser.dropped(used, &mut client.request);
                 client.input.extend_from_slice(input.get(used..).unwrap_or_default());
             }
+            self.read_on(key);
         }
-        self.read_buffer = buffer;
+    }
+
+    /// Has the client read on in the next tick if there may be more.
+    fn read_on(&mut self, key: ClientKey) {
+        if self.clients.get(key).is_some_and(|client| client.readable && client.blocked.is_none()) {
+            self.clients.wake(key);
+        }
     }
 
     /// The buffer to read into, which is to be put back; another one if it is in use, by a request that has the link to
     /// the parent read on.
     fn take_read_buffer(&mut self) -> Vec<u8> {
         let mut buffer = std::mem::take(&mut self.read_buffer);
-        buffer.resize(READ_CHUNK, 0);
+        buffer.resize(READ_BUFFER, 0);
         buffer
     }
 
@@ -124,7 +156,7 @@ impl Server {
             count
         } else {
             let mut buffer = self.take_read_buffer();
-            let count = self.read_some(key, &mut buffer);
+            let count = self.read_some(key, buffer.get_mut(..READ_CHUNK).unwrap_or_default());
             if let Some(client) = self.clients.get_mut(key) {
                 client.input.extend_from_slice(buffer.get(..count.unwrap_or(0)).unwrap_or_default());
             }
@@ -196,7 +228,7 @@ impl Server {
         let mut used = 0;
         let used = 'all: loop {
             let (count, stop) = self.parse_batch(key, input, used, &mut batch);
-            let requests = batch.0.get_mut(..count).unwrap_or_default();
+            let requests = batch.requests.get_mut(..count).unwrap_or_default();
             self.warm(key, input, requests);
             for Parsing { request, spec } in requests {
                 if !self.goes_on(key) {
@@ -268,16 +300,21 @@ impl Server {
                 Err(error) => return (count, Stop::Error(error)),
             }
             start = client.request.end;
-            if batch.0.len() == count {
-                batch.0.push(Parsing::default());
+            if batch.requests.len() == count {
+                batch.requests.push(Parsing::default());
             }
-            if let Some(place) = batch.0.get_mut(count) {
+            if let Some(place) = batch.requests.get_mut(count) {
                 std::mem::swap(&mut place.request, &mut client.request);
                 let name = match place.request.args.first() {
                     Some(range) => input.get(range.clone()),
                     None => place.request.inline.first().map(Vec::as_slice),
                 };
-                place.spec = name.and_then(table::lookup);
+                // Requests that come together are mostly of one kind.
+                place.spec = match (name, batch.recent) {
+                    (Some(name), Some(spec)) if name.eq_ignore_ascii_case(spec.name.as_bytes()) => Some(spec),
+                    (name, _) => name.and_then(table::lookup),
+                };
+                batch.recent = place.spec.or(batch.recent);
             }
         }
         (most, Stop::Full)
@@ -305,6 +342,22 @@ impl Server {
         }
         self.clients.queue_write(key);
     }
+}
+
+/// What is likely to be the key of the first request in `input`. It is only looked ahead for.
+fn first_key(input: &[u8]) -> Option<&[u8]> {
+    let mut at = input.iter().position(|byte| *byte == b'\n')? + 1;
+    for last in [false, true] {
+        let line = input.get(at..)?.split(|byte| *byte == b'\r').next()?;
+        let len = std::str::from_utf8(line.strip_prefix(b"$")?).ok()?.parse::<u16>().ok()?;
+        at += line.len() + 2;
+        let argument = input.get(at..at + usize::from(len))?;
+        if last {
+            return Some(argument);
+        }
+        at += argument.len() + 2;
+    }
+    None
 }
 
 /// An empty list with the memory of another one.

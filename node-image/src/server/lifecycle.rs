@@ -107,6 +107,7 @@ impl Server {
             scratch: Vec::new(),
             void: Vec::new(),
             read_buffer: Vec::new(),
+            group: Vec::new(),
             batch: super::input::Batch::default(),
             link_generation: 0,
             next_cron: clock.instant,

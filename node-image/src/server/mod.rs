@@ -153,6 +153,7 @@ pub struct Server {
     scratch: Vec<u8>,
     void: Vec<u8>,
     read_buffer: Vec<u8>,
+    group: Vec<(ClientKey, std::ops::Range<usize>)>,
     batch: input::Batch,
     link_generation: u64,
     next_cron: Instant,
