@@ -1,16 +1,28 @@
 //! Values: strings, lists, hashes, sets and sorted sets. How they are laid out is known to these modules only.
 
+mod counts;
 mod hash;
+mod intset;
+mod limits;
 mod list;
 mod ordered;
+mod packed;
+mod record;
 mod set;
 mod string;
+mod table;
+mod text;
 mod zset;
 
+#[cfg(test)]
+mod tests;
+
 pub use hash::Hash;
+pub use limits::Limits;
 pub use list::{End, List};
 pub use set::Set;
 pub use string::Str;
+pub use text::Text;
 pub use zset::ZSet;
 
 /// Bytes that an element of a collection takes besides its contents, roughly.

@@ -136,14 +136,14 @@ impl RdbWriter {
             }
             Value::Set(value) => {
                 self.length(value.len());
-                value.iter().for_each(|member| self.string(member));
+                value.iter().for_each(|member| self.string(&member));
                 kind::SET
             }
             Value::Hash(value) => {
                 self.length(value.len());
                 for (field, content) in value.iter() {
-                    self.string(field);
-                    self.string(content);
+                    self.string(&field);
+                    self.string(&content);
                 }
                 kind::HASH
             }

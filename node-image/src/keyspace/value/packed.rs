@@ -1,0 +1,381 @@
+//! Elements packed into one block, for small collections.
+//!
+//! The block is a count of two bytes, then groups of two elements: a byte whose halves say how each is stored, and the
+//! two one after the other. Hashes and sorted sets keep a pair in a group; in lists and sets one half may be absent.
+//! Every text has but one stored form, so that a search compares stored bytes.
+
+use std::ops::Range;
+
+use super::Text;
+use crate::resp::parse_i64;
+
+/// Bytes of the count.
+const HEADER: usize = 2;
+
+/// How an element is stored: codes up to this one are the length of a text.
+const SHORT_MAX: u8 = 8;
+/// A text behind its length in one byte.
+const TEXT_8: u8 = 9;
+/// A text behind its length in four bytes.
+const TEXT_32: u8 = 10;
+/// Numbers of one, two, four and eight bytes.
+const INT_8: u8 = 11;
+const INT_16: u8 = 12;
+const INT_32: u8 = 13;
+const INT_64: u8 = 14;
+/// There is no such element.
+const ABSENT: u8 = 15;
+
+/// An element as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item<'a> {
+    code: u8,
+    bytes: &'a [u8],
+}
+
+fn little_endian(bytes: &[u8]) -> i64 {
+    match *bytes {
+        [a] => i8::from_le_bytes([a]).into(),
+        [a, b] => i16::from_le_bytes([a, b]).into(),
+        [a, b, c, d] => i32::from_le_bytes([a, b, c, d]).into(),
+        [a, b, c, d, e, f, g, h] => i64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => 0,
+    }
+}
+
+impl<'a> Item<'a> {
+    /// Cuts an element of this code off `rest`.
+    fn take(code: u8, rest: &mut &'a [u8]) -> Option<Self> {
+        let size = match code {
+            ..=SHORT_MAX => usize::from(code),
+            TEXT_8 => 1 + usize::from(*rest.first()?),
+            TEXT_32 => 4 + u32::from_le_bytes(rest.get(..4)?.try_into().ok()?) as usize,
+            INT_8 => 1,
+            INT_16 => 2,
+            INT_32 => 4,
+            INT_64 => 8,
+            _ => 0,
+        };
+        let (bytes, after) = rest.split_at_checked(size)?;
+        *rest = after;
+        Some(Self { code, bytes })
+    }
+
+    fn is_present(self) -> bool {
+        self.code != ABSENT
+    }
+
+    /// What it reads as.
+    pub(super) fn text(self) -> Text<'a> {
+        let (code, bytes) = (self.code, self.bytes);
+        match code {
+            TEXT_8 => Text::Bytes(bytes.get(1..).unwrap_or_default()),
+            TEXT_32 => Text::Bytes(bytes.get(4..).unwrap_or_default()),
+            INT_8..=INT_64 => Text::from(little_endian(bytes)),
+            _ => Text::Bytes(bytes),
+        }
+    }
+
+    /// What it is as a score.
+    pub(super) fn score(self) -> f64 {
+        match self.code {
+            SHORT_MAX => f64::from_bits(little_endian(self.bytes).cast_unsigned()),
+            _ => little_endian(self.bytes) as f64,
+        }
+    }
+}
+
+/// An element in its stored form.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Encoded<'a> {
+    code: u8,
+    head_len: u8,
+    head: [u8; 8],
+    body: &'a [u8],
+}
+
+impl<'a> Encoded<'a> {
+    /// The stored form of a text.
+    pub(super) fn text(text: &'a [u8]) -> Self {
+        if let Some(number) = parse_i64(text) {
+            return Self::integer(number);
+        }
+        let len = text.len();
+        if len <= usize::from(SHORT_MAX) {
+            Self { code: len as u8, head_len: 0, head: [0; 8], body: text }
+        } else if let Ok(len) = u8::try_from(len) {
+            Self::with_head(TEXT_8, &[len], text)
+        } else {
+            // No request carries a text that is longer than 512 MB.
+            Self::with_head(TEXT_32, &(len as u32).to_le_bytes(), text)
+        }
+    }
+
+    /// The stored form of a score: a number if it is a small one, or else the bytes of the float.
+    pub(super) fn score(score: f64) -> Self {
+        let number = score as i32;
+        if f64::from(number) == score {
+            Self::integer(number.into())
+        } else {
+            Self::with_head(SHORT_MAX, &score.to_bits().to_le_bytes(), &[])
+        }
+    }
+
+    fn integer(number: i64) -> Self {
+        if let Ok(number) = i8::try_from(number) {
+            Self::with_head(INT_8, &number.to_le_bytes(), &[])
+        } else if let Ok(number) = i16::try_from(number) {
+            Self::with_head(INT_16, &number.to_le_bytes(), &[])
+        } else if let Ok(number) = i32::try_from(number) {
+            Self::with_head(INT_32, &number.to_le_bytes(), &[])
+        } else {
+            Self::with_head(INT_64, &number.to_le_bytes(), &[])
+        }
+    }
+
+    fn with_head(code: u8, bytes: &[u8], body: &'a [u8]) -> Self {
+        let mut head = [0; 8];
+        head.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        Self { code, head_len: bytes.len() as u8, head, body }
+    }
+
+    fn head(&self) -> &[u8] {
+        self.head.get(..usize::from(self.head_len)).unwrap_or_default()
+    }
+
+    /// Bytes that it takes, without its half of a byte in front of the group.
+    pub(super) fn size(&self) -> usize {
+        usize::from(self.head_len) + self.body.len()
+    }
+
+    fn is(&self, item: Item<'_>) -> bool {
+        self.code == item.code
+            && self.size() == item.bytes.len()
+            && item.bytes.ends_with(self.body)
+            && item.bytes.starts_with(self.head())
+    }
+}
+
+/// Two elements, and where they are in the block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Group<'a> {
+    start: usize,
+    end: usize,
+    pub(super) first: Item<'a>,
+    pub(super) second: Item<'a>,
+}
+
+impl Group<'_> {
+    /// Where it is in the block.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    fn place(&self, second: bool) -> Place {
+        let middle = self.start + 1 + self.first.bytes.len();
+        let (start, end) = if second { (middle, self.end) } else { (self.start + 1, middle) };
+        Place { group: self.start, start, end, second }
+    }
+}
+
+/// Where one element is in the block. It is good until the next change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    group: usize,
+    start: usize,
+    end: usize,
+    second: bool,
+}
+
+struct Groups<'a> {
+    block: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Groups<'a> {
+    type Item = Group<'a>;
+
+    fn next(&mut self) -> Option<Group<'a>> {
+        let (head, mut rest) = self.block.get(self.at..)?.split_first()?;
+        let first = Item::take(head & 15, &mut rest)?;
+        let second = Item::take(head >> 4, &mut rest)?;
+        let start = self.at;
+        self.at = self.block.len() - rest.len();
+        Some(Group { start, end: self.at, first, second })
+    }
+}
+
+/// Elements in one block; none take no memory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Packed(Box<[u8]>);
+
+impl Packed {
+    /// Number of elements, or of pairs in a block of pairs.
+    pub(super) fn len(&self) -> usize {
+        match *self.0 {
+            [a, b, ..] => u16::from_le_bytes([a, b]).into(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes of the block.
+    pub(super) fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The groups.
+    fn groups(&self) -> Groups<'_> {
+        Groups { block: &self.0, at: HEADER }
+    }
+
+    /// The pairs of a block of pairs.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (Item<'_>, Item<'_>)> {
+        self.groups().map(|group| (group.first, group.second))
+    }
+
+    /// The pair whose first element is `key`.
+    pub(super) fn find_pair(&self, key: &Encoded<'_>) -> Option<Group<'_>> {
+        self.groups().find(|group| key.is(group.first))
+    }
+
+    /// Adds a pair behind all others.
+    pub(super) fn push_pair(&mut self, first: &Encoded<'_>, second: &Encoded<'_>) {
+        self.insert_pair(self.0.len().max(HEADER), first, second);
+    }
+
+    /// Puts a pair in at an offset where a group begins, or at the end.
+    pub(super) fn insert_pair(&mut self, at: usize, first: &Encoded<'_>, second: &Encoded<'_>) {
+        let head = first.code | second.code << 4;
+        self.splice(at..at, &[&[head], first.head(), first.body, second.head(), second.body]);
+        self.count(1);
+    }
+
+    /// Replaces the second element of the pair in `range`.
+    pub(super) fn replace_second(&mut self, range: Range<usize>, second: &Encoded<'_>) {
+        let group = Groups { block: &self.0, at: range.start }.next();
+        if let Some(place) = group.map(|group| group.place(true)) {
+            self.replace(place, second);
+        }
+    }
+
+    /// Removes the pair in `range`.
+    pub(super) fn remove_pair(&mut self, range: Range<usize>) {
+        self.splice(range, &[]);
+        self.count(-1);
+    }
+
+    /// The elements with their places.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Place, Item<'_>)> {
+        self.groups()
+            .flat_map(|group| [(group.place(false), group.first), (group.place(true), group.second)])
+            .filter(|(_, item)| item.is_present())
+    }
+
+    /// The elements.
+    pub(super) fn items(&self) -> impl Iterator<Item = Item<'_>> {
+        self.groups().flat_map(|group| [group.first, group.second]).filter(|item| item.is_present())
+    }
+
+    /// Where `element` is.
+    pub(super) fn find(&self, element: &Encoded<'_>) -> Option<Place> {
+        let mut groups = self.groups();
+        groups.find_map(|group| match (element.is(group.first), element.is(group.second)) {
+            (true, _) => Some(group.place(false)),
+            (_, true) => Some(group.place(true)),
+            _ => None,
+        })
+    }
+
+    /// Adds an element at the end.
+    pub(super) fn push_back(&mut self, element: &Encoded<'_>) {
+        match self.groups().last() {
+            Some(group) if !group.second.is_present() => self.fill(group.place(true), element),
+            _ => self.insert_group(self.0.len().max(HEADER), element.code | ABSENT << 4, element),
+        }
+    }
+
+    /// Adds an element at the front.
+    pub(super) fn push_front(&mut self, element: &Encoded<'_>) {
+        match self.groups().next() {
+            Some(group) if !group.first.is_present() => self.fill(group.place(false), element),
+            _ => self.insert_group(HEADER, ABSENT | element.code << 4, element),
+        }
+    }
+
+    /// Puts an element in before the one at `place`.
+    pub(super) fn insert_before(&mut self, place: Place, element: &Encoded<'_>) {
+        if !place.second {
+            return self.insert_group(place.group, element.code | ABSENT << 4, element);
+        }
+        // The second element leaves its group for one of its own.
+        let Some(head) = self.0.get(place.group) else { return };
+        let next = head >> 4 | ABSENT << 4;
+        self.set_code(place, element.code);
+        self.splice(place.start..place.start, &[element.head(), element.body, &[next]]);
+        self.count(1);
+    }
+
+    /// Replaces an element.
+    pub(super) fn replace(&mut self, place: Place, element: &Encoded<'_>) {
+        self.set_code(place, element.code);
+        self.splice(place.start..place.end, &[element.head(), element.body]);
+    }
+
+    /// Removes an element.
+    pub(super) fn remove(&mut self, place: Place) {
+        self.set_code(place, ABSENT);
+        let alone = self.0.get(place.group) == Some(&(ABSENT | ABSENT << 4));
+        let start = if alone { place.group } else { place.start };
+        self.splice(start..place.end, &[]);
+        self.count(-1);
+    }
+
+    fn fill(&mut self, place: Place, element: &Encoded<'_>) {
+        self.replace(place, element);
+        self.count(1);
+    }
+
+    /// Puts in a group of one element.
+    fn insert_group(&mut self, at: usize, head: u8, element: &Encoded<'_>) {
+        self.splice(at..at, &[&[head], element.head(), element.body]);
+        self.count(1);
+    }
+
+    fn set_code(&mut self, place: Place, code: u8) {
+        if let Some(head) = self.0.get_mut(place.group) {
+            *head = if place.second { *head & 15 | code << 4 } else { *head & 0xf0 | code };
+        }
+    }
+
+    fn count(&mut self, change: i16) {
+        let count = (self.len() as u16).wrapping_add_signed(change);
+        if count == 0 {
+            self.0 = Box::default();
+        } else if let [a, b, ..] = &mut *self.0 {
+            [*a, *b] = count.to_le_bytes();
+        }
+    }
+
+    /// Replaces a range of the block by other bytes.
+    fn splice(&mut self, range: Range<usize>, pieces: &[&[u8]]) {
+        let mut block = std::mem::take(&mut self.0).into_vec();
+        let added: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if block.is_empty() {
+            block.reserve_exact(HEADER + added);
+            block.resize(HEADER, 0);
+        }
+        let old = block.len();
+        let new = old + added - range.len();
+        block.reserve_exact(new.saturating_sub(old));
+        block.resize(new.max(old), 0);
+        block.copy_within(range.end..old, range.start + added);
+        block.truncate(new);
+        let mut target = block.get_mut(range.start..).unwrap_or_default();
+        for piece in pieces {
+            let Some((place, rest)) = target.split_at_mut_checked(piece.len()) else { break };
+            place.copy_from_slice(piece);
+            target = rest;
+        }
+        self.0 = block.into_boxed_slice();
+    }
+}

@@ -1,0 +1,165 @@
+//! Every type against a plain model, across the thresholds between its forms.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::limits::DEFAULTS;
+use super::*;
+
+/// Small ones, so that a few changes cross them.
+const LIMITS: Limits = Limits {
+    hash_entries: 12,
+    hash_value: 10,
+    list_size: 30,
+    set_integers: 10,
+    set_entries: 14,
+    set_value: 10,
+    zset_entries: 12,
+    zset_value: 10,
+};
+
+/// Texts of all stored forms: numbers of each width, texts of each kind of length.
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        8 => (-3i64..40).prop_map(|n| n.to_string().into_bytes()),
+        2 => (0..64u32, any::<bool>(), -1..2i64).prop_map(|(bits, negative, near)| {
+            let number = (1i64 << bits.min(62)).wrapping_add(near);
+            (if negative { -number } else { number }).to_string().into_bytes()
+        }),
+        8 => (0..40u8).prop_map(|n| format!("m{n}").into_bytes()),
+        3 => (0..30usize).prop_map(|len| vec![b'x'; len]),
+        1 => prop::sample::select(vec![64usize, 255, 256, 300]).prop_map(|len| vec![b'y'; len]),
+        1 => prop::sample::select(vec!["", "-0", "007", "+1", "9223372036854775808", "-9223372036854775808"])
+            .prop_map(|text| text.as_bytes().to_vec()),
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    prop::sample::select(vec![LIMITS, DEFAULTS])
+}
+
+#[test]
+fn a_record_takes_sixteen_bytes() {
+    assert_eq!(size_of::<record::Record>(), 16);
+    assert_eq!((size_of::<Hash>(), size_of::<Set>()), (16, 24));
+}
+
+#[test]
+fn a_table_grows_and_shrinks_and_keeps_its_elements() {
+    let mut set = Set::default();
+    let name = |number: usize| format!("member:{number:b}").into_bytes();
+    let contains =
+        |set: &Set, numbers: std::ops::Range<usize>| numbers.filter(|n| set.contains(&name(*n))).count();
+    for number in 0..20_000 {
+        assert!(set.insert(&name(number)));
+    }
+    assert_eq!((set.len(), contains(&set, 0..30_000)), (20_000, 20_000));
+    let full = set.memory();
+    assert_eq!(full, set.recounted());
+    for number in 100..20_000 {
+        assert!(set.remove(&name(number)));
+    }
+    assert_eq!((set.len(), contains(&set, 0..20_000)), (100, 100));
+    assert_eq!(set.memory(), set.recounted());
+    assert!(set.memory() < full / 50, "{} of {full}", set.memory());
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut picks = BTreeMap::new();
+    for _ in 0..10_000 {
+        *picks.entry(set.nth(random.usize(..100)).unwrap().to_vec()).or_insert(0) += 1;
+    }
+    assert!(picks.len() == 100 && picks.values().all(|times| (40..200).contains(times)), "{picks:?}");
+}
+
+proptest! {
+    #[test]
+    fn a_hash_is_its_model(
+        limits in limits(),
+        changes in prop::collection::vec((text(), text(), 0..4u8), 0..150),
+    ) {
+        let mut hash = Hash::default();
+        let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        for (field, value, action) in changes {
+            if action == 0 {
+                prop_assert_eq!(hash.remove(&field), model.remove(&field).is_some());
+            } else {
+                prop_assert_eq!(hash.set_within(limits, &field, &value), model.insert(field.clone(), value).is_none());
+            }
+            prop_assert_eq!(hash.get(&field).map(|value| value.to_vec()), model.get(&field).cloned());
+            prop_assert_eq!(hash.len(), model.len());
+        }
+        let pair = |(field, value): (Text<'_>, Text<'_>)| (field.to_vec(), value.to_vec());
+        prop_assert_eq!(hash.iter().map(pair).collect::<BTreeMap<_, _>>(), model.clone());
+        prop_assert_eq!(hash.iter().count(), model.len());
+        prop_assert_eq!((0..hash.len()).filter_map(|i| hash.nth(i)).map(pair).collect::<BTreeMap<_, _>>(), model);
+        prop_assert!(hash.nth(hash.len()).is_none());
+        prop_assert_eq!(hash.memory(), hash.recounted());
+    }
+
+    #[test]
+    fn a_set_is_its_model(limits in limits(), changes in prop::collection::vec((text(), 0..5u8), 0..200)) {
+        let mut set = Set::default();
+        let mut model: BTreeSet<Vec<u8>> = BTreeSet::new();
+        for (member, action) in changes {
+            match action {
+                0 => prop_assert_eq!(set.remove(&member), model.remove(&member)),
+                1 if member.len() > 2 => {
+                    let taken = set.take_nth(member.len() % set.len().max(1));
+                    prop_assert_eq!(taken.is_none(), model.is_empty());
+                    prop_assert!(taken.is_none_or(|taken| model.remove(&*taken)));
+                }
+                _ => prop_assert_eq!(set.insert_within(limits, &member), model.insert(member.clone())),
+            }
+            prop_assert_eq!(set.contains(&member), model.contains(&member));
+            prop_assert_eq!(set.len(), model.len());
+        }
+        prop_assert_eq!(set.iter().map(|m| m.to_vec()).collect::<BTreeSet<_>>(), model.clone());
+        prop_assert_eq!(set.iter().count(), model.len());
+        prop_assert_eq!((0..set.len()).filter_map(|i| set.nth(i)).map(|m| m.to_vec()).collect::<BTreeSet<_>>(), model);
+        prop_assert_eq!(set.memory(), set.recounted());
+    }
+
+    #[test]
+    fn a_scan_misses_nothing_that_stays(
+        seed: u64,
+        stay in prop::collection::btree_set(0..6000u32, 0..900),
+        rounds in prop::collection::vec((0..6000u32, 0..300u32, any::<bool>(), 1..60usize), 1..40),
+    ) {
+        let mut set = Set::default();
+        let name = |n: u32| if n % 3 == 0 { format!("a long member {n}") } else { n.to_string() }.into_bytes();
+        stay.iter().for_each(|n| _ = set.insert_within(LIMITS, &name(*n)));
+        let mut seen = BTreeSet::new();
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut cursor = 0;
+        loop {
+            let (from, many, add, count) = rounds[random.usize(..rounds.len())];
+            cursor = set.scan(cursor, count, |member| _ = seen.insert(member.to_vec()));
+            if cursor == 0 {
+                break;
+            }
+            for other in (from..from + many).filter(|n| !stay.contains(n)) {
+                if add { set.insert_within(LIMITS, &name(other)); } else { set.remove(&name(other)); }
+            }
+        }
+        let missed = stay.iter().filter(|n| !seen.contains(&name(**n))).count();
+        prop_assert_eq!(missed, 0);
+    }
+
+    #[test]
+    fn a_scan_of_what_does_not_change_shows_each_once(len in 0..3000u32, count in 1..100usize) {
+        let mut set = Set::default();
+        (0..len).for_each(|n| _ = set.insert(format!("m{n}").as_bytes()));
+        let (mut seen, mut cursor) = (Vec::new(), 0);
+        loop {
+            let before = seen.len();
+            cursor = set.scan(cursor, count, |member| seen.push(member.to_vec()));
+            if cursor == 0 {
+                break;
+            }
+            prop_assert!((count..count + 3).contains(&(seen.len() - before)));
+        }
+        seen.sort();
+        seen.dedup();
+        prop_assert_eq!(seen.len(), len as usize);
+    }
+}
