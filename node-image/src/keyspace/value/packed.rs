@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::Text;
+use super::{End, Text};
 use crate::resp::parse_i64;
 
 /// Bytes of the count.
@@ -274,6 +274,33 @@ impl Packed {
     /// The elements.
     pub(super) fn items(&self) -> impl Iterator<Item = Item<'_>> {
         self.groups().flat_map(|group| [group.first, group.second]).filter(|item| item.is_present())
+    }
+
+    /// The first element.
+    pub(super) fn first(&self) -> Option<(Place, Item<'_>)> {
+        self.places().next()
+    }
+
+    /// The last element.
+    pub(super) fn last(&self) -> Option<(Place, Item<'_>)> {
+        let group = self.groups().last()?;
+        let second = group.second.is_present();
+        Some((group.place(second), if second { group.second } else { group.first }))
+    }
+
+    /// Removes up to `limit` elements equal to `element`, searching from the front, or from the end. Returns how many.
+    pub(super) fn remove_equal(&mut self, from: End, limit: usize, element: &Encoded<'_>) -> usize {
+        let mut removed = 0;
+        while removed < limit {
+            let place = {
+                let mut equal = self.places().filter(|(_, item)| element.is(*item)).map(|(place, _)| place);
+                if from == End::Left { equal.next() } else { equal.last() }
+            };
+            let Some(place) = place else { break };
+            self.remove(place);
+            removed += 1;
+        }
+        removed
     }
 
     /// Where `element` is.

@@ -71,6 +71,21 @@ fn a_table_grows_and_shrinks_and_keeps_its_elements() {
     assert!(picks.len() == 100 && picks.values().all(|times| (40..200).contains(times)), "{picks:?}");
 }
 
+#[test]
+fn a_list_goes_back_to_one_piece_at_half_the_limit() {
+    let mut list = List::default();
+    let len_at = |list: &mut List, end: &str, step: fn(&mut List)| {
+        while list.encoding() != end {
+            step(list);
+        }
+        list.len()
+    };
+    let large = len_at(&mut list, "quicklist", |list| list.push(End::Left, b"ten bytes!"));
+    let small = len_at(&mut list, "listpack", |list| _ = list.pop(End::Right));
+    assert!((700..800).contains(&large), "{large}");
+    assert!((large / 2 - 10..=large / 2).contains(&small), "{small} of {large}");
+}
+
 proptest! {
     #[test]
     fn a_hash_is_its_model(
@@ -117,6 +132,66 @@ proptest! {
         prop_assert_eq!(set.iter().count(), model.len());
         prop_assert_eq!((0..set.len()).filter_map(|i| set.nth(i)).map(|m| m.to_vec()).collect::<BTreeSet<_>>(), model);
         prop_assert_eq!(set.memory(), set.recounted());
+    }
+
+    #[test]
+    fn a_list_is_its_model(
+        limits in limits(),
+        long in any::<bool>(),
+        changes in prop::collection::vec((0..16u8, 0..400usize, text()), 0..250),
+    ) {
+        let mut list = List::default();
+        let mut model: Vec<Vec<u8>> = Vec::new();
+        if long {
+            for number in 0..600 {
+                let item = format!("a longer item: {}", number % 50).into_bytes();
+                list.push_within(limits, End::Right, &item);
+                model.push(item);
+            }
+        }
+        for (action, index, item) in changes {
+            let at = index.min(model.len());
+            match action {
+                0..4 => { list.push_within(limits, End::Left, &item); model.insert(0, item); }
+                4..8 => { list.push_within(limits, End::Right, &item); model.push(item); }
+                8 => {
+                    let popped = if model.is_empty() { None } else { Some(model.remove(0)) };
+                    prop_assert_eq!(list.pop_within(limits, End::Left).map(Vec::from), popped);
+                }
+                9 => prop_assert_eq!(list.pop_within(limits, End::Right).map(Vec::from), model.pop()),
+                10 => { list.insert_within(limits, index, &item); model.insert(at, item); }
+                11 => {
+                    prop_assert_eq!(list.set_within(limits, index, &item), index < model.len());
+                    model.get_mut(index).into_iter().for_each(|place| *place = item.clone());
+                }
+                12 | 13 => {
+                    let item = model.get(index).cloned().unwrap_or(item);
+                    let mut equal: Vec<_> = (0..model.len()).filter(|i| model[*i] == item).collect();
+                    let from = if action == 12 { End::Left } else { equal.reverse(); End::Right };
+                    equal.truncate(index % 4 + 1);
+                    prop_assert_eq!(list.remove_within(limits, from, index % 4 + 1, &item), equal.len());
+                    equal.sort_unstable();
+                    equal.into_iter().rev().for_each(|i| _ = model.remove(i));
+                }
+                14 => {
+                    let end = (at + model.len() * 3 / 4).min(model.len());
+                    list.keep_within(limits, at / 4..end);
+                    model.truncate(end);
+                    model.drain(..(at / 4).min(end));
+                }
+                _ => {
+                    prop_assert_eq!(list.get(index).map(|item| item.to_vec()), model.get(index).cloned());
+                    let range = at / 2..at;
+                    let shown: Vec<_> = list.range(range.clone()).map(|item| item.to_vec()).collect();
+                    prop_assert_eq!(&shown[..], &model[range]);
+                }
+            }
+            prop_assert_eq!(list.len(), model.len());
+        }
+        prop_assert_eq!(list.memory(), list.recounted());
+        prop_assert_eq!(list.iter().map(|item| item.to_vec()).collect::<Vec<_>>(), model.clone());
+        model.reverse();
+        prop_assert_eq!(list.clone().iter_back().map(|item| item.to_vec()).collect::<Vec<_>>(), model);
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn shown(value: &Value) -> String {
     };
     match value {
         Value::Str(value) => text(value.bytes()),
-        Value::List(value) => value.iter().map(text).collect::<Vec<_>>().join(" "),
+        Value::List(value) => value.iter().map(|item| text(&item)).collect::<Vec<_>>().join(" "),
         Value::Set(value) => sorted(value.iter().map(|member| text(&member)).collect()),
         Value::Hash(value) => {
             sorted(value.iter().map(|(f, v)| format!("{}={}", text(&f), text(&v))).collect())

@@ -131,7 +131,7 @@ impl RdbWriter {
             }
             Value::List(value) => {
                 self.length(value.len());
-                value.iter().for_each(|item| self.string(item));
+                value.iter().for_each(|item| self.string(&item));
                 kind::LIST
             }
             Value::Set(value) => {
