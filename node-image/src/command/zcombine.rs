@@ -156,7 +156,7 @@ impl Input<'_> {
 
     fn for_each(self, mut show: impl FnMut(f64, &[u8])) {
         match self {
-            Self::Value(Value::ZSet(set)) => set.iter().for_each(|(score, member)| show(score, member)),
+            Self::Value(Value::ZSet(set)) => set.iter().for_each(|(score, member)| show(score, &member)),
             Self::Value(Value::Set(set)) => set.iter().for_each(|member| show(1.0, &member)),
             _ => {}
         }

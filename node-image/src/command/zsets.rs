@@ -300,7 +300,7 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if args.len() == 2 {
         let set = ctx.keyspace.read::<ZSet>(ctx.at(), args.at(1))?;
         let member = set.and_then(|set| set.nth(ctx.random.usize(..set.len().max(1))));
-        ctx.reply.bulk_or_nil(member.map(|(_, member)| member));
+        ctx.reply.bulk_or_nil(member.as_ref().map(|(_, member)| &**member));
         return Ok(());
     }
     let count = sample::count(args, 2)?;
@@ -319,7 +319,7 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         if paired {
             ctx.reply.array(2);
         }
-        ctx.reply.bulk(member);
+        ctx.reply.bulk(&member);
         if with_scores {
             ctx.reply.double(score);
         }

@@ -5,13 +5,14 @@ mod hash;
 mod intset;
 mod limits;
 mod list;
-mod ordered;
 mod packed;
 mod record;
+mod scored;
 mod set;
 mod string;
 mod table;
 mod text;
+mod tree;
 mod zset;
 
 #[cfg(test)]
@@ -24,9 +25,6 @@ pub use set::Set;
 pub use string::Str;
 pub use text::Text;
 pub use zset::ZSet;
-
-/// Bytes that an element of a collection takes besides its contents, roughly.
-const ELEMENT_OVERHEAD: usize = 40;
 
 /// What a key holds.
 #[derive(Clone, Debug)]
@@ -118,7 +116,7 @@ impl Value {
         }
     }
 
-    /// An estimate of the bytes that it takes.
+    /// The bytes that it takes besides the value itself, without what the allocator adds.
     #[must_use]
     pub fn memory(&self) -> usize {
         match self {
@@ -141,18 +139,4 @@ impl Value {
             Self::ZSet(value) => value.is_empty(),
         }
     }
-}
-
-/// Walks a dense collection of `len` elements from its end to its start, `count` at a time: returns the range of
-/// positions to show, and the cursor to go on with (0 at the end).
-///
-/// A removed element is replaced by the last one, and new ones are added at the end. So an element moves only to lower
-/// positions, and none that is there all the time is missed.
-fn scan_window(len: usize, cursor: u64, count: usize) -> (std::ops::Range<usize>, u64) {
-    let end = match cursor {
-        0 => len,
-        _ => usize::try_from(cursor).unwrap_or(usize::MAX).min(len),
-    };
-    let start = end.saturating_sub(count.max(1));
-    (start..end, start as u64)
 }

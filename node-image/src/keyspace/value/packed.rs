@@ -238,6 +238,17 @@ impl Packed {
         self.groups().find(|group| key.is(group.first))
     }
 
+    /// The position of the pair whose first element is `key`.
+    pub(super) fn position(&self, key: &Encoded<'_>) -> Option<usize> {
+        self.groups().position(|group| key.is(group.first))
+    }
+
+    /// The offset of the first pair that fulfils `is`, or the end.
+    pub(super) fn offset_where(&self, is: impl Fn(Item<'_>, Item<'_>) -> bool) -> usize {
+        let found = self.groups().find(|group| is(group.first, group.second));
+        found.map_or(self.0.len().max(HEADER), |group| group.start)
+    }
+
     /// Adds a pair behind all others.
     pub(super) fn push_pair(&mut self, first: &Encoded<'_>, second: &Encoded<'_>) {
         self.insert_pair(self.0.len().max(HEADER), first, second);

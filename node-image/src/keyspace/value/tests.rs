@@ -195,6 +195,56 @@ proptest! {
     }
 
     #[test]
+    fn a_sorted_set_is_its_model(
+        limits in limits(),
+        many in prop::sample::select(vec![0u32, 500, 6000]),
+        few in any::<bool>(),
+        changes in prop::collection::vec((text(), -8i8..8, 0..6u8), 0..200),
+    ) {
+        let mut set = ZSet::default();
+        let mut model: BTreeMap<Vec<u8>, f64> = BTreeMap::new();
+        for number in 0..many {
+            let (name, score) = (format!("n{number}").into_bytes(), f64::from(number.wrapping_mul(2_654_435_761) % 999));
+            set.set_within(limits, &name, score);
+            model.insert(name, score);
+        }
+        for number in (0..many).filter(|number| few && number % 40 != 0) {
+            let name = format!("n{number}").into_bytes();
+            prop_assert_eq!(set.remove(&name), model.remove(&name));
+        }
+        for (member, score, action) in changes {
+            let score = match score {
+                -8 => f64::NEG_INFINITY,
+                -7 => -0.0,
+                7 => 1e300,
+                score => f64::from(score) / 2.0,
+            };
+            if action == 0 {
+                prop_assert_eq!(set.remove(&member), model.remove(&member));
+            } else {
+                prop_assert_eq!(set.set_within(limits, &member, score), model.insert(member.clone(), score));
+            }
+            prop_assert_eq!(set.score(&member), model.get(&member).copied());
+            prop_assert_eq!(set.len(), model.len());
+        }
+        let mut expected: Vec<(f64, Vec<u8>)> = model.into_iter().map(|(member, score)| (score, member)).collect();
+        expected.sort_by(|a, b| ZSet::order((a.0, &a.1), (b.0, &b.1)));
+        let pairs = |range: std::ops::Range<usize>| set.range(range).map(|(score, member)| (score, member.to_vec()));
+        prop_assert_eq!(pairs(0..set.len()).collect::<Vec<_>>(), expected.clone());
+        let middle = expected.len() / 3..expected.len() * 2 / 3;
+        prop_assert_eq!(pairs(middle.clone()).collect::<Vec<_>>(), expected[middle.clone()].to_vec());
+        let reversed: Vec<_> = expected[middle.clone()].iter().rev().cloned().collect();
+        prop_assert_eq!(pairs(middle).rev().collect::<Vec<_>>(), reversed);
+        for (rank, (score, member)) in expected.iter().enumerate() {
+            prop_assert_eq!(set.rank(member), Some(rank));
+            prop_assert_eq!(set.nth(rank).map(|(score, member)| (score, member.to_vec())), Some((*score, member.clone())));
+            prop_assert_eq!(set.partition_point(|other, _| other < *score), expected.partition_point(|(other, _)| other < score));
+        }
+        prop_assert_eq!(set.memory(), set.recounted());
+        prop_assert_eq!(set.clone().iter().count(), expected.len());
+    }
+
+    #[test]
     fn a_scan_misses_nothing_that_stays(
         seed: u64,
         stay in prop::collection::btree_set(0..6000u32, 0..900),

@@ -39,7 +39,7 @@ fn shown(value: &Value) -> String {
         }
         Value::ZSet(value) => value
             .iter()
-            .map(|(score, member)| format!("{score}:{}", text(member)))
+            .map(|(score, member)| format!("{score}:{}", text(&member)))
             .collect::<Vec<_>>()
             .join(" "),
     }

@@ -150,7 +150,7 @@ impl RdbWriter {
             Value::ZSet(value) => {
                 self.length(value.len());
                 for (score, member) in value.iter() {
-                    self.string(member);
+                    self.string(&member);
                     self.out.extend_from_slice(&score.to_le_bytes());
                 }
                 kind::ZSET_2
