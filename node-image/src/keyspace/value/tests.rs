@@ -251,7 +251,7 @@ proptest! {
         rounds in prop::collection::vec((0..6000u32, 0..300u32, any::<bool>(), 1..60usize), 1..40),
     ) {
         let mut set = Set::default();
-        let name = |n: u32| if n % 3 == 0 { format!("a long member {n}") } else { n.to_string() }.into_bytes();
+        let name = |n: u32| if n.is_multiple_of(3) { format!("a long member {n}") } else { n.to_string() }.into_bytes();
         stay.iter().for_each(|n| _ = set.insert_within(LIMITS, &name(*n)));
         let mut seen = BTreeSet::new();
         let mut random = fastrand::Rng::with_seed(seed);
