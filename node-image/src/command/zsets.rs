@@ -83,6 +83,9 @@ impl AddOptions {
 
     /// The score that `member` is to have; nothing if the options leave it as it is.
     fn score(self, set: &ZSet, member: &[u8], score: f64) -> Result<Option<f64>, CommandError> {
+        if !(self.nx || self.xx || self.gt || self.lt || self.increment) {
+            return Ok(Some(score));
+        }
         let Some(current) = set.score(member) else { return Ok((!self.xx).then_some(score)) };
         if self.nx {
             return Ok(None);
@@ -116,12 +119,11 @@ fn add(
         for (score, member) in pairs {
             let Some(score) = options.score(set, member, *score)? else { continue };
             done.score = Some(score);
-            match set.score(member) {
+            match set.set(member, score) {
                 None => done.added += 1,
                 Some(before) if before != score => done.updated += 1,
-                Some(_) => continue,
+                Some(_) => {}
             }
-            set.set(member, score);
         }
         Ok::<_, CommandError>(done)
     })??;

@@ -1,6 +1,6 @@
 //! Elements packed into one block, for small collections.
 //!
-//! The block is a count of two bytes, then groups of two elements: a byte whose halves say how each is stored, and the
+//! The block is a count of two bytes, the offset of the last group if it is known, then groups of two elements: a byte whose halves say how each is stored, and the
 //! two one after the other. Hashes and sorted sets keep a pair in a group; in lists and sets one half may be absent.
 //! Every text has but one stored form, so that a search compares stored bytes.
 
@@ -9,8 +9,8 @@ use std::ops::Range;
 use super::{End, Text};
 use crate::resp::parse_i64;
 
-/// Bytes of the count.
-const HEADER: usize = 2;
+/// Bytes of the count and the offset.
+const HEADER: usize = 4;
 
 /// How an element is stored: codes up to this one are the length of a text.
 const SHORT_MAX: u8 = 8;
@@ -33,6 +33,19 @@ pub(super) struct Item<'a> {
     bytes: &'a [u8],
 }
 
+/// Bytes that an element of this code takes, if that needs no look at it.
+const SIZES: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 1, 2, 4, 8, 0];
+
+/// Bytes that the element of this code at an offset takes.
+fn size_at(block: &[u8], at: usize, code: u8) -> usize {
+    let word = || block.get(at..).and_then(|rest| rest.first_chunk());
+    match code {
+        TEXT_8 => 1 + block.get(at).map_or(0, |len| usize::from(*len)),
+        TEXT_32 => 4 + word().map_or(0, |len| u32::from_le_bytes(*len) as usize),
+        _ => SIZES.get(usize::from(code)).map_or(0, |size| usize::from(*size)),
+    }
+}
+
 fn little_endian(bytes: &[u8]) -> i64 {
     match *bytes {
         [a] => i8::from_le_bytes([a]).into(),
@@ -46,16 +59,7 @@ fn little_endian(bytes: &[u8]) -> i64 {
 impl<'a> Item<'a> {
     /// Cuts an element of this code off `rest`.
     fn take(code: u8, rest: &mut &'a [u8]) -> Option<Self> {
-        let size = match code {
-            ..=SHORT_MAX => usize::from(code),
-            TEXT_8 => 1 + usize::from(*rest.first()?),
-            TEXT_32 => 4 + u32::from_le_bytes(rest.get(..4)?.try_into().ok()?) as usize,
-            INT_8 => 1,
-            INT_16 => 2,
-            INT_32 => 4,
-            INT_64 => 8,
-            _ => 0,
-        };
+        let size = size_at(rest, 0, code);
         let (bytes, after) = rest.split_at_checked(size)?;
         *rest = after;
         Some(Self { code, bytes })
@@ -148,6 +152,19 @@ impl<'a> Encoded<'a> {
         usize::from(self.head_len) + self.body.len()
     }
 
+    /// The first eight bytes of an element that are to be compared, and what they must be; nothing if it has more.
+    fn word(&self) -> Option<(u64, u64)> {
+        let size = self.size();
+        if size > 8 {
+            return None;
+        }
+        let mut word = self.head;
+        let rest = word.iter_mut().skip(self.head_len.into());
+        rest.zip(self.body).for_each(|(to, from)| *to = *from);
+        let mask = u64::MAX.checked_shr(64 - 8 * size as u32).unwrap_or(0);
+        Some((mask, u64::from_le_bytes(word)))
+    }
+
     fn is(&self, item: Item<'_>) -> bool {
         self.code == item.code
             && self.size() == item.bytes.len()
@@ -233,9 +250,44 @@ impl Packed {
         self.groups().map(|group| (group.first, group.second))
     }
 
+    /// The group that holds an element, and whether it is the second there.
+    ///
+    /// Small collections spend their time here: an element of up to eight bytes is compared as one number.
+    fn search(&self, wanted: &Encoded<'_>, in_pairs: bool) -> Option<(Group<'_>, bool)> {
+        let Some((mask, word)) = wanted.word() else {
+            return self.groups().find_map(|group| match (wanted.is(group.first), wanted.is(group.second)) {
+                (true, _) => Some((group, false)),
+                (_, true) if !in_pairs => Some((group, true)),
+                _ => None,
+            });
+        };
+        let block = &*self.0;
+        let is_at = |code: u8, at: usize| {
+            code == wanted.code
+                && match block.get(at..).and_then(|rest| rest.first_chunk()) {
+                    Some(bytes) => u64::from_le_bytes(*bytes) & mask == word,
+                    // So near to the end there is not always a whole word.
+                    None => block.get(at..).is_some_and(|rest| {
+                        rest.iter().zip(word.to_le_bytes()).take(wanted.size()).all(|(a, b)| *a == b)
+                    }),
+                }
+        };
+        let mut at = HEADER;
+        while let Some(head) = block.get(at) {
+            let (first, second) = (head & 15, head >> 4);
+            let middle = at + 1 + size_at(block, at + 1, first);
+            let second_is = !in_pairs && is_at(second, middle);
+            if second_is || is_at(first, at + 1) {
+                return Some((Groups { block, at }.next()?, second_is));
+            }
+            at = middle + size_at(block, middle, second);
+        }
+        None
+    }
+
     /// The pair whose first element is `key`.
     pub(super) fn find_pair(&self, key: &Encoded<'_>) -> Option<Group<'_>> {
-        self.groups().find(|group| key.is(group.first))
+        self.search(key, true).map(|(group, _)| group)
     }
 
     /// The position of the pair whose first element is `key`.
@@ -294,7 +346,7 @@ impl Packed {
 
     /// The last element.
     pub(super) fn last(&self) -> Option<(Place, Item<'_>)> {
-        let group = self.groups().last()?;
+        let group = self.last_group()?;
         let second = group.second.is_present();
         Some((group.place(second), if second { group.second } else { group.first }))
     }
@@ -316,20 +368,44 @@ impl Packed {
 
     /// Where `element` is.
     pub(super) fn find(&self, element: &Encoded<'_>) -> Option<Place> {
-        let mut groups = self.groups();
-        groups.find_map(|group| match (element.is(group.first), element.is(group.second)) {
-            (true, _) => Some(group.place(false)),
-            (_, true) => Some(group.place(true)),
-            _ => None,
-        })
+        self.search(element, false).map(|(group, second)| group.place(second))
+    }
+
+    /// The offset of the last group; 0 if it is not known, as after most changes.
+    fn known_last(&self) -> usize {
+        match *self.0 {
+            [_, _, a, b, ..] => u16::from_le_bytes([a, b]).into(),
+            _ => 0,
+        }
+    }
+
+    fn note_last(&mut self, at: usize) {
+        if let [_, _, a, b, ..] = &mut *self.0 {
+            [*a, *b] = u16::try_from(at).unwrap_or(0).to_le_bytes();
+        }
+    }
+
+    fn last_group(&self) -> Option<Group<'_>> {
+        let block = &*self.0;
+        let mut last = self.known_last().max(HEADER);
+        let mut at = last;
+        while let Some(head) = block.get(at) {
+            last = at;
+            let middle = at + 1 + size_at(block, at + 1, head & 15);
+            at = middle + size_at(block, middle, head >> 4);
+        }
+        Groups { block, at: last }.next()
     }
 
     /// Adds an element at the end.
     pub(super) fn push_back(&mut self, element: &Encoded<'_>) {
-        match self.groups().last() {
-            Some(group) if !group.second.is_present() => self.fill(group.place(true), element),
-            _ => self.insert_group(self.0.len().max(HEADER), element.code | ABSENT << 4, element),
+        let half = self.last_group().filter(|group| !group.second.is_present());
+        let (place, end) = (half.map(|group| group.place(true)), self.0.len().max(HEADER));
+        match place {
+            Some(place) => self.fill(place, element),
+            None => self.insert_group(end, element.code | ABSENT << 4, element),
         }
+        self.note_last(place.map_or(end, |place| place.group));
     }
 
     /// Adds an element at the front.
@@ -364,8 +440,12 @@ impl Packed {
         self.set_code(place, ABSENT);
         let alone = self.0.get(place.group) == Some(&(ABSENT | ABSENT << 4));
         let start = if alone { place.group } else { place.start };
+        let last = self.known_last();
         self.splice(start..place.end, &[]);
         self.count(-1);
+        if !alone && last == place.group {
+            self.note_last(last);
+        }
     }
 
     fn fill(&mut self, place: Place, element: &Encoded<'_>) {
@@ -415,5 +495,6 @@ impl Packed {
             target = rest;
         }
         self.0 = block.into_boxed_slice();
+        self.note_last(0);
     }
 }

@@ -73,7 +73,10 @@ macro_rules! records {
                 match self {
                     Self::Empty => false,
                     Self::Inline { key, bytes, .. } => {
-                        usize::from(*key) == wanted.len() && bytes.starts_with(wanted)
+                        // The last bytes differ most often.
+                        usize::from(*key) == wanted.len()
+                            && wanted.last().is_none_or(|last| bytes.get(wanted.len() - 1) == Some(last))
+                            && bytes.starts_with(wanted)
                     }
                     $(Self::$name { key, hash, bytes, .. } => {
                         *hash == wanted_hash && usize::from(*key) == wanted.len() && bytes.starts_with(wanted)

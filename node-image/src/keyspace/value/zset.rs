@@ -71,8 +71,10 @@ impl ZSet {
             let name = Encoded::text(member);
             let found = packed.find_pair(&name).map(|pair| (pair.range(), pair.second.score()));
             if let Some((range, before)) = found {
-                packed.remove_pair(range);
-                insert(packed, member, score);
+                if before != score {
+                    packed.remove_pair(range);
+                    insert(packed, member, score);
+                }
                 return Some(before);
             }
             if packed.len() < limits.zset_entries && member.len() <= limits.zset_value {
