@@ -192,7 +192,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let picked = sample::pick(ctx.random, hash.map_or(0, Hash::len), count);
     let paired = with_values && ctx.reply.protocol() == Protocol::Resp3;
     ctx.reply.array(if with_values && !paired { picked.len() * 2 } else { picked.len() });
-    for (field, value) in picked.into_iter().filter_map(|index| hash?.nth(index)) {
+    for (field, value) in hash.map(|hash| hash.pick(&picked)).unwrap_or_default() {
         if paired {
             ctx.reply.array(2);
         }

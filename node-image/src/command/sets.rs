@@ -128,7 +128,8 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let set = ctx.keyspace.read::<Set>(ctx.at(), args.at(1))?;
     let picked = sample::pick(ctx.random, set.map_or(0, Set::len), count);
     ctx.reply.array(picked.len());
-    picked.into_iter().filter_map(|index| set?.nth(index)).for_each(|member| ctx.reply.bulk(&member));
+    let members = set.map(|set| set.pick(&picked)).unwrap_or_default();
+    members.iter().for_each(|member| ctx.reply.bulk(member));
     Ok(())
 }
 

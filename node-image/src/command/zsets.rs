@@ -317,7 +317,7 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let picked = sample::pick(ctx.random, set.map_or(0, ZSet::len), count);
     let paired = with_scores && ctx.reply.protocol() == Protocol::Resp3;
     ctx.reply.array(if with_scores && !paired { picked.len() * 2 } else { picked.len() });
-    for (score, member) in picked.into_iter().filter_map(|index| set?.nth(index)) {
+    for (score, member) in set.map(|set| set.pick(&picked)).unwrap_or_default() {
         if paired {
             ctx.reply.array(2);
         }

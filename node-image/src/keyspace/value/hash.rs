@@ -2,11 +2,11 @@
 
 use either::Either;
 
-use super::Text;
 use super::limits::Limits;
 use super::packed::{Encoded, Packed};
 use super::record::Record;
 use super::table::Table;
+use super::{Text, WALK_FROM};
 
 /// A map of fields to values.
 #[derive(Clone, Debug)]
@@ -151,6 +151,17 @@ impl Hash {
             Form::Packed(_) => self.iter().nth(index),
             Form::Table(fields) => fields.table.get(fields.table.nth(index)?).and_then(texts),
         }
+    }
+
+    /// The fields at positions below the length, which may come more than once.
+    #[must_use]
+    pub fn pick(&self, positions: &[usize]) -> Vec<(Text<'_>, Text<'_>)> {
+        let is_small = matches!(self.0, Form::Packed(_));
+        if is_small || positions.len() > self.len() / WALK_FROM {
+            let all: Vec<_> = self.iter().collect();
+            return positions.iter().filter_map(|index| all.get(*index).copied()).collect();
+        }
+        positions.iter().filter_map(|index| self.nth(*index)).collect()
     }
 
     /// Shows about `count` fields; returns the cursor to go on with, 0 at the end.

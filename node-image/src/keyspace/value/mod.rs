@@ -1,4 +1,14 @@
 //! Values: strings, lists, hashes, sets and sorted sets. How they are laid out is known to these modules only.
+//!
+//! | type | small | large |
+//! |---|---|---|
+//! | list | one block of packed elements | a row of such blocks of about a kilobyte |
+//! | hash | one block of packed pairs | a table of records, each within 16 bytes or with one block |
+//! | set | one block of numbers, or of packed elements | a table of records |
+//! | sorted set | one block of packed pairs in order | members in a row, a table of them, a tree of scores |
+//!
+//! Directives say what is small ([`Limits`]). Lists become small again; the others stay large. No change to a large
+//! one moves more than a few hundred elements.
 
 mod counts;
 mod hash;
@@ -25,6 +35,9 @@ pub use set::Set;
 pub use string::Str;
 pub use text::Text;
 pub use zset::ZSet;
+
+/// From one in so many elements on it is quicker to walk over all than to look each up by its position.
+const WALK_FROM: usize = 8;
 
 /// What a key holds.
 #[derive(Clone, Debug)]

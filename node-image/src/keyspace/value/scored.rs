@@ -45,7 +45,8 @@ impl Members {
         match self.pieces.last_mut().filter(|piece| piece.len() < PIECE) {
             Some(piece) => piece.push(member),
             None => {
-                let mut piece = Vec::with_capacity(PIECE);
+                // The first one grows as it has to: there may be no other.
+                let mut piece = Vec::with_capacity(if self.pieces.is_empty() { 1 } else { PIECE });
                 piece.push(member);
                 self.pieces.push(piece);
             }
@@ -70,8 +71,9 @@ impl Members {
     }
 
     fn memory(&self) -> usize {
+        let first = self.pieces.first().map_or(0, Vec::capacity);
         self.pieces.capacity() * size_of::<Vec<Member>>()
-            + self.pieces.len() * PIECE * size_of::<Member>()
+            + (first + self.pieces.len().saturating_sub(1) * PIECE) * size_of::<Member>()
             + self.heap
     }
 }
@@ -220,8 +222,10 @@ impl Scored {
         for (score, name) in self.range(0..self.len()) {
             assert_eq!(self.score(&name), Some(score));
         }
-        self.memory() - self.members.heap + heap - self.index.memory() + self.index.recounted()
-            - self.tree.memory()
+        let slots: usize = self.members.pieces.iter().map(Vec::capacity).sum();
+        let pieces = self.members.pieces.capacity() * size_of::<Vec<Member>>();
+        assert_eq!(self.members.memory(), pieces + slots * size_of::<Member>() + heap);
+        self.memory() - self.index.memory() + self.index.recounted() - self.tree.memory()
             + self.tree.recounted()
     }
 }

@@ -2,12 +2,12 @@
 
 use either::Either;
 
-use super::Text;
 use super::intset::IntSet;
 use super::limits::Limits;
 use super::packed::{Encoded, Packed};
 use super::record::Record;
 use super::table::{Place, Table};
+use super::{Text, WALK_FROM};
 use crate::resp::parse_i64;
 
 /// A set of strings.
@@ -194,6 +194,17 @@ impl Set {
             Form::Packed(_) => self.iter().nth(index),
             Form::Table(members) => members.table.get(members.table.nth(index)?).and_then(text),
         }
+    }
+
+    /// The members at positions below the length, which may come more than once.
+    #[must_use]
+    pub fn pick(&self, positions: &[usize]) -> Vec<Text<'_>> {
+        let is_small = matches!(self.0, Form::Integers(_) | Form::Packed(_));
+        if is_small || positions.len() > self.len() / WALK_FROM {
+            let all: Vec<_> = self.iter().collect();
+            return positions.iter().filter_map(|index| all.get(*index).copied()).collect();
+        }
+        positions.iter().filter_map(|index| self.nth(*index)).collect()
     }
 
     /// Shows about `count` members; returns the cursor to go on with, 0 at the end.

@@ -18,7 +18,7 @@ const SPLIT_ABOVE: usize = 128;
 const MERGE_BELOW: usize = 32;
 
 /// The smallest segment.
-const SLOTS_MIN: usize = 8;
+const SLOTS_MIN: usize = 4;
 
 /// A place in the table, which may be empty.
 pub(super) trait Slot: Default {

@@ -72,6 +72,51 @@ fn a_table_grows_and_shrinks_and_keeps_its_elements() {
 }
 
 #[test]
+fn encodings_follow_the_default_thresholds() {
+    let numbers = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+    let names = |count: usize, len: usize| (0..count).map(|n| format!("{n:x>len$}")).collect::<Vec<_>>();
+    let hash = |names: Vec<String>| {
+        let mut hash = Hash::default();
+        names.iter().for_each(|name| _ = hash.set(name.as_bytes(), b"v"));
+        Value::from(hash).encoding()
+    };
+    let set = |names: Vec<String>| {
+        let mut set = Set::default();
+        names.iter().for_each(|name| _ = set.insert(name.as_bytes()));
+        Value::from(set).encoding()
+    };
+    let zset = |names: Vec<String>| {
+        let mut zset = ZSet::default();
+        names.iter().for_each(|name| _ = zset.set(name.as_bytes(), 1.0));
+        Value::from(zset).encoding()
+    };
+    let list = |names: Vec<String>| {
+        let mut list = List::default();
+        names.iter().for_each(|name| list.push(End::Right, name.as_bytes()));
+        Value::from(list).encoding()
+    };
+    assert_eq!(
+        (hash(names(512, 64)), hash(names(513, 8)), hash(names(1, 65))),
+        ("listpack", "hashtable", "hashtable")
+    );
+    assert_eq!(
+        (zset(names(128, 64)), zset(names(129, 8)), zset(names(1, 65))),
+        ("listpack", "skiplist", "skiplist")
+    );
+    assert_eq!(
+        (set(names(128, 64)), set(names(129, 8)), set(names(1, 65))),
+        ("listpack", "hashtable", "hashtable")
+    );
+    assert_eq!((set(numbers(512)), set(numbers(513))), ("intset", "hashtable"));
+    assert_eq!(set([numbers(127), names(1, 64)].concat()), "listpack");
+    assert_eq!(set([numbers(128), names(1, 64)].concat()), "hashtable");
+    assert_eq!(
+        (list(names(120, 64)), list(names(130, 64)), list(names(1, 9000))),
+        ("listpack", "quicklist", "quicklist")
+    );
+}
+
+#[test]
 fn a_list_goes_back_to_one_piece_at_half_the_limit() {
     let mut list = List::default();
     let len_at = |list: &mut List, end: &str, step: fn(&mut List)| {
@@ -106,8 +151,18 @@ proptest! {
         let pair = |(field, value): (Text<'_>, Text<'_>)| (field.to_vec(), value.to_vec());
         prop_assert_eq!(hash.iter().map(pair).collect::<BTreeMap<_, _>>(), model.clone());
         prop_assert_eq!(hash.iter().count(), model.len());
-        prop_assert_eq!((0..hash.len()).filter_map(|i| hash.nth(i)).map(pair).collect::<BTreeMap<_, _>>(), model);
+        prop_assert_eq!((0..hash.len()).filter_map(|i| hash.nth(i)).map(pair).collect::<BTreeMap<_, _>>(), model.clone());
         prop_assert!(hash.nth(hash.len()).is_none());
+        let mut scanned = BTreeMap::new();
+        let mut cursor = 0;
+        loop {
+            cursor = hash.scan(cursor, 5, |field, value| _ = scanned.insert(field.to_vec(), value.to_vec()));
+            if cursor == 0 {
+                break;
+            }
+        }
+        prop_assert_eq!(scanned, model);
+        prop_assert_eq!(hash.pick(&[0, 0]).len(), 2 * hash.len().min(1));
         prop_assert_eq!(hash.memory(), hash.recounted());
     }
 
@@ -242,6 +297,16 @@ proptest! {
         }
         prop_assert_eq!(set.memory(), set.recounted());
         prop_assert_eq!(set.clone().iter().count(), expected.len());
+        let mut scanned = Vec::new();
+        let mut cursor = 0;
+        loop {
+            cursor = set.scan(cursor, 5, |score, member| scanned.push((score, member.to_vec())));
+            if cursor == 0 {
+                break;
+            }
+        }
+        scanned.sort_by(|a, b| ZSet::order((a.0, &a.1), (b.0, &b.1)));
+        prop_assert_eq!(scanned, expected);
     }
 
     #[test]

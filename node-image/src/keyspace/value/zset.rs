@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use either::Either;
 
-use super::Text;
 use super::limits::Limits;
 use super::packed::{Encoded, Packed};
 use super::scored::Scored;
+use super::{Text, WALK_FROM};
 
 /// Members with scores, ordered by score, then by member.
 #[derive(Clone, Debug)]
@@ -146,6 +146,17 @@ impl ZSet {
     #[must_use]
     pub fn nth(&self, index: usize) -> Option<(f64, Text<'_>)> {
         self.range(index..index.saturating_add(1)).next()
+    }
+
+    /// The members at positions below the length, which may come more than once.
+    #[must_use]
+    pub fn pick(&self, positions: &[usize]) -> Vec<(f64, Text<'_>)> {
+        let is_small = matches!(self.0, Form::Packed(_));
+        if is_small || positions.len() > self.len() / WALK_FROM {
+            let all: Vec<_> = self.iter().collect();
+            return positions.iter().filter_map(|index| all.get(*index).copied()).collect();
+        }
+        positions.iter().filter_map(|index| self.nth(*index)).collect()
     }
 
     /// Shows about `count` members; returns the cursor to go on with, 0 at the end.
