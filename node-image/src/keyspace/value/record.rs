@@ -98,10 +98,11 @@ macro_rules! records {
         }
 
         impl Slot for Record {
+            #[inline]
             fn hash(&self, hasher: &Hasher) -> Option<u32> {
                 match self {
                     Self::Empty => None,
-                    Self::Inline { .. } => self.get().map(|(key, _)| hash(hasher, key)),
+                    Self::Inline { key, bytes, .. } => bytes.get(..usize::from(*key)).map(|key| hash(hasher, key)),
                     $(Self::$name { hash, .. })|* | Self::Long { hash, .. } => Some(*hash),
                 }
             }

@@ -30,6 +30,7 @@ pub(super) trait Slot: Default {
 }
 
 /// The hash of a key.
+#[inline]
 pub(super) fn hash(hasher: &Hasher, key: &[u8]) -> u32 {
     let mut state = hasher.build_hasher();
     state.write(key);
@@ -58,7 +59,7 @@ fn larger(slots: usize) -> usize {
 /// The size of a segment that is to hold `len` elements and some more.
 fn fitting(len: usize) -> usize {
     let mut slots = SLOTS_MIN;
-    while slots * 2 < len * 3 {
+    while slots * 5 < len * 8 {
         slots = larger(slots);
     }
     slots
@@ -75,7 +76,7 @@ impl<S: Slot> Segment<S> {
     }
 
     fn is_full(&self) -> bool {
-        self.len * 5 >= self.slots.len() * 4
+        self.len * 6 >= self.slots.len() * 5
     }
 
     /// The position of the first slot from the hash's home on that fulfils `stop`.
@@ -94,8 +95,15 @@ impl<S: Slot> Segment<S> {
     /// Puts an element in that is not there; there must be an empty slot.
     fn put(&mut self, hash: u32, element: S) {
         if let Some(slot) = self.probe(hash, S::is_empty).and_then(|found| self.slots.get_mut(found)) {
-            *slot = element;
+            // The slot is empty: there is nothing to drop, and no need to look.
+            std::mem::forget(std::mem::replace(slot, element));
             self.len += 1;
+        }
+    }
+
+    fn grow_if_full(&mut self, hasher: &Hasher) {
+        if self.is_full() {
+            self.resize(larger(larger(self.slots.len())), hasher);
         }
     }
 
@@ -105,10 +113,10 @@ impl<S: Slot> Segment<S> {
     }
 
     /// Puts in what another segment held; there must be room.
-    fn absorb(&mut self, other: Self, hasher: &Hasher) {
-        for element in other.slots {
-            if let Some(hash) = element.hash(hasher) {
-                self.put(hash, element);
+    fn absorb(&mut self, mut other: Self, hasher: &Hasher) {
+        for slot in &mut other.slots {
+            if let Some(hash) = slot.hash(hasher) {
+                self.put(hash, std::mem::take(slot));
             }
         }
     }
@@ -201,11 +209,9 @@ impl<S: Slot> Table<S> {
     pub(super) fn insert_new(&mut self, hash: u32, element: S) {
         let index = Self::segment_of(hash, self.segments.len());
         let Some(segment) = self.segments.get_mut(index) else { return };
-        if segment.is_full() {
-            let old = segment.slots.len();
-            segment.resize(larger(larger(old)), &self.hasher);
-            self.slots += segment.slots.len() - old;
-        }
+        let old = segment.slots.len();
+        segment.grow_if_full(&self.hasher);
+        self.slots += segment.slots.len() - old;
         segment.put(hash, element);
         self.len += 1;
         self.counts.add(index, 1);
@@ -247,17 +253,18 @@ impl<S: Slot> Table<S> {
         let new = self.segments.len();
         let index = Self::other_half(new);
         let Some(segment) = self.segments.get_mut(index) else { return };
-        let whole = std::mem::take(segment);
+        let mut whole = std::mem::take(segment);
         self.slots -= whole.slots.len();
-        let hashed = |element: S| Some((element.hash(&self.hasher)?, element));
-        let (moving, staying): (Vec<_>, Vec<_>) = (whole.slots.into_iter().filter_map(hashed))
-            .partition(|(hash, _)| Self::segment_of(*hash, new + 1) == new);
-        self.counts.add(index, -(moving.len() as isize));
-        let [stays, moves] = [staying, moving].map(|elements| {
-            let mut half = Segment::with_slots(fitting(elements.len()));
-            elements.into_iter().for_each(|(hash, element)| half.put(hash, element));
-            half
-        });
+        // About half goes; what is a bit more finds room, too.
+        let room = fitting(whole.len / 2 + whole.len / 16);
+        let (mut stays, mut moves) = (Segment::with_slots(room), Segment::with_slots(room));
+        for slot in &mut whole.slots {
+            let Some(hash) = slot.hash(&self.hasher) else { continue };
+            let half = if Self::segment_of(hash, new + 1) == new { &mut moves } else { &mut stays };
+            half.grow_if_full(&self.hasher);
+            half.put(hash, std::mem::take(slot));
+        }
+        self.counts.add(index, -(moves.len as isize));
         self.slots += stays.slots.len();
         *segment = stays;
         self.push_segment(moves);
