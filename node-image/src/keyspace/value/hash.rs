@@ -2,8 +2,9 @@
 
 use either::Either;
 
+use super::element::Encoded;
 use super::limits::Limits;
-use super::packed::{Encoded, Packed};
+use super::packed::Packed;
 use super::record::Record;
 use super::table::Table;
 use super::{Text, WALK_FROM};

@@ -6,8 +6,9 @@ use std::ops::Range;
 use either::Either;
 
 use super::Text;
+use super::element::Encoded;
 use super::limits::Limits;
-use super::packed::{Encoded, Packed};
+use super::packed::Packed;
 
 /// Bytes of a chunk above which elements go to another one. What is done within a chunk takes time with its size, so
 /// this is less than the size up to which a list counts as small.
@@ -187,24 +188,16 @@ impl Chunks {
 
     /// Keeps the elements of a range of positions only.
     fn keep(&mut self, range: Range<usize>) {
-        let mut start = 0;
-        let old = std::mem::take(&mut self.chunks);
-        (self.len, self.bytes) = (0, 0);
-        for chunk in old {
-            let kept = range.start.saturating_sub(start)..range.end.saturating_sub(start).min(chunk.len());
-            start += chunk.len();
-            let chunk = if kept == (0..chunk.len()) {
-                chunk
-            } else {
-                let mut part = Packed::default();
-                let items = chunk.items().take(kept.end).skip(kept.start);
-                items.for_each(|item| part.push_back(&Encoded::text(&item.text())));
-                part
-            };
-            if chunk.len() > 0 {
-                self.len += chunk.len();
-                self.bytes += chunk.size();
-                self.chunks.push_back(chunk);
+        let end = range.end.min(self.len);
+        for (from, mut surplus) in [(End::Right, self.len - end), (End::Left, range.start.min(end))] {
+            while surplus > 0 {
+                let left = from == End::Left;
+                let index = if left { 0 } else { self.chunks.len().saturating_sub(1) };
+                let Some(chunk) = self.chunks.get(index) else { break };
+                let cut = surplus.min(chunk.len());
+                let kept = if left { cut..chunk.len() } else { 0..chunk.len() - cut };
+                self.change(index, |chunk| chunk.keep(kept));
+                surplus -= cut;
             }
         }
     }
@@ -367,7 +360,10 @@ impl List {
     }
 
     pub(super) fn keep_within(&mut self, limits: Limits, range: Range<usize>) {
-        self.change(limits, |chunks| chunks.keep(range));
+        match &mut self.0 {
+            Form::One(chunk) => chunk.keep(range),
+            Form::Many(_) => self.change(limits, |chunks| chunks.keep(range)),
+        }
     }
 
     fn chunks(&self) -> impl DoubleEndedIterator<Item = &Packed> {

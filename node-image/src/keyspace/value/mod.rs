@@ -11,6 +11,7 @@
 //! one moves more than a few hundred elements.
 
 mod counts;
+mod element;
 mod hash;
 mod intset;
 mod limits;

@@ -2,9 +2,10 @@
 
 use either::Either;
 
+use super::element::Encoded;
 use super::intset::IntSet;
 use super::limits::Limits;
-use super::packed::{Encoded, Packed};
+use super::packed::Packed;
 use super::record::Record;
 use super::table::{Place, Table};
 use super::{Text, WALK_FROM};

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use either::Either;
 
+use super::element::Encoded;
 use super::limits::Limits;
-use super::packed::{Encoded, Packed};
+use super::packed::Packed;
 use super::scored::Scored;
 use super::{Text, WALK_FROM};
 
