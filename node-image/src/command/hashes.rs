@@ -5,7 +5,7 @@ use super::sample;
 use super::scan::ScanOptions;
 use super::table::data_commands;
 use super::{Args, CommandError, CommandResult, Ctx, KeySpec};
-use crate::keyspace::value::Hash;
+use crate::keyspace::value::{Hash, Text};
 use crate::resp::{Protocol, parse_i64};
 
 data_commands! { Hash;
@@ -65,7 +65,7 @@ fn hsetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 fn hget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keyspace.read::<Hash>(ctx.at(), args.at(1))?;
-    ctx.reply.bulk_or_nil(hash.and_then(|hash| hash.get(args.at(2))));
+    ctx.reply.bulk_or_nil(hash.and_then(|hash| hash.get(args.at(2))).as_deref());
     Ok(())
 }
 
@@ -74,7 +74,7 @@ fn hmget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let fields = args.from(2);
     ctx.reply.array(fields.len());
     for field in fields {
-        ctx.reply.bulk_or_nil(hash.and_then(|hash| hash.get(field)));
+        ctx.reply.bulk_or_nil(hash.and_then(|hash| hash.get(field)).as_deref());
     }
     Ok(())
 }
@@ -83,8 +83,8 @@ fn hgetall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keyspace.read::<Hash>(ctx.at(), args.at(1))?;
     ctx.reply.map(hash.map_or(0, Hash::len));
     for (field, value) in hash.into_iter().flat_map(Hash::iter) {
-        ctx.reply.bulk(field);
-        ctx.reply.bulk(value);
+        ctx.reply.bulk(&field);
+        ctx.reply.bulk(&value);
     }
     Ok(())
 }
@@ -92,14 +92,14 @@ fn hgetall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn hkeys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keyspace.read::<Hash>(ctx.at(), args.at(1))?;
     ctx.reply.array(hash.map_or(0, Hash::len));
-    hash.into_iter().flat_map(Hash::iter).for_each(|(field, _)| ctx.reply.bulk(field));
+    hash.into_iter().flat_map(Hash::iter).for_each(|(field, _)| ctx.reply.bulk(&field));
     Ok(())
 }
 
 fn hvals(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let hash = ctx.keyspace.read::<Hash>(ctx.at(), args.at(1))?;
     ctx.reply.array(hash.map_or(0, Hash::len));
-    hash.into_iter().flat_map(Hash::iter).for_each(|(_, value)| ctx.reply.bulk(value));
+    hash.into_iter().flat_map(Hash::iter).for_each(|(_, value)| ctx.reply.bulk(&value));
     Ok(())
 }
 
@@ -121,7 +121,7 @@ fn hlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 fn field_len(ctx: &mut Ctx<'_>, args: Args<'_>) -> Result<Option<usize>, CommandError> {
     let hash = ctx.keyspace.read::<Hash>(ctx.at(), args.at(1))?;
-    Ok(hash.and_then(|hash| hash.get(args.at(2))).map(<[u8]>::len))
+    Ok(hash.and_then(|hash| hash.get(args.at(2))).map(|value| value.len()))
 }
 
 fn hstrlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
@@ -140,7 +140,7 @@ fn hincrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let (key, field, by) = (args.at(1), args.at(2), args.integer(3)?);
     let hash = ctx.keyspace.read::<Hash>(ctx.at(), key)?;
     let before = match hash.and_then(|hash| hash.get(field)) {
-        Some(value) => parse_i64(value).ok_or(CommandError::text("ERR hash value is not an integer"))?,
+        Some(value) => parse_i64(&value).ok_or(CommandError::text("ERR hash value is not an integer"))?,
         None => 0,
     };
     let overflow = || CommandError::text("ERR increment or decrement would overflow");
@@ -159,8 +159,8 @@ fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return Err(CommandError::text("ERR value is NaN or Infinity"));
     }
     let hash = ctx.keyspace.read::<Hash>(ctx.at(), key)?;
-    let before = hash.and_then(|hash| hash.get(field)).unwrap_or(b"0");
-    let after = sum(before, args.at(3)).map_err(|error| match error {
+    let before = hash.and_then(|hash| hash.get(field)).unwrap_or(Text::Bytes(b"0"));
+    let after = sum(&before, args.at(3)).map_err(|error| match error {
         NoSum::First => CommandError::text("ERR hash value is not a float"),
         NoSum::Second => CommandError::NotFloat,
         NoSum::NotFinite => CommandError::text("ERR increment would produce NaN or Infinity"),
@@ -177,7 +177,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if args.len() == 2 {
         let hash = ctx.keyspace.read::<Hash>(ctx.at(), args.at(1))?;
         let field = hash.and_then(|hash| hash.nth(ctx.random.usize(..hash.len().max(1))));
-        ctx.reply.bulk_or_nil(field.map(|(field, _)| field));
+        ctx.reply.bulk_or_nil(field.as_ref().map(|(field, _)| &**field));
         return Ok(());
     }
     let count = sample::count(args, 2)?;
@@ -192,13 +192,13 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let picked = sample::pick(ctx.random, hash.map_or(0, Hash::len), count);
     let paired = with_values && ctx.reply.protocol() == Protocol::Resp3;
     ctx.reply.array(if with_values && !paired { picked.len() * 2 } else { picked.len() });
-    for (field, value) in picked.into_iter().filter_map(|index| hash?.nth(index)) {
+    for (field, value) in hash.map(|hash| hash.pick(&picked)).unwrap_or_default() {
         if paired {
             ctx.reply.array(2);
         }
-        ctx.reply.bulk(field);
+        ctx.reply.bulk(&field);
         if with_values {
-            ctx.reply.bulk(value);
+            ctx.reply.bulk(&value);
         }
     }
     Ok(())

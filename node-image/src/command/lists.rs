@@ -1,5 +1,7 @@
 //! Lists.
 
+use either::Either;
+
 use super::data::{counted, numbered_keys, pop_count, positive, resolve_index, resolve_range};
 use super::table::data_commands;
 use super::{Args, CommandError, CommandResult, Ctx, KeySpec};
@@ -147,9 +149,9 @@ fn lrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         ctx.reply.array(0);
         return Ok(());
     };
-    let items = list.range(resolve_range(start, stop, list.len()));
-    ctx.reply.array(items.len());
-    items.for_each(|item| ctx.reply.bulk(item));
+    let range = resolve_range(start, stop, list.len());
+    ctx.reply.array(range.len());
+    list.range(range).for_each(|item| ctx.reply.bulk(&item));
     Ok(())
 }
 
@@ -159,7 +161,7 @@ fn lindex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         return Ok(());
     };
     let index = resolve_index(args.integer(2)?, list.len());
-    ctx.reply.bulk_or_nil(index.and_then(|index| list.get(index)));
+    ctx.reply.bulk_or_nil(index.and_then(|index| list.get(index)).as_deref());
     Ok(())
 }
 
@@ -184,7 +186,7 @@ fn linsert(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
         ctx.reply.integer(0);
         return Ok(());
     };
-    let Some(pivot) = list.iter().position(|item| item == args.at(3)) else {
+    let Some(pivot) = list.iter().position(|item| *item == *args.at(3)) else {
         ctx.reply.integer(-1);
         return Ok(());
     };
@@ -275,10 +277,9 @@ impl Search {
     }
 
     fn run(&self, list: &List, item: &[u8]) -> Vec<usize> {
-        let len = list.len();
-        let position = |index: usize| if self.backwards { len - 1 - index } else { index };
-        let compared = (0..len.min(self.max_len)).map(position);
-        let found = compared.filter(|position| list.get(*position) == Some(item));
+        let items = if self.backwards { Either::Left(list.iter_back()) } else { Either::Right(list.iter()) };
+        let equal = items.take(self.max_len).enumerate().filter(|(_, other)| **other == *item);
+        let found = equal.map(|(index, _)| if self.backwards { list.len() - 1 - index } else { index });
         found.skip(self.skip).take(self.count.unwrap_or(1)).collect()
     }
 }

@@ -1,13 +1,11 @@
 //! Sets.
 
-use std::collections::HashSet;
-
 use super::data::{counted, positive};
 use super::sample;
 use super::scan::ScanOptions;
 use super::table::data_commands;
 use super::{Args, CommandError, CommandResult, Ctx, KeySpec};
-use crate::keyspace::value::{Collection, Kind, Set};
+use crate::keyspace::value::{Collection, Kind, Set, Text};
 use crate::keyspace::{Expire, WrongType};
 
 data_commands! { Set;
@@ -52,7 +50,7 @@ fn srem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 fn smembers(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let set = ctx.keyspace.read::<Set>(ctx.at(), args.at(1))?;
     ctx.reply.set(set.map_or(0, Set::len));
-    set.into_iter().flat_map(Set::iter).for_each(|member| ctx.reply.bulk(member));
+    set.into_iter().flat_map(Set::iter).for_each(|member| ctx.reply.bulk(&member));
     Ok(())
 }
 
@@ -123,14 +121,15 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if args.len() == 2 {
         let set = ctx.keyspace.read::<Set>(ctx.at(), args.at(1))?;
         let member = set.and_then(|set| set.nth(ctx.random.usize(..set.len().max(1))));
-        ctx.reply.bulk_or_nil(member);
+        ctx.reply.bulk_or_nil(member.as_deref());
         return Ok(());
     }
     let count = sample::count(args, 2)?;
     let set = ctx.keyspace.read::<Set>(ctx.at(), args.at(1))?;
     let picked = sample::pick(ctx.random, set.map_or(0, Set::len), count);
     ctx.reply.array(picked.len());
-    picked.into_iter().filter_map(|index| set?.nth(index)).for_each(|member| ctx.reply.bulk(member));
+    let members = set.map(|set| set.pick(&picked)).unwrap_or_default();
+    members.iter().for_each(|member| ctx.reply.bulk(member));
     Ok(())
 }
 
@@ -167,7 +166,7 @@ fn sets<'c>(ctx: &'c mut Ctx<'_>, keys: &[&[u8]]) -> Result<Vec<Option<&'c Set>>
 type Combine = fn(&[Option<&Set>]) -> Vec<Box<[u8]>>;
 
 /// The members that are in every set, at most `limit`. The smallest set is walked.
-fn common<'a>(sets: &[Option<&'a Set>], limit: usize) -> Vec<&'a [u8]> {
+fn common<'a>(sets: &[Option<&'a Set>], limit: usize) -> Vec<Text<'a>> {
     let Some(mut sets) = sets.iter().copied().collect::<Option<Vec<&Set>>>() else { return Vec::new() };
     sets.sort_by_key(|set| set.len());
     let Some((smallest, others)) = sets.split_first() else { return Vec::new() };
@@ -180,7 +179,7 @@ fn intersection(sets: &[Option<&Set>]) -> Vec<Box<[u8]>> {
 }
 
 fn union(sets: &[Option<&Set>]) -> Vec<Box<[u8]>> {
-    let mut seen: HashSet<&[u8]> = HashSet::new();
+    let mut seen = Set::default();
     let members = sets.iter().flatten().flat_map(|set| set.iter());
     members.filter(|member| seen.insert(member)).map(Into::into).collect()
 }

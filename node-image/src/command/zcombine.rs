@@ -157,8 +157,8 @@ impl Input<'_> {
 
     fn for_each(self, mut show: impl FnMut(f64, &[u8])) {
         match self {
-            Self::Value(ValueRef::ZSet(set)) => set.iter().for_each(|(score, member)| show(score, member)),
-            Self::Value(ValueRef::Set(set)) => set.iter().for_each(|member| show(1.0, member)),
+            Self::Value(ValueRef::ZSet(set)) => set.iter().for_each(|(score, member)| show(score, &member)),
+            Self::Value(ValueRef::Set(set)) => set.iter().for_each(|member| show(1.0, &member)),
             _ => {}
         }
     }

@@ -83,6 +83,9 @@ impl AddOptions {
 
     /// The score that `member` is to have; nothing if the options leave it as it is.
     fn score(self, set: &ZSet, member: &[u8], score: f64) -> Result<Option<f64>, CommandError> {
+        if !(self.nx || self.xx || self.gt || self.lt || self.increment) {
+            return Ok(Some(score));
+        }
         let Some(current) = set.score(member) else { return Ok((!self.xx).then_some(score)) };
         if self.nx {
             return Ok(None);
@@ -116,12 +119,11 @@ fn add(
         for (score, member) in pairs {
             let Some(score) = options.score(set, member, *score)? else { continue };
             done.score = Some(score);
-            match set.score(member) {
+            match set.set(member, score) {
                 None => done.added += 1,
                 Some(before) if before != score => done.updated += 1,
-                Some(_) => continue,
+                Some(_) => {}
             }
-            set.set(member, score);
         }
         Ok::<_, CommandError>(done)
     })??;
@@ -300,7 +302,7 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if args.len() == 2 {
         let set = ctx.keyspace.read::<ZSet>(ctx.at(), args.at(1))?;
         let member = set.and_then(|set| set.nth(ctx.random.usize(..set.len().max(1))));
-        ctx.reply.bulk_or_nil(member.map(|(_, member)| member));
+        ctx.reply.bulk_or_nil(member.as_ref().map(|(_, member)| &**member));
         return Ok(());
     }
     let count = sample::count(args, 2)?;
@@ -315,11 +317,11 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let picked = sample::pick(ctx.random, set.map_or(0, ZSet::len), count);
     let paired = with_scores && ctx.reply.protocol() == Protocol::Resp3;
     ctx.reply.array(if with_scores && !paired { picked.len() * 2 } else { picked.len() });
-    for (score, member) in picked.into_iter().filter_map(|index| set?.nth(index)) {
+    for (score, member) in set.map(|set| set.pick(&picked)).unwrap_or_default() {
         if paired {
             ctx.reply.array(2);
         }
-        ctx.reply.bulk(member);
+        ctx.reply.bulk(&member);
         if with_scores {
             ctx.reply.double(score);
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kv_core::directive::{Settings, Value};
 
+use crate::keyspace::value;
 use crate::resp::Limits;
 
 /// Directives in the form that the data thread looks at.
@@ -47,6 +48,8 @@ pub struct Tunables {
     pub hz: u64,
     /// `save` points: seconds and changes.
     pub save_points: Vec<(u64, u64)>,
+    /// Up to which size collections keep their compact forms.
+    pub compact: value::Limits,
 }
 
 impl Tunables {
@@ -85,6 +88,39 @@ impl Tunables {
                 Some(Value::SavePoints(points)) => points.iter().map(|p| (p.seconds, p.changes)).collect(),
                 _ => Vec::new(),
             },
+            compact: compact_limits(settings),
         }
+    }
+}
+
+fn compact_limits(settings: &Settings) -> value::Limits {
+    let count = |name| usize::try_from(settings.number(name)).unwrap_or(usize::MAX);
+    value::Limits {
+        hash_entries: count("hash-max-listpack-entries"),
+        hash_value: count("hash-max-listpack-value"),
+        list_size: match settings.get("list-max-listpack-size") {
+            Some(Value::Integer(size)) => *size,
+            _ => value::Limits::default().list_size,
+        },
+        set_integers: count("set-max-intset-entries"),
+        set_entries: count("set-max-listpack-entries"),
+        set_value: count("set-max-listpack-value"),
+        zset_entries: count("zset-max-listpack-entries"),
+        zset_value: count("zset-max-listpack-value"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directives_set_the_limits_of_compact_forms() {
+        let mut settings = Settings::default();
+        assert_eq!(Tunables::new(&settings).compact, value::Limits::default());
+        let text = "list-max-listpack-size -1\nset-max-intset-entries 7\nhash-max-ziplist-value 1kb\n";
+        settings.load(&kv_core::directive::parse_file(text, "kv.conf").unwrap());
+        let compact = Tunables::new(&settings).compact;
+        assert_eq!((compact.list_size, compact.set_integers, compact.hash_value), (-1, 7, 1024));
     }
 }

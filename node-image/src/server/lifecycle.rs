@@ -68,6 +68,7 @@ impl Server {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let clock = Clock::now();
         let tunables = Tunables::new(&config.settings);
+        tunables.compact.make_current();
         let file = config.settings.text("logfile").to_owned();
         log::open(file.as_ref()).map_err(|error| StartError::Log { file, error })?;
         let port = u16::try_from(config.settings.number("port")).unwrap_or_default();
@@ -152,6 +153,7 @@ impl Server {
     /// Directives were changed: makes them count.
     pub(crate) fn apply_settings(&mut self) {
         self.tunables = Tunables::new(&self.config.settings);
+        self.tunables.compact.make_current();
         self.settings = data_settings(&self.tunables, self.settings.databases);
         self.history.backlog.resize(self.tunables.backlog);
         self.apply_persistence_settings();

@@ -1,22 +1,46 @@
 //! Values: strings, lists, hashes, sets and sorted sets. How they are laid out is known to these modules only.
+//!
+//! | type | small | large |
+//! |---|---|---|
+//! | list | one block of packed elements | a row of such blocks of about a kilobyte |
+//! | hash | one block of packed pairs | a table of records, each within 16 bytes or with one block |
+//! | set | one block of numbers, or of packed elements | a table of records |
+//! | sorted set | one block of packed pairs in order | members in a row, a table of them, a tree of scores |
+//!
+//! Directives say what is small ([`Limits`]). Lists become small again; the others stay large. No change to a large
+//! one moves more than a few hundred elements.
 
+mod counts;
+mod element;
 mod hash;
+mod intset;
+mod limits;
 mod list;
-mod ordered;
+mod packed;
+mod record;
+mod scored;
 mod set;
 mod string;
+mod table;
+mod text;
+mod tree;
 mod view;
 mod zset;
 
+#[cfg(test)]
+mod tests;
+
 pub use hash::Hash;
+pub use limits::Limits;
 pub use list::{End, List};
 pub use set::Set;
 pub use string::Str;
+pub use text::Text;
 pub use view::ValueRef;
 pub use zset::ZSet;
 
-/// Bytes that an element of a collection takes besides its contents, roughly.
-const ELEMENT_OVERHEAD: usize = 40;
+/// From one in so many elements on it is quicker to walk over all than to look each up by its position.
+const WALK_FROM: usize = 8;
 
 /// What a key holds.
 #[derive(Clone, Debug)]
@@ -126,7 +150,7 @@ impl Value {
         }
     }
 
-    /// An estimate of the bytes that it takes.
+    /// The bytes that it takes besides the value itself, without what the allocator adds.
     #[must_use]
     pub fn memory(&self) -> usize {
         match self {
@@ -149,18 +173,4 @@ impl Value {
             Self::ZSet(value) => value.is_empty(),
         }
     }
-}
-
-/// Walks a dense collection of `len` elements from its end to its start, `count` at a time: returns the range of
-/// positions to show, and the cursor to go on with (0 at the end).
-///
-/// A removed element is replaced by the last one, and new ones are added at the end. So an element moves only to lower
-/// positions, and none that is there all the time is missed.
-fn scan_window(len: usize, cursor: u64, count: usize) -> (std::ops::Range<usize>, u64) {
-    let end = match cursor {
-        0 => len,
-        _ => usize::try_from(cursor).unwrap_or(usize::MAX).min(len),
-    };
-    let start = end.saturating_sub(count.max(1));
-    (start..end, start as u64)
 }

@@ -1,123 +1,254 @@
 //! Sets.
 
-use hashbrown::DefaultHashBuilder;
-use indexmap::IndexSet;
+use either::Either;
 
-use super::{ELEMENT_OVERHEAD, scan_window};
+use super::element::Encoded;
+use super::intset::IntSet;
+use super::limits::Limits;
+use super::packed::Packed;
+use super::record::Record;
+use super::table::{Place, Table};
+use super::{Text, WALK_FROM};
 use crate::resp::parse_i64;
 
-/// `set-max-intset-entries`
-const INTSET_ENTRIES: usize = 512;
+/// A set of strings.
+#[derive(Clone, Debug)]
+pub struct Set(Form);
 
-/// `set-max-listpack-entries`
-const LISTPACK_ENTRIES: usize = 128;
-
-/// `set-max-listpack-value`
-const LISTPACK_VALUE: usize = 64;
-
-/// What `OBJECT ENCODING` shows; a set never goes back to an earlier one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Encoding {
-    #[default]
-    Intset,
-    Listpack,
-    Hashtable,
+/// A set never goes back to an earlier form.
+#[derive(Clone, Debug)]
+enum Form {
+    Integers(IntSet),
+    Packed(Packed),
+    Table(Box<Members>),
 }
 
-/// A set of strings.
+/// A set that outgrew the compact forms.
 #[derive(Clone, Debug, Default)]
-pub struct Set {
-    members: IndexSet<Box<[u8]>, DefaultHashBuilder>,
-    bytes: usize,
-    encoding: Encoding,
+struct Members {
+    table: Table<Record>,
+    /// Bytes of the records' blocks.
+    heap: usize,
+}
+
+impl Members {
+    fn find(&self, member: &[u8]) -> Option<Place> {
+        let hash = self.table.hash(member);
+        self.table.find(hash, |record| record.is(hash, member))
+    }
+
+    fn insert(&mut self, member: &[u8]) -> bool {
+        let hash = self.table.hash(member);
+        let is_new = self.table.find(hash, |record| record.is(hash, member)).is_none();
+        if is_new {
+            let record = Record::new(hash, member, &[]);
+            self.heap += record.heap();
+            self.table.insert_new(hash, record);
+        }
+        is_new
+    }
+
+    fn take(&mut self, place: Place) -> Option<Record> {
+        let record = self.table.remove(place)?;
+        self.heap -= record.heap();
+        Some(record)
+    }
+}
+
+impl Default for Set {
+    fn default() -> Self {
+        Self(Form::Integers(IntSet::default()))
+    }
 }
 
 impl Set {
     /// Number of members.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.members.len()
+        match &self.0 {
+            Form::Integers(integers) => integers.len(),
+            Form::Packed(packed) => packed.len(),
+            Form::Table(members) => members.table.len(),
+        }
     }
 
     /// Whether it has no members.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.len() == 0
     }
 
     /// Whether `member` is in it.
     #[must_use]
     pub fn contains(&self, member: &[u8]) -> bool {
-        self.members.contains(member)
+        match &self.0 {
+            Form::Integers(integers) => parse_i64(member).is_some_and(|number| integers.contains(number)),
+            Form::Packed(packed) => packed.find(&Encoded::text(member)).is_some(),
+            Form::Table(members) => members.find(member).is_some(),
+        }
     }
 
     /// Adds a member. Returns whether it is a new one.
     pub fn insert(&mut self, member: &[u8]) -> bool {
-        if self.contains(member) {
-            return false;
-        }
-        self.members.insert(member.into());
-        self.bytes += member.len();
-        self.encoding = self.encoding.max(self.encoding_with(member));
-        true
+        self.insert_within(Limits::current(), member)
     }
 
-    /// The encoding that the set needs at its length, and with `member`.
-    fn encoding_with(&self, member: &[u8]) -> Encoding {
-        let integers = self.encoding == Encoding::Intset && parse_i64(member).is_some();
-        if integers && self.len() <= INTSET_ENTRIES {
-            Encoding::Intset
-        } else if !integers && self.len() <= LISTPACK_ENTRIES && member.len() <= LISTPACK_VALUE {
-            Encoding::Listpack
+    pub(super) fn insert_within(&mut self, limits: Limits, member: &[u8]) -> bool {
+        match &mut self.0 {
+            Form::Integers(integers) => {
+                let number = parse_i64(member);
+                if number.is_some_and(|number| integers.contains(number)) {
+                    return false;
+                }
+                let fits = integers.len() < limits.set_integers;
+                if let Some(number) = number.filter(|_| fits) {
+                    return integers.insert(number);
+                }
+                // Where there are too many numbers for the first form there are for the second.
+                self.grow(limits, member, number.is_none());
+            }
+            Form::Packed(packed) => {
+                let element = Encoded::text(member);
+                if packed.find(&element).is_some() {
+                    return false;
+                }
+                if packed.len() < limits.set_entries && member.len() <= limits.set_value {
+                    packed.push_back(&element);
+                    return true;
+                }
+                self.grow(limits, member, false);
+            }
+            Form::Table(_) => {}
+        }
+        match &mut self.0 {
+            Form::Integers(_) => false,
+            Form::Packed(packed) => {
+                packed.push_back(&Encoded::text(member));
+                true
+            }
+            Form::Table(members) => members.insert(member),
+        }
+    }
+
+    /// Leaves a compact form, because `member` is to be added.
+    fn grow(&mut self, limits: Limits, member: &[u8], may_pack: bool) {
+        let longest = self.iter().map(|member| member.len()).fold(member.len(), usize::max);
+        if may_pack && self.len() < limits.set_entries && longest <= limits.set_value {
+            let mut packed = Packed::default();
+            self.iter().for_each(|member| packed.push_back(&Encoded::text(&member)));
+            self.0 = Form::Packed(packed);
         } else {
-            Encoding::Hashtable
+            let mut members = Box::<Members>::default();
+            self.iter().for_each(|member| _ = members.insert(&member));
+            self.0 = Form::Table(members);
         }
     }
 
     /// Removes a member. Returns whether there was one.
     pub fn remove(&mut self, member: &[u8]) -> bool {
-        let removed = self.members.swap_remove(member);
-        if removed {
-            self.bytes -= member.len();
+        match &mut self.0 {
+            Form::Integers(integers) => parse_i64(member).is_some_and(|number| integers.remove(number)),
+            Form::Packed(packed) => {
+                let place = packed.find(&Encoded::text(member));
+                place.map(|place| packed.remove(place)).is_some()
+            }
+            Form::Table(members) => members.find(member).and_then(|place| members.take(place)).is_some(),
         }
-        removed
     }
 
     /// Takes out the member at a position below the length.
     pub fn take_nth(&mut self, index: usize) -> Option<Box<[u8]>> {
-        let member = self.members.swap_remove_index(index)?;
-        self.bytes -= member.len();
-        Some(member)
+        let taken: Box<[u8]> = match &mut self.0 {
+            Form::Integers(integers) => {
+                let number = integers.nth(index)?;
+                integers.remove(number);
+                Text::from(number).into()
+            }
+            Form::Packed(packed) => {
+                let (place, member) =
+                    packed.places().nth(index).map(|(place, item)| (place, item.text().into()))?;
+                packed.remove(place);
+                member
+            }
+            Form::Table(members) => {
+                let place = members.table.nth(index)?;
+                members.take(place)?.get()?.0.into()
+            }
+        };
+        Some(taken)
     }
 
     /// The members in no particular order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.members.iter().map(|member| &**member)
+    pub fn iter(&self) -> impl Iterator<Item = Text<'_>> {
+        match &self.0 {
+            Form::Integers(integers) => Either::Left(Either::Left(integers.iter().map(Text::from))),
+            Form::Packed(packed) => Either::Left(Either::Right(packed.items().map(|item| item.text()))),
+            Form::Table(members) => Either::Right(members.table.iter().filter_map(text)),
+        }
     }
 
     /// The member at a position below the length; positions change with every change.
     #[must_use]
-    pub fn nth(&self, index: usize) -> Option<&[u8]> {
-        self.members.get_index(index).map(|member| &**member)
+    pub fn nth(&self, index: usize) -> Option<Text<'_>> {
+        match &self.0 {
+            Form::Integers(integers) => integers.nth(index).map(Text::from),
+            Form::Packed(_) => self.iter().nth(index),
+            Form::Table(members) => members.table.get(members.table.nth(index)?).and_then(text),
+        }
+    }
+
+    /// The members at positions below the length, which may come more than once.
+    #[must_use]
+    pub fn pick(&self, positions: &[usize]) -> Vec<Text<'_>> {
+        let is_small = matches!(self.0, Form::Integers(_) | Form::Packed(_));
+        if is_small || positions.len() > self.len() / WALK_FROM {
+            let all: Vec<_> = self.iter().collect();
+            return positions.iter().filter_map(|index| all.get(*index).copied()).collect();
+        }
+        positions.iter().filter_map(|index| self.nth(*index)).collect()
     }
 
     /// Shows about `count` members; returns the cursor to go on with, 0 at the end.
-    pub fn scan(&self, cursor: u64, count: usize, show: impl FnMut(&[u8])) -> u64 {
-        let count = if self.encoding == Encoding::Hashtable { count } else { self.len() };
-        let (window, next) = scan_window(self.len(), cursor, count);
-        window.filter_map(|index| self.nth(index)).for_each(show);
-        next
+    pub fn scan(&self, cursor: u64, count: usize, mut show: impl FnMut(&[u8])) -> u64 {
+        match &self.0 {
+            Form::Integers(_) | Form::Packed(_) => {
+                self.iter().for_each(|member| show(&member));
+                0
+            }
+            Form::Table(members) => members.table.scan(cursor, count, |record| {
+                if let Some((member, _)) = record.get() {
+                    show(member);
+                }
+            }),
+        }
     }
 
     pub(super) fn encoding(&self) -> &'static str {
-        match self.encoding {
-            Encoding::Intset => "intset",
-            Encoding::Listpack => "listpack",
-            Encoding::Hashtable => "hashtable",
+        match self.0 {
+            Form::Integers(_) => "intset",
+            Form::Packed(_) => "listpack",
+            Form::Table(_) => "hashtable",
         }
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.bytes + self.members.len() * ELEMENT_OVERHEAD
+        let form = match &self.0 {
+            Form::Integers(integers) => integers.size(),
+            Form::Packed(packed) => packed.size(),
+            Form::Table(members) => members.table.memory() + size_of_val(&members.heap) + members.heap,
+        };
+        size_of::<Self>() + form
     }
+
+    /// [`Set::memory`] without the use of counters.
+    #[cfg(test)]
+    pub(super) fn recounted(&self) -> usize {
+        let Form::Table(members) = &self.0 else { return self.memory() };
+        let heap: usize = members.table.iter().map(Record::heap).sum();
+        size_of::<Self>() + members.table.recounted() + size_of_val(&heap) + heap
+    }
+}
+
+fn text(record: &Record) -> Option<Text<'_>> {
+    record.get().map(|(member, _)| Text::Bytes(member))
 }

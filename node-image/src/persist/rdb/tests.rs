@@ -32,12 +32,14 @@ fn shown(value: &Value) -> String {
     };
     match value {
         Value::Str(value) => text(value.bytes()),
-        Value::List(value) => value.iter().map(text).collect::<Vec<_>>().join(" "),
-        Value::Set(value) => sorted(value.iter().map(text).collect()),
-        Value::Hash(value) => sorted(value.iter().map(|(f, v)| format!("{}={}", text(f), text(v))).collect()),
+        Value::List(value) => value.iter().map(|item| text(&item)).collect::<Vec<_>>().join(" "),
+        Value::Set(value) => sorted(value.iter().map(|member| text(&member)).collect()),
+        Value::Hash(value) => {
+            sorted(value.iter().map(|(f, v)| format!("{}={}", text(&f), text(&v))).collect())
+        }
         Value::ZSet(value) => value
             .iter()
-            .map(|(score, member)| format!("{score}:{}", text(member)))
+            .map(|(score, member)| format!("{score}:{}", text(&member)))
             .collect::<Vec<_>>()
             .join(" "),
     }

@@ -130,26 +130,26 @@ impl RdbWriter {
             }
             ValueRef::List(value) => {
                 self.length(value.len());
-                value.iter().for_each(|item| self.string(item));
+                value.iter().for_each(|item| self.string(&item));
                 kind::LIST
             }
             ValueRef::Set(value) => {
                 self.length(value.len());
-                value.iter().for_each(|member| self.string(member));
+                value.iter().for_each(|member| self.string(&member));
                 kind::SET
             }
             ValueRef::Hash(value) => {
                 self.length(value.len());
                 for (field, content) in value.iter() {
-                    self.string(field);
-                    self.string(content);
+                    self.string(&field);
+                    self.string(&content);
                 }
                 kind::HASH
             }
             ValueRef::ZSet(value) => {
                 self.length(value.len());
                 for (score, member) in value.iter() {
-                    self.string(member);
+                    self.string(&member);
                     self.out.extend_from_slice(&score.to_le_bytes());
                 }
                 kind::ZSET_2
