@@ -211,3 +211,9 @@ proptest! {
         prop_assert_eq!(keyspace.used_memory(), tables.map(|table| table.recount()).sum::<usize>());
     }
 }
+
+#[test]
+fn a_value_takes_no_more_room_than_its_largest_kind() {
+    assert_eq!(size_of::<Value>(), 32);
+    assert_eq!(size_of::<Page>(), 40);
+}

@@ -48,13 +48,13 @@ pub enum Value {
     /// A string.
     Str(Str),
     /// A list.
-    List(Box<List>),
+    List(List),
     /// A hash.
-    Hash(Box<Hash>),
+    Hash(Hash),
     /// A set.
-    Set(Box<Set>),
+    Set(Set),
     /// A sorted set.
-    ZSet(Box<ZSet>),
+    ZSet(ZSet),
 }
 
 /// One of the types of values.
@@ -88,7 +88,7 @@ macro_rules! collections {
 collections! { List Hash Set ZSet }
 
 macro_rules! kinds {
-    ($($variant:ident($type:ty) = $wrap:expr;)*) => {$(
+    ($($variant:ident($type:ty);)*) => {$(
         impl Kind for $type {
             fn of(value: &Value) -> Option<&Self> {
                 if let Value::$variant(value) = value { Some(value) } else { None }
@@ -99,7 +99,7 @@ macro_rules! kinds {
             }
 
             fn into_value(self) -> Value {
-                Value::$variant($wrap(self))
+                Value::$variant(self)
             }
         }
 
@@ -112,11 +112,11 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Str(Str) = std::convert::identity;
-    List(List) = Box::new;
-    Hash(Hash) = Box::new;
-    Set(Set) = Box::new;
-    ZSet(ZSet) = Box::new;
+    Str(Str);
+    List(List);
+    Hash(Hash);
+    Set(Set);
+    ZSet(ZSet);
 }
 
 impl Value {
