@@ -104,6 +104,7 @@ impl Server {
             config_digest: String::new(),
             given: BTreeMap::new(),
             effects: Effects::default(),
+            group: super::transactions::Group::No,
             scratch: Vec::new(),
             void: Vec::new(),
             link_generation: 0,

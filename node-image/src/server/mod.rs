@@ -18,6 +18,7 @@ mod propagate;
 mod publish;
 mod role;
 mod stats;
+mod transactions;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub use clients::Clients;
 pub use lifecycle::StartError;
 pub use managed::{Refusal, Routing};
 pub use stats::Stats;
+pub use transactions::{Session, Transaction};
 
 use crate::command::{Effects, Settings};
 use crate::config::{Config, Tunables};
@@ -149,6 +151,7 @@ pub struct Server {
     /// The port that clients connect to.
     pub port: u16,
     effects: Effects,
+    group: transactions::Group,
     scratch: Vec<u8>,
     void: Vec<u8>,
     link_generation: u64,
