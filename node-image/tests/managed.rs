@@ -10,6 +10,7 @@ use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::shard::{ClusterMap, Member, NodeAddress, ShardConfig};
 use kv_core::slot::SlotSet;
 use rustix::process::Signal;
+use support::wire::Wire;
 use support::{Process, Run, until};
 
 fn config(epoch: u64, master: &Process, replicas: &[&Process]) -> ShardConfig {
@@ -187,6 +188,42 @@ fn a_pause_holds_writes_and_ends_in_a_redirect_or_by_itself() {
     b.control(&["PAUSE", "uid", "0", "2", "100"]).unwrap();
     let () = b.run(&["SET", "held", "2"]).unwrap();
     assert!(!b.report().paused);
+}
+
+#[test]
+fn a_pause_holds_a_transaction_as_a_whole() {
+    let (a, b) = shard();
+    let (mut writer, mut reader) = (Wire::connect(&a), Wire::connect(&a));
+    for line in ["MULTI", "SET {k}a 1", "SET {k}b 1"] {
+        assert!(writer.run(line).starts_with('+'));
+    }
+    assert_eq!((reader.run("MULTI"), reader.run("GET {k}a")), ("+OK".into(), "+QUEUED".into()));
+    let report = a.control(&["PAUSE", "uid", "0", "1", "10000"]).unwrap();
+    writer.send(&["EXEC"]);
+    until("the transaction is held", || a.info("blocked_clients") == "1");
+    assert_eq!(reader.run("EXEC"), "*[$-1]", "reads go on");
+    assert_eq!(a.report().offset, report.offset, "nothing is added to the stream");
+    for node in [&a, &b] {
+        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+    }
+    let second = config(2, &b, &[&a]);
+    accept(&b, &second).unwrap();
+    accept(&a, &second).unwrap();
+    let moved = writer.read();
+    assert!(moved.starts_with("-MOVED "), "{moved}");
+    assert_eq!(writer.run("EXEC"), "-ERR EXEC without MULTI");
+    assert_eq!(b.run::<Option<String>>(&["GET", "{k}a"]).unwrap(), None);
+
+    // Transactions are of one slot, and queueing is refused where the slot is not.
+    let mut writer = Wire::connect(&b);
+    for line in ["MULTI", "SET a 1", "SET b 1"] {
+        assert!(writer.run(line).starts_with('+'));
+    }
+    assert_eq!(writer.run("EXEC"), "-CROSSSLOT Keys in request don't hash to the same slot");
+    let mut writer = Wire::connect(&a);
+    assert_eq!(writer.run("MULTI"), "+OK");
+    assert!(writer.run("SET a 1").starts_with("-MOVED "));
+    assert_eq!(writer.run("EXEC"), "-EXECABORT Transaction discarded because of previous errors.");
 }
 
 #[test]

@@ -21,7 +21,10 @@ const fn row(
     CommandSpec { name, arity, flags, keys: KeySpec::None, group: Group::Server, since, summary, handler }
 }
 
-const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE);
+/// Not in a transaction: its changes of data are on their way to the append-only file as a whole, so that none may
+/// begin, and no snapshot be made, in the middle of it.
+const ALONE: Flags = Flags::ADMIN.union(Flags::NO_MULTI);
+const ADMIN: Flags = ALONE.union(Flags::LOADING).union(Flags::STALE);
 const OPEN: Flags = Flags::LOADING.union(Flags::STALE);
 
 /// The part of the command table that is about the server.
@@ -44,12 +47,12 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Synchronously saves the database(s) to disk and shuts down the Redis server.",
         shutdown,
     ),
-    row("save", 1, Flags::ADMIN, "1.0.0", "Synchronously saves the database(s) to disk.", save),
-    row("bgsave", -1, Flags::ADMIN, "1.0.0", "Asynchronously saves the database(s) to disk.", bgsave),
+    row("save", 1, ALONE, "1.0.0", "Synchronously saves the database(s) to disk.", save),
+    row("bgsave", -1, ALONE, "1.0.0", "Asynchronously saves the database(s) to disk.", bgsave),
     row(
         "bgrewriteaof",
         1,
-        Flags::ADMIN,
+        ALONE,
         "1.0.0",
         "Asynchronously rewrites the append-only file to disk.",
         bgrewriteaof,

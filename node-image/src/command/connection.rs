@@ -187,6 +187,7 @@ fn quit(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
 }
 
 fn reset(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
+    server.end_session(key);
     let user = if server.tunables.requirepass.is_empty() { User::Default } else { User::Nobody };
     if let Some(client) = server.clients.get_mut(key) {
         client.user = user;
@@ -260,8 +261,7 @@ fn client(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult 
         }
         b"info" => {
             arity(args.len() == 2)?;
-            let now = server.clock.instant;
-            let line = server.clients.get(key).map(|client| client.describe(now)).unwrap_or_default();
+            let line = server.clients.get(key).map(|client| describe(server, client)).unwrap_or_default();
             server.reply(key).verbatim(&format!("{line}\n"));
         }
         b"list" => list(server, key, args)?,
@@ -317,8 +317,12 @@ fn unknown_type(name: &[u8]) -> CommandError {
     CommandError::text(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(name)))
 }
 
+fn describe(server: &Server, client: &Client) -> String {
+    let dirty = client.session.as_ref().is_some_and(|session| server.session_is_dirty(session));
+    client.describe(server.clock.instant, dirty)
+}
+
 fn list(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
-    let now = server.clock.instant;
     let mut text = String::new();
     let wanted: Vec<&[u8]> = args.from(3).to_vec();
     for (_, client) in server.clients.iter() {
@@ -332,7 +336,7 @@ fn list(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
             return Err(CommandError::Syntax);
         };
         if shown {
-            text.push_str(&client.describe(now));
+            text.push_str(&describe(server, client));
             text.push('\n');
         }
     }

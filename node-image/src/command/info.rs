@@ -79,6 +79,9 @@ fn clients(server: &Server, text: &mut String) {
     line!(text, "connected_clients:{normal}");
     line!(text, "maxclients:{}", server.tunables.maxclients);
     line!(text, "blocked_clients:{blocked}");
+    let watching = server.clients.iter().filter_map(|(_, client)| client.session.as_ref());
+    line!(text, "watching_clients:{}", watching.filter(|session| session.watched() > 0).count());
+    line!(text, "total_watched_keys:{}", server.keyspace.watched_keys());
 }
 
 /// Resident memory of the process in bytes; 0 where the system does not tell.

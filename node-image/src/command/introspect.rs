@@ -69,6 +69,7 @@ fn flag_names(spec: &CommandSpec) -> Vec<&'static str> {
         (Flags::STALE, "stale"),
         (Flags::NO_AUTH, "no_auth"),
         (Flags::MOVABLE_KEYS, "movablekeys"),
+        (Flags::NO_MULTI, "no_multi"),
     ]
     .into_iter()
     .filter(|(flag, _)| spec.flags.contains(*flag))
@@ -106,6 +107,7 @@ fn category(spec: &CommandSpec) -> &'static str {
         Group::SortedSet => "@sortedset",
         Group::Connection => "@connection",
         Group::Server | Group::Cluster => "@admin",
+        Group::Transactions => "@transaction",
     }
 }
 
@@ -120,6 +122,7 @@ fn document(reply: &mut Reply<'_>, spec: &CommandSpec) {
         Group::Connection => "connection",
         Group::Server => "server",
         Group::Cluster => "cluster",
+        Group::Transactions => "transactions",
     };
     reply.bulk(spec.name.as_bytes());
     reply.map(3);

@@ -25,6 +25,7 @@ mod sets;
 mod spec;
 mod strings;
 pub mod table;
+mod transactions;
 mod zcombine;
 mod zranges;
 mod zsets;

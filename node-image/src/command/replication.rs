@@ -17,7 +17,8 @@ const fn row(
     CommandSpec { name, arity, flags, keys: KeySpec::None, group: Group::Server, since, summary, handler }
 }
 
-const ADMIN: Flags = Flags::ADMIN.union(Flags::STALE);
+// A change of the history, or of what the connection is for, cannot be part of a transaction.
+const ADMIN: Flags = Flags::ADMIN.union(Flags::STALE).union(Flags::NO_MULTI);
 
 /// The part of the command table that is about replication.
 pub const COMMANDS: &[CommandSpec] = &[
@@ -242,7 +243,8 @@ fn wait(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     let replicas = usize::try_from(replicas).unwrap_or(0);
     let offset = server.clients.get(key).map_or(0, |client| client.write_offset);
     let count = server.acknowledged(offset);
-    if count >= replicas {
+    let executing = server.is_executing(key);
+    if count >= replicas || executing {
         server.reply(key).count(count);
     } else {
         server.wait_for_replicas(key, offset, replicas, timeout);

@@ -29,7 +29,7 @@ bitflags! {
         const NO_AUTH = 1 << 7;
         /// The positions of its keys depend on its arguments.
         const MOVABLE_KEYS = 1 << 8;
-        /// Has nothing to do with keys, and is not held by a pause even if it writes.
+        /// Refused inside a transaction.
         const NO_MULTI = 1 << 9;
     }
 }
@@ -108,6 +108,8 @@ pub enum Group {
     Server,
     /// The cluster.
     Cluster,
+    /// Transactions.
+    Transactions,
 }
 
 /// What a data command works on.
@@ -146,7 +148,7 @@ pub type DataHandler = fn(&mut Ctx<'_>, Args<'_>) -> CommandResult;
 pub type ServerHandler = fn(&mut Server, ClientKey, Args<'_>) -> CommandResult;
 
 /// How a command is run.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Handler {
     /// On data.
     Data(DataHandler),
@@ -155,7 +157,7 @@ pub enum Handler {
 }
 
 /// A row of the command table.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct CommandSpec {
     /// Its name in lower case.
     pub name: &'static str,

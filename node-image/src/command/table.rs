@@ -23,6 +23,7 @@ const PARTS: &[&[CommandSpec]] = &[
     super::replication::COMMANDS,
     super::cluster::COMMANDS,
     super::control::COMMANDS,
+    super::transactions::COMMANDS,
 ];
 
 /// The longest name that is looked up.

@@ -13,6 +13,7 @@ mod page;
 mod slots;
 mod table;
 pub mod value;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,8 @@ pub use page::Page;
 use table::Place;
 pub use value::{Collection, ValueRef};
 use value::{Kind, Str, Value};
+pub use watch::Ticket;
+use watch::{Change, Watches};
 
 /// Where and when a command runs.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +82,7 @@ pub struct Keyspace {
     expired_total: u64,
     cursor: ExpiryCursor,
     observer: Option<Box<dyn WriteObserver>>,
+    watches: Watches,
     /// Number of the current snapshot: pages of an older number were not seen by the observer.
     version: u32,
 }
@@ -101,6 +105,7 @@ impl Keyspace {
             expired_total: 0,
             cursor: ExpiryCursor::default(),
             observer: None,
+            watches: Watches::default(),
             version: 0,
         }
     }
@@ -228,6 +233,7 @@ impl Keyspace {
     fn remove_expired(&mut self, db: usize, address: Address, place: Place, key: &[u8]) {
         let removed = self.writable(db).and_then(|(db, seen)| db.remove(seen, address, place));
         if removed.is_some() {
+            self.watches.mark(db, key, Change::Removed);
             self.expired.push((db, key.into()));
             self.expired_total += 1;
         }
@@ -291,6 +297,7 @@ impl Keyspace {
         if self.peek_as::<T>(at, key)?.is_none() {
             return Ok(None);
         }
+        self.watches.touch(at.db, key, Change::Written);
         let Some((db, seen)) = self.writable(at.db) else { return Ok(None) };
         let changed = db.change_object(seen, address, place, |value| {
             let result = T::of_mut(value).map(change);
@@ -347,6 +354,7 @@ impl Keyspace {
         // A long string is changed where it is. It stays there, even if it becomes short.
         let mut text =
             if bytes.len() > entry::STRING_MAX { Str::default() } else { Str::with_history(bytes, edited) };
+        self.watches.touch(at.db, key, Change::Written);
         let (db, seen) = self.writable(at.db).ok_or(WrongType)?;
         let mut change = Some(change);
         let changed =
@@ -368,6 +376,7 @@ impl Keyspace {
     /// Sets `key` to a string, whatever it held.
     pub fn set_str(&mut self, at: At, key: &[u8], bytes: &[u8], expire: Expire) {
         let expire_at = self.expiry_after(at, key, expire);
+        self.watches.touch(at.db, key, Change::Written);
         let Some((db, seen)) = self.writable(at.db) else { return };
         let address = db.address(key_slot(key), key);
         let found = db.find(address, key).map(|(place, _)| place);
@@ -403,6 +412,7 @@ impl Keyspace {
     ) {
         let mut scratch = Str::default();
         let value = NewValue::of(value, &mut scratch);
+        self.watches.touch(db, key, Change::Written);
         let Some((db, seen)) = self.writable(db) else { return };
         if let Some(gone) = db.insert(seen, address, found, key, value, expire_at) {
             drop_value(gone.object);
@@ -412,6 +422,7 @@ impl Keyspace {
     /// Removes `key`. Returns whether it was there; not if its time is over.
     pub fn remove(&mut self, at: At, key: &[u8]) -> bool {
         let Some((address, place)) = self.place(at, key) else { return self.remove_hidden(at, key) };
+        self.watches.touch(at.db, key, Change::Removed);
         let gone = self.writable(at.db).and_then(|(db, seen)| db.remove(seen, address, place));
         gone.map(|gone| drop_value(gone.object)).is_some()
     }
@@ -434,6 +445,7 @@ impl Keyspace {
             ValueRef::Str { .. } => Some(entry.value.to_value()),
             _ => None,
         };
+        self.watches.touch(at.db, key, Change::Removed);
         let (db, seen) = self.writable(at.db)?;
         let gone = db.remove(seen, address, place)?;
         Some((gone.object.or(text)?, gone.expire_at))
@@ -442,12 +454,14 @@ impl Keyspace {
     /// Sets when `key` expires (0: never); returns when it did until now, nothing if there is no such key.
     pub fn set_expire(&mut self, at: At, key: &[u8], expire_at: u64) -> Option<u64> {
         let (address, _) = self.place(at, key)?;
+        self.watches.touch(at.db, key, Change::Written);
         let (db, seen) = self.writable(at.db)?;
         db.set_expire(seen, address, key, expire_at)
     }
 
     /// Empties a database.
     pub fn flush(&mut self, db: usize) {
+        self.touch_all(db, |_, _| false);
         if let Some(observer) = &mut self.observer {
             observer.before_flush(&[db]);
         }
@@ -459,6 +473,7 @@ impl Keyspace {
     /// Empties every database.
     pub fn flush_all(&mut self) {
         let all: Vec<_> = (0..self.dbs.len()).collect();
+        all.iter().for_each(|db| self.touch_all(*db, |_, _| false));
         if let Some(observer) = &mut self.observer {
             observer.before_flush(&all);
         }
@@ -470,9 +485,14 @@ impl Keyspace {
         if a.max(b) >= self.dbs.len() {
             return false;
         }
+        if a == b {
+            return true;
+        }
         if let Some(observer) = &mut self.observer {
             observer.before_flush(&[a, b]);
         }
+        self.touch_all(a, |all, key| all.locate(b, key).is_some());
+        self.touch_all(b, |all, key| all.locate(a, key).is_some());
         self.dbs.swap(a, b);
         true
     }
@@ -480,6 +500,7 @@ impl Keyspace {
     /// Takes over the data of `loaded` in place of its own. Observer, mode and counters stay.
     pub fn replace_all(&mut self, loaded: Self) {
         let databases = self.dbs.len().max(loaded.dbs.len());
+        (0..databases).for_each(|db| self.touch_all(db, |_, key| loaded.locate(db, key).is_some()));
         self.flush_all();
         self.dbs = loaded.dbs;
         self.dbs.resize_with(databases, || None);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
+use super::transactions::{Session, Transaction};
 use crate::replication::Feed;
 use crate::resp::{Protocol, Request, RequestParser};
 
@@ -135,6 +136,8 @@ pub struct Client {
     pub commands: u64,
     /// Where the replication stream stood after its last write.
     pub write_offset: u64,
+    /// What only some clients have: a transaction, watched keys.
+    pub session: Option<Box<Session>>,
 }
 
 impl Client {
@@ -180,6 +183,7 @@ impl Client {
             last_command: "NULL",
             commands: 0,
             write_offset: 0,
+            session: None,
         }
     }
 
@@ -212,19 +216,25 @@ impl Client {
         self.output.len() - self.written
     }
 
-    /// Its line in `CLIENT LIST`.
+    /// Its line in `CLIENT LIST`; `dirty`: a key changed that it watches.
     #[must_use]
-    pub fn describe(&self, now: Instant) -> String {
-        let flags = match (&self.kind, self.blocked) {
-            (Kind::Replica(_), _) => "S",
-            (Kind::Parent, _) => "M",
-            (Kind::Normal, Some(_)) => "b",
-            (Kind::Normal, None) if self.readonly => "r",
-            (Kind::Normal, None) => "N",
-        };
+    pub fn describe(&self, now: Instant, dirty: bool) -> String {
+        let session = self.session.as_deref();
+        let open = session.and_then(|session| session.transaction.as_ref());
+        let flags = [
+            ("S", matches!(self.kind, Kind::Replica(_))),
+            ("M", self.is_parent()),
+            ("x", open.is_some()),
+            ("b", self.blocked.is_some()),
+            ("d", dirty),
+            ("c", self.closing),
+            ("r", self.readonly),
+        ];
+        let flags: String = flags.into_iter().filter(|(_, holds)| *holds).map(|(flag, _)| flag).collect();
+        let flags = if flags.is_empty() { "N" } else { &flags };
         format!(
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 \
-             watch=0 qbuf={} qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} \
+             watch={} qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} \
              events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.peer,
@@ -234,11 +244,14 @@ impl Client {
             now.saturating_duration_since(self.since).as_secs(),
             now.saturating_duration_since(self.active).as_secs(),
             self.db,
+            open.map_or(-1, |open| i64::try_from(open.len()).unwrap_or(i64::MAX)),
+            session.map_or(0, Session::watched),
             self.input.len(),
             self.input.capacity() - self.input.len(),
+            open.map_or(0, Transaction::bytes),
             self.pending(),
             self.output.capacity(),
-            self.input.capacity() + self.output.capacity(),
+            self.input.capacity() + self.output.capacity() + session.map_or(0, Session::bytes),
             if self.wants_write { "rw" } else { "r" },
             self.last_command,
             self.user.name(),

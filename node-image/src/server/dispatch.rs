@@ -1,19 +1,23 @@
 //! From a request to the command that runs it: everything that is checked before.
 
-use kv_core::slot::{Slot, key_slot};
+use kv_core::slot::key_slot;
 
 use super::managed::Route;
-use super::{Blocked, ClientKey, Server, User};
-use crate::command::{Args, CommandError, CommandResult, CommandSpec, Ctx, Flags, Handler};
+use super::{Blocked, Client, ClientKey, Server, User};
+use crate::command::{Args, CommandError, CommandResult, CommandSpec, Ctx, Flags, Handler, KeySpec};
 use crate::keyspace::ExpiryMode;
 use crate::resp::Reply;
 
 /// What is to happen with a request.
-enum Verdict {
+pub(super) enum Verdict {
     Run,
+    /// It waits for EXEC.
+    Queue,
     /// Writes are held: the request stays where it is.
     Hold,
     Refuse(CommandError),
+    /// Its slot is not served here.
+    Redirect(CommandError),
 }
 
 impl Server {
@@ -26,6 +30,7 @@ impl Server {
     ) -> bool {
         let args = Args::new(args);
         let Some(spec) = spec else {
+            self.abort_transaction(key);
             self.refuse(key, &unknown_command(args));
             return true;
         };
@@ -36,20 +41,37 @@ impl Server {
                 }
                 return false;
             }
-            Verdict::Refuse(error) => {
-                self.stats.rejected_commands += 1;
-                self.refuse(key, &error);
-            }
             Verdict::Run => self.run_command(key, spec, args),
+            Verdict::Queue => self.queue(key, spec, args),
+            refused => self.reject(key, spec, refused),
         }
         true
+    }
+
+    /// Says that a command was not accepted. A transaction that it belongs to cannot be executed any more.
+    fn reject(&mut self, key: ClientKey, spec: &CommandSpec, verdict: Verdict) {
+        let exec = spec.name == "exec";
+        let error = match verdict {
+            Verdict::Refuse(error) if exec => self.abort_exec(key, &error),
+            Verdict::Redirect(error) if exec => {
+                self.discard(key);
+                error
+            }
+            Verdict::Refuse(error) | Verdict::Redirect(error) => {
+                self.abort_transaction(key);
+                error
+            }
+            Verdict::Run | Verdict::Queue | Verdict::Hold => return,
+        };
+        self.stats.rejected_commands += 1;
+        self.refuse(key, &error);
     }
 
     fn refuse(&mut self, key: ClientKey, error: &CommandError) {
         self.reply(key).error(&error.to_string());
     }
 
-    fn run_command(&mut self, key: ClientKey, spec: &'static CommandSpec, args: Args<'_>) {
+    pub(super) fn run_command(&mut self, key: ClientKey, spec: &'static CommandSpec, args: Args<'_>) {
         self.stats.commands += 1;
         if let Some(client) = self.clients.get_mut(key) {
             client.last_command = spec.name;
@@ -116,54 +138,70 @@ impl Server {
     }
 
     fn check(&self, key: ClientKey, spec: &CommandSpec, args: Args<'_>) -> Verdict {
-        let refuse = |text: &'static str| Verdict::Refuse(CommandError::text(text));
         let Some(client) = self.clients.get(key) else { return Verdict::Hold };
-        let count = i32::try_from(args.len()).unwrap_or(i32::MAX);
-        if count != spec.arity && (spec.arity > 0 || count < -spec.arity) {
-            return Verdict::Refuse(CommandError::Arity(spec.name.to_owned()));
+        let verdict = match check_client(client, spec, args) {
+            Ok(()) => self.check_route(client, spec.flags, std::iter::once((spec, args))),
+            Err(error) => Verdict::Refuse(error),
+        };
+        let verdict = match verdict {
+            Verdict::Run => self.check_state(spec.flags, spec.flags),
+            other => other,
+        };
+        match verdict {
+            Verdict::Run if client.session.is_some() => self.check_session(client, spec),
+            other => other,
         }
-        if client.reserved && !client.user.is_peer() && !spec.flags.contains(Flags::NO_AUTH) {
-            return refuse("ERR max number of clients reached");
-        }
-        if client.user == User::Nobody && !spec.flags.contains(Flags::NO_AUTH) {
-            return refuse("NOAUTH Authentication required.");
-        }
-        if !permitted(client.user, spec) {
-            return Verdict::Refuse(CommandError::text(format!(
-                "NOPERM User {} has no permissions to run the '{}' command",
-                client.user.name(),
-                spec.name
-            )));
-        }
-        let writes = spec.flags.contains(Flags::WRITE);
-        if self.tunables.cluster_enabled && spec.keys != crate::command::KeySpec::None {
-            match keys_slot(spec, args) {
-                Err(error) => return Verdict::Refuse(error),
-                Ok(Some(slot)) => match self.routing.route(slot, writes, client.readonly) {
-                    Route::Here => {}
-                    Route::Hold if self.pause.is_some() => return Verdict::Hold,
-                    Route::Hold => return refuse("CLUSTERDOWN The cluster is down"),
-                    Route::Elsewhere(text) => return Verdict::Refuse(CommandError::text(text)),
-                },
-                Ok(None) => {}
-            }
-        }
-        if !writes {
-            return match self.link.as_ref() {
-                Some(link)
-                    if !self.tunables.serve_stale
-                        && link.client().is_none()
-                        && !spec.flags.contains(Flags::STALE) =>
-                {
-                    refuse("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.")
-                }
-                _ => Verdict::Run,
-            };
-        }
-        self.check_write(spec)
     }
 
-    fn check_write(&self, spec: &CommandSpec) -> Verdict {
+    /// Whether this node serves the slot of these commands, which run together. `any`: the flags that one of them has.
+    pub(super) fn check_route<'a>(
+        &self,
+        client: &Client,
+        any: Flags,
+        commands: impl Iterator<Item = (&'a CommandSpec, Args<'a>)>,
+    ) -> Verdict {
+        if !self.tunables.cluster_enabled {
+            return Verdict::Run;
+        }
+        let mut slot = None;
+        for (spec, args) in commands {
+            if spec.keys == KeySpec::None {
+                continue;
+            }
+            for index in spec.keys.positions(args) {
+                let this = key_slot(args.at(index));
+                if *slot.get_or_insert(this) != this {
+                    let text = "CROSSSLOT Keys in request don't hash to the same slot";
+                    return Verdict::Redirect(CommandError::text(text));
+                }
+            }
+        }
+        let Some(slot) = slot else { return Verdict::Run };
+        match self.routing.route(slot, any.contains(Flags::WRITE), client.readonly) {
+            Route::Here => Verdict::Run,
+            Route::Hold if self.pause.is_some() => Verdict::Hold,
+            Route::Hold => Verdict::Redirect(CommandError::text("CLUSTERDOWN The cluster is down")),
+            Route::Elsewhere(text) => Verdict::Redirect(CommandError::text(text)),
+        }
+    }
+
+    /// Whether the node is in a state for commands of which any has the flags `any`, and all have the flags `all`.
+    pub(super) fn check_state(&self, any: Flags, all: Flags) -> Verdict {
+        if any.contains(Flags::WRITE) {
+            return self.check_write(any);
+        }
+        match self.link.as_ref() {
+            Some(link)
+                if !self.tunables.serve_stale && link.client().is_none() && !all.contains(Flags::STALE) =>
+            {
+                let text = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
+                Verdict::Refuse(CommandError::text(text))
+            }
+            _ => Verdict::Run,
+        }
+    }
+
+    fn check_write(&self, flags: Flags) -> Verdict {
         let refuse = |text: &'static str| Verdict::Refuse(CommandError::text(text));
         if self.link.is_some() && (self.tunables.replica_read_only || self.routing.is_managed()) {
             return refuse("READONLY You can't write against a read only replica.");
@@ -179,12 +217,43 @@ impl Server {
                 "MISCONF Errors writing to the AOF file: {error}. Writes are refused until the disk can be written again."
             )));
         }
-        let max = self.tunables.maxmemory;
-        if max > 0 && spec.flags.contains(Flags::DENYOOM) && self.keyspace.used_memory() as u64 > max {
-            return refuse("OOM command not allowed when used memory > 'maxmemory'.");
+        if flags.contains(Flags::DENYOOM) && self.out_of_memory() {
+            return Verdict::Refuse(out_of_memory());
         }
         Verdict::Run
     }
+
+    /// Whether the data take more than `maxmemory`.
+    pub(super) fn out_of_memory(&self) -> bool {
+        let max = self.tunables.maxmemory;
+        max > 0 && self.keyspace.used_memory() as u64 > max
+    }
+}
+
+pub(super) fn out_of_memory() -> CommandError {
+    CommandError::text("OOM command not allowed when used memory > 'maxmemory'.")
+}
+
+/// Whether this client may run the command, in this form.
+fn check_client(client: &Client, spec: &CommandSpec, args: Args<'_>) -> CommandResult {
+    let count = i32::try_from(args.len()).unwrap_or(i32::MAX);
+    if count != spec.arity && (spec.arity > 0 || count < -spec.arity) {
+        return Err(CommandError::Arity(spec.name.to_owned()));
+    }
+    if client.reserved && !client.user.is_peer() && !spec.flags.contains(Flags::NO_AUTH) {
+        return Err(CommandError::text("ERR max number of clients reached"));
+    }
+    if client.user == User::Nobody && !spec.flags.contains(Flags::NO_AUTH) {
+        return Err(CommandError::text("NOAUTH Authentication required."));
+    }
+    if !permitted(client.user, spec) {
+        return Err(CommandError::text(format!(
+            "NOPERM User {} has no permissions to run the '{}' command",
+            client.user.name(),
+            spec.name
+        )));
+    }
+    Ok(())
 }
 
 /// What the users that are not people may run.
@@ -197,18 +266,6 @@ fn permitted(user: User, spec: &CommandSpec) -> bool {
             ["replconf", "psync", "sync"].contains(&spec.name) || CONNECTION.contains(&spec.name)
         }
     }
-}
-
-/// The one slot of a command's keys; `None` if it names none.
-fn keys_slot(spec: &CommandSpec, args: Args<'_>) -> Result<Option<Slot>, CommandError> {
-    let mut slot = None;
-    for index in spec.keys.positions(args) {
-        let this = key_slot(args.at(index));
-        if *slot.get_or_insert(this) != this {
-            return Err(CommandError::text("CROSSSLOT Keys in request don't hash to the same slot"));
-        }
-    }
-    Ok(slot)
 }
 
 fn unknown_command(args: Args<'_>) -> CommandError {

@@ -62,7 +62,7 @@ impl Server {
     /// Reads on and executes for every client that may have something.
     pub(super) fn read_clients(&mut self) {
         let mut buffer = self.take_read_buffer();
-        let mut group = std::mem::take(&mut self.group);
+        let mut group = std::mem::take(&mut self.gathered);
         let mut end = 0;
         for key in std::mem::take(&mut self.clients.ready) {
             if buffer.len() - end < READ_CHUNK {
@@ -80,7 +80,7 @@ impl Server {
         }
         self.execute_group(&buffer, &mut group);
         self.read_buffer = buffer;
-        self.group = group;
+        self.gathered = group;
     }
 
     /// Whether the client is to be read from into the shared buffer. One that has an unfinished request is served here.

@@ -105,6 +105,7 @@ impl Server {
 
     /// Closes a connection at once.
     pub(super) fn close(&mut self, key: ClientKey) {
+        self.end_session(key);
         let Some(mut client) = self.clients.remove(key) else { return };
         let _ = self.poll.registry().deregister(&mut client.stream);
         if client.is_parent() {

@@ -19,6 +19,7 @@ mod propagate;
 mod publish;
 mod role;
 mod stats;
+mod transactions;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use clients::Clients;
 pub use lifecycle::StartError;
 pub use managed::{Refusal, Routing};
 pub use stats::Stats;
+pub use transactions::{Session, Transaction};
 
 use crate::command::{Effects, Settings};
 use crate::config::{Config, Tunables};
@@ -150,10 +152,11 @@ pub struct Server {
     /// The port that clients connect to.
     pub port: u16,
     effects: Effects,
+    group: transactions::Group,
     scratch: Vec<u8>,
     void: Vec<u8>,
     read_buffer: Vec<u8>,
-    group: Vec<(ClientKey, std::ops::Range<usize>)>,
+    gathered: Vec<(ClientKey, std::ops::Range<usize>)>,
     batch: input::Batch,
     link_generation: u64,
     next_cron: Instant,

@@ -1,5 +1,6 @@
 //! From what a command did to the replication stream and the append-only file.
 
+use super::transactions::Group;
 use super::{ClientKey, Ending, Server};
 use crate::command::{Args, Ctx, Handler, table};
 use crate::keyspace::ExpiryMode;
@@ -10,19 +11,25 @@ impl Server {
     pub(super) fn replicate_effects(&mut self, db: usize, args: &[&[u8]]) {
         self.replicate_expired();
         let dirty = self.effects.dirty();
+        self.keyspace.settle_touched(dirty > 0);
         if dirty > 0 {
             self.stats.dirty += dirty;
             match self.effects.take_instead() {
-                Some(commands) => {
-                    for command in &commands {
-                        let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
-                        self.replicate(db, &args);
-                    }
+                Some(commands) if commands.len() > 1 => {
+                    self.atomically(|server| server.replicate_all(db, &commands));
                 }
+                Some(commands) => self.replicate_all(db, &commands),
                 None => self.replicate(db, args),
             }
         }
         self.effects.clear();
+    }
+
+    fn replicate_all(&mut self, db: usize, commands: &[Vec<Vec<u8>>]) {
+        for command in commands {
+            let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+            self.replicate(db, &args);
+        }
     }
 
     /// Replicates the removal of expired keys.
@@ -40,6 +47,10 @@ impl Server {
             return;
         }
         self.scratch.clear();
+        if self.group == Group::Expected {
+            self.group = Group::Begun;
+            encode(&mut self.scratch, &[b"MULTI"]);
+        }
         if self.history.stream_db != Some(db) {
             self.history.stream_db = Some(db);
             encode(&mut self.scratch, &[b"SELECT", itoa::Buffer::new().format(db).as_bytes()]);
@@ -63,6 +74,9 @@ impl Server {
     /// Applies a command of the parent's stream, and passes its exact bytes on.
     pub(super) fn apply(&mut self, key: ClientKey, args: &[&[u8]], bytes: &[u8]) -> bool {
         let args = Args::new(args);
+        if self.apply_transaction(key, args, bytes) {
+            return true;
+        }
         if args.len() > 0 && !args.is(0, "ping") {
             self.apply_command(key, args);
         }
@@ -71,7 +85,7 @@ impl Server {
         true
     }
 
-    fn apply_command(&mut self, key: ClientKey, args: Args<'_>) {
+    pub(super) fn apply_command(&mut self, key: ClientKey, args: Args<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
         if args.is(0, "select") {
             if let Some(db) = args.integer(1).ok().and_then(|db| usize::try_from(db).ok()) {
@@ -118,7 +132,9 @@ impl Server {
             },
             args,
         );
-        self.stats.dirty += self.effects.dirty();
+        let dirty = self.effects.dirty();
+        self.keyspace.settle_touched(dirty > 0);
+        self.stats.dirty += dirty;
         self.effects.clear();
         result.map_err(|error| format!("'{}': {error}", name()))
     }

@@ -1,6 +1,8 @@
 //! Nodes and real Redis servers as child processes, on free ports and in directories of their own.
 #![allow(dead_code, missing_docs, reason = "each test uses a part of it")]
 
+pub mod wire;
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
