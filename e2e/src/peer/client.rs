@@ -15,6 +15,14 @@ pub fn value(bytes: usize) -> String {
     "x".repeat(bytes)
 }
 
+/// What a server answers to INFO.
+///
+/// # Errors
+/// If it does not answer.
+pub fn info(connection: &mut redis::Connection, section: &str) -> Result<String> {
+    Ok(redis::cmd("INFO").arg(section).query(connection)?)
+}
+
 /// Sends the commands that `command` gives for 0, 1, 2 ... `count` - 1.
 ///
 /// # Errors

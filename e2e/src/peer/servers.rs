@@ -84,6 +84,17 @@ impl Process {
     pub fn id(&self) -> u32 {
         self.0.id()
     }
+
+    /// Nothing, as long as it runs.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn runs(&mut self) -> Result<()> {
+        match self.0.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(Error::Unexpected(format!("it ended: {status}"))),
+        }
+    }
 }
 
 impl Drop for Process {
@@ -158,9 +169,7 @@ impl Server {
                 },
                 Err(error) => error.to_string(),
             };
-            if let Some(status) = self.process.0.try_wait()? {
-                return Err(Error::Unexpected(format!("it ended: {status}")));
-            }
+            self.process.runs()?;
             if Instant::now() > deadline {
                 let what = format!("a PONG from {}", self.address);
                 return Err(Error::TooLate { what, waited_s: START_WITHIN.as_secs(), last });
@@ -179,14 +188,6 @@ impl Server {
         connection.set_read_timeout(Some(ANSWER_WITHIN))?;
         connection.set_write_timeout(Some(ANSWER_WITHIN))?;
         Ok(connection)
-    }
-
-    /// What it answers to INFO.
-    ///
-    /// # Errors
-    /// If it does not answer.
-    pub fn info(connection: &mut redis::Connection, section: &str) -> Result<String> {
-        Ok(redis::cmd("INFO").arg(section).query(connection)?)
     }
 
     /// Its process.

@@ -64,22 +64,21 @@ impl Scenario for Snapshot {
         // More requests than can be done: the generator is ended.
         let load =
             Load { command: "SET", requests: 2_000_000_000, pipeline: 16, bytes: VALUE, keys: self.keys };
-        let generator = bench.generator.start(&server, &load)?;
+        let mut generator = bench.generator.start(&server, &load)?;
         let prober = Prober::start(server.address)?;
         std::thread::sleep(bench.scale.before_snapshot);
         let saved = save(&server)?;
+        generator.runs()?; // else this was no load
         drop(generator);
         let probes = prober.stop()?;
-        let longest = |from: Instant, to: Instant| {
-            let during = probes.iter().filter(|probe| probe.sent + probe.took >= from && probe.sent <= to);
-            during.map(|probe| probe.took.as_secs_f64() * 1e3).fold(0.0, f64::max)
-        };
         // The generator's start is no pause of the server.
-        let before = longest(saved.began - bench.scale.before_snapshot / 2, saved.began - PROBE);
-        let pause = longest(saved.began, saved.ended);
+        let (before, _) =
+            longest(&probes, saved.began - bench.scale.before_snapshot / 2, saved.began - PROBE);
+        let (pause, probed) = longest(&probes, saved.began, saved.ended);
         let (_, load_s) = server.restart(program)?;
         let duration_s = (saved.ended - saved.began).as_secs_f64();
-        Ok(vec![saved.extra_mb, duration_s, saved.commands / duration_s, pause, before, load_s])
+        let sets = (saved.commands - probed as f64) / duration_s;
+        Ok(vec![saved.extra_mb, duration_s, sets, pause, before, load_s])
     }
 }
 
@@ -95,7 +94,7 @@ struct Saved {
 fn save(server: &Server) -> Result<Saved> {
     let mut connection = server.connect()?;
     let commands = |connection: &mut redis::Connection| -> Result<f64> {
-        let stats = Server::info(connection, "stats")?;
+        let stats = client::info(connection, "stats")?;
         Ok(info_number(&stats, "total_commands_processed").unwrap_or(0) as f64)
     };
     let memory_before = process::family_memory(server.pid())?;
@@ -110,7 +109,7 @@ fn save(server: &Server) -> Result<Saved> {
             most = most.max(process::family_memory(server.pid())?);
             counted = Instant::now();
         }
-        let state = Server::info(&mut connection, "persistence")?;
+        let state = client::info(&mut connection, "persistence")?;
         if info_number(&state, "rdb_bgsave_in_progress") == Some(0) {
             break state;
         }
@@ -135,6 +134,13 @@ fn save(server: &Server) -> Result<Saved> {
 struct Probe {
     sent: Instant,
     took: Duration,
+}
+
+/// The longest one, in milliseconds, of those that were under way between two times, and their number.
+fn longest(probes: &[Probe], from: Instant, to: Instant) -> (f64, usize) {
+    let during = probes.iter().filter(|probe| probe.sent + probe.took >= from && probe.sent <= to);
+    let took: Vec<f64> = during.map(|probe| probe.took.as_secs_f64() * 1e3).collect();
+    (took.iter().copied().fold(0.0, f64::max), took.len())
 }
 
 /// A client that asks for a key, again and again.
@@ -170,5 +176,22 @@ impl Prober {
         self.stop.store(true, Ordering::Relaxed);
         let probes = self.thread.join().map_err(|_| Error::Unexpected("the prober panicked".into()))??;
         Ok(probes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_counts_where_it_reaches_into_the_time() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let probe = |ms, took| Probe { sent: at(ms), took: Duration::from_millis(took) };
+        let probes = [probe(0, 40), probe(50, 10), probe(70, 20), probe(100, 90)];
+        assert_eq!(longest(&probes, at(45), at(95)), (20.0, 2));
+        assert_eq!(longest(&probes, at(30), at(95)), (40.0, 3));
+        assert_eq!(longest(&probes, at(45), at(100)), (90.0, 3));
+        assert_eq!(longest(&probes, at(200), at(300)), (0.0, 0));
     }
 }
