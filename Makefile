@@ -72,7 +72,13 @@ lint: ## Check format, clippy, dependencies and scripts
 	scripts/shell-lint
 
 .PHONY: bench
-bench: build tools ## Measure the faults of a local cluster; the output is for docs/performance.md
+bench: build tools ## Measure a node beside Valkey, and write docs/performance.md (QUICK=1: in 3 minutes, print only)
+	KV_PEER=$$(scripts/peer)
+	export KV_PEER
+	$(BIN)/kv-e2e bench peer $(if $(QUICK),--quick,--write docs/performance.md)
+
+.PHONY: bench-faults
+bench-faults: build tools ## Measure the faults of a local cluster; the output is for docs/performance.md
 	$(BIN)/kv-e2e bench local
 
 .PHONY: bench-kind

@@ -4,4 +4,5 @@
 pub mod cluster;
 pub mod ledger;
 pub mod measure;
+pub mod peer;
 pub mod scenario;

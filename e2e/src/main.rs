@@ -1,13 +1,14 @@
 //! `kv-e2e`: the ledger as a program of its own (it runs as a pod), and the measurements of docs/performance.md.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use kv_e2e::ledger::route::Access;
 use kv_e2e::ledger::{Options, wire};
 use kv_e2e::measure;
+use kv_e2e::peer::{self, Scale};
 
 /// Drives real clusters under test.
 #[derive(Parser)]
@@ -49,25 +50,42 @@ enum Command {
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
-    /// Measure faults, and print the figures as Markdown.
-    Bench {
-        /// Where the cluster runs.
-        #[arg(value_enum, default_value_t = Place::Local)]
-        place: Place,
-        /// Runs of each fault.
-        #[arg(long, default_value_t = 10)]
-        rounds: usize,
-    },
+    /// Measure, and print the figures as Markdown.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Do nothing until told to stop; a pod's main process, beside which ledgers are started.
     Idle,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Place {
-    /// Processes of this machine.
-    Local,
-    /// The Kubernetes of the current kubeconfig, made by e2e/kind/cluster.
-    Kind,
+#[derive(Subcommand)]
+enum Bench {
+    /// Faults of a cluster of processes of this machine.
+    Local {
+        /// Runs of each fault.
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+    },
+    /// Faults of a cluster on the Kubernetes of the current kubeconfig, made by e2e/kind/cluster.
+    Kind {
+        /// Runs of each fault.
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+    },
+    /// One node beside Valkey (KV_PEER: the path of its server).
+    Peer {
+        /// Only rows whose name contains this, in any case.
+        #[arg(long, value_name = "PATTERN", default_value = "", hide_default_value = true)]
+        rows: String,
+        /// Pairs of runs of each row, half as many of the long ones [default: 5, quick 2]
+        #[arg(long)]
+        rounds: Option<usize>,
+        /// Do less, in three minutes.
+        #[arg(long)]
+        quick: bool,
+        /// A document whose marked section is replaced by the whole table.
+        #[arg(long, conflicts_with = "rows")]
+        write: Option<PathBuf>,
+    },
 }
 
 #[tokio::main]
@@ -91,7 +109,7 @@ async fn main() -> ExitCode {
             }
         }
         Command::Ask { address, password_file, command } => ask(&address, password_file, &command).await,
-        Command::Bench { place, rounds } => bench(place, rounds).await,
+        Command::Bench(what) => bench(what).await,
         Command::Idle => idle().await.map_err(|error| error.to_string()),
     };
     match result {
@@ -111,13 +129,33 @@ fn password(file: Option<PathBuf>) -> Result<Option<String>, String> {
     .transpose()
 }
 
-async fn bench(place: Place, rounds: usize) -> Result<(), String> {
-    let page = match place {
-        Place::Local => measure::local(rounds).await,
-        Place::Kind => measure::kind(rounds).await,
+async fn bench(what: Bench) -> Result<(), String> {
+    let page = match what {
+        Bench::Local { rounds } => measure::local(rounds).await,
+        Bench::Kind { rounds } => measure::kind(rounds).await,
+        Bench::Peer { rows, rounds, quick, write } => {
+            let (scale, usual) = if quick { (Scale::QUICK, 2) } else { (Scale::FULL, 5) };
+            let rounds = rounds.unwrap_or(usual);
+            let blocking =
+                tokio::task::spawn_blocking(move || compare(&rows, rounds, scale, write.as_deref()));
+            return blocking.await.map_err(|error| error.to_string())?;
+        }
     };
     println!("{}", page.map_err(|error| error.to_string())?);
     Ok(())
+}
+
+/// Prints the section of the document as it writes it.
+fn compare(rows: &str, rounds: usize, scale: Scale, document: Option<&Path>) -> Result<(), String> {
+    let bench = peer::Bench::find(scale).map_err(|error| error.to_string())?;
+    let measured = bench.run(rows, rounds).map_err(|error| error.to_string())?;
+    let section = bench.section(&measured);
+    println!("{section}");
+    let Some(path) = document else { return Ok(()) };
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    let text = peer::table::replace(&text, &section).map_err(|error| failed(&error))?;
+    std::fs::write(path, text).map_err(|error| failed(&error))
 }
 
 async fn ask(address: &str, password_file: Option<PathBuf>, command: &[String]) -> Result<(), String> {
