@@ -92,11 +92,11 @@ fn resident() -> u64 {
 }
 
 fn memory(server: &Server, text: &mut String) {
-    let used = server.keyspace.used_memory() as u64;
+    let (data, used) = (server.keyspace.used_memory(), server.counted_memory());
     line!(text, "used_memory:{used}");
     line!(text, "used_memory_human:{:.2}M", used as f64 / 1_048_576.0);
     line!(text, "used_memory_rss:{}", resident());
-    line!(text, "used_memory_dataset:{used}");
+    line!(text, "used_memory_dataset:{data}");
     line!(text, "maxmemory:{}", server.tunables.maxmemory);
     line!(text, "maxmemory_policy:{}", server.config.settings.text("maxmemory-policy"));
     line!(text, "mem_replication_backlog:{}", server.history.backlog.len());
@@ -121,7 +121,7 @@ fn stats(server: &Server, text: &mut String) {
     line!(text, "kv_full_syncs:{}", stats.full_syncs);
     line!(text, "kv_partial_syncs:{}", stats.partial_syncs);
     line!(text, "expired_keys:{}", stats.expired);
-    line!(text, "evicted_keys:0");
+    line!(text, "evicted_keys:{}", stats.evicted);
     line!(text, "total_error_replies:{}", stats.rejected_commands);
 }
 

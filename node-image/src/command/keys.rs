@@ -2,13 +2,13 @@
 
 use super::table::data_commands;
 use super::{Args, CommandError, CommandResult, Ctx, KeySpec};
-use crate::keyspace::{At, Expire};
+use crate::keyspace::{At, Expire, Tracking};
 
 data_commands! { Generic;
     "del" -2 [WRITE] KeySpec::ALL, "1.0.0", del, "Deletes one or more keys.";
     "unlink" -2 [WRITE FAST] KeySpec::ALL, "4.0.0", del, "Asynchronously deletes one or more keys.";
     "exists" -2 [READONLY FAST] KeySpec::ALL, "1.0.0", exists, "Determines whether one or more keys exist.";
-    "touch" -2 [READONLY FAST] KeySpec::ALL, "3.2.1", exists, "Returns the number of existing keys out of those specified after updating the time they were last accessed.";
+    "touch" -2 [READONLY FAST] KeySpec::ALL, "3.2.1", touch, "Returns the number of existing keys out of those specified after updating the time they were last accessed.";
     "type" 2 [READONLY FAST] KeySpec::FIRST, "1.0.0", type_, "Determines the type of value stored at a key.";
     "rename" 3 [WRITE] KeySpec::TWO, "1.0.0", rename, "Renames a key and overwrites the destination.";
     "renamenx" 3 [WRITE FAST] KeySpec::TWO, "1.0.0", renamenx, "Renames a key only when the target key name doesn't exist.";
@@ -25,6 +25,13 @@ fn del(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     let removed = args.from(1).iter().filter(|key| ctx.keyspace.remove(at, key)).count();
     ctx.effects.changed(removed);
     ctx.reply.count(removed);
+    Ok(())
+}
+
+fn touch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    let at = ctx.at();
+    let found = args.from(1).iter().filter(|key| ctx.keyspace.use_key(at, key).is_some()).count();
+    ctx.reply.count(found);
     Ok(())
 }
 
@@ -186,23 +193,29 @@ fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if args.len() != 3 {
         return Err(CommandError::Arity(format!("object|{name}")));
     }
-    let at = ctx.at();
-    let Some(entry) = ctx.keyspace.find(at, args.at(2)) else {
+    let (at, key) = (ctx.at(), args.at(2));
+    let Some(entry) = ctx.keyspace.find(at, key) else {
         ctx.reply.nil();
         return Ok(());
     };
+    let encoding = entry.value.encoding();
+    let by_frequency = matches!(ctx.keyspace.tracking(), Tracking::Frequency { .. });
     match &*name {
-        "encoding" => ctx.reply.bulk(entry.value.encoding().as_bytes()),
+        "encoding" => ctx.reply.bulk(encoding.as_bytes()),
         "refcount" => ctx.reply.integer(1),
-        "idletime" => ctx.reply.integer(0),
-        _ => {
-            return Err(CommandError::text(
-                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
-                 switching between policies at runtime LRU and LFU data will take some time to adjust.",
-            ));
-        }
+        "idletime" if by_frequency => return Err(not_tracked("is selected, idle time")),
+        "idletime" => ctx.reply.integer(ctx.keyspace.idle_seconds(at, key).unwrap_or(0).into()),
+        _ if by_frequency => ctx.reply.integer(ctx.keyspace.frequency(at, key).unwrap_or(0).into()),
+        _ => return Err(not_tracked("is not selected, access frequency")),
     }
     Ok(())
+}
+
+fn not_tracked(what: &str) -> CommandError {
+    CommandError::text(format!(
+        "ERR An LFU maxmemory policy {what} not tracked. Please note that when switching between policies at runtime \
+         LRU and LFU data will take some time to adjust."
+    ))
 }
 
 fn object_help(ctx: &mut Ctx<'_>) -> CommandResult {
@@ -213,8 +226,10 @@ fn object_help(ctx: &mut Ctx<'_>) -> CommandResult {
         "    associated with a <key>.",
         "REFCOUNT <key>",
         "    Return 1: values are not shared.",
+        "FREQ <key>",
+        "    Return the access frequency index of the key, if an LFU policy is selected.",
         "IDLETIME <key>",
-        "    Return 0: access times are not kept.",
+        "    Return the seconds since the key was last accessed: 0 unless an LRU policy is selected.",
         "HELP",
         "    Print this help.",
     ];

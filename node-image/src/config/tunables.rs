@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kv_core::directive::{Settings, Value};
 
-use crate::keyspace::value;
+use crate::keyspace::{Policy, Tracking, value};
 use crate::resp::Limits;
 
 /// Directives in the form that the data thread looks at.
@@ -48,6 +48,12 @@ pub struct Tunables {
     pub hz: u64,
     /// `save` points: seconds and changes.
     pub save_points: Vec<(u64, u64)>,
+    /// `maxmemory-policy`; none for `noeviction`.
+    pub eviction_policy: Option<Policy>,
+    /// `maxmemory-samples`
+    pub eviction_samples: usize,
+    /// What that policy keeps account of.
+    pub tracking: Tracking,
     /// Up to which size collections keep their compact forms.
     pub compact: value::Limits,
 }
@@ -88,8 +94,23 @@ impl Tunables {
                 Some(Value::SavePoints(points)) => points.iter().map(|p| (p.seconds, p.changes)).collect(),
                 _ => Vec::new(),
             },
+            eviction_policy: Policy::named(&settings.text("maxmemory-policy")),
+            eviction_samples: usize::try_from(settings.number("maxmemory-samples")).unwrap_or(5),
+            tracking: tracking(settings),
             compact: compact_limits(settings),
         }
+    }
+}
+
+fn tracking(settings: &Settings) -> Tracking {
+    let number = |name| u32::try_from(settings.number(name)).unwrap_or(u32::MAX);
+    match settings.text("maxmemory-policy").split_once('-') {
+        Some((_, "lru")) => Tracking::Recency,
+        Some((_, "lfu")) => Tracking::Frequency {
+            log_factor: number("lfu-log-factor"),
+            decay_minutes: number("lfu-decay-time"),
+        },
+        _ => Tracking::Off,
     }
 }
 

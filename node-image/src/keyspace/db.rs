@@ -5,7 +5,7 @@ use foldhash::quality::RandomState;
 use kv_core::slot::{SLOT_COUNT, Slot};
 
 use super::WriteObserver;
-use super::entry::EntryRef;
+use super::entry::{EntryRef, Meta};
 use super::page::NewValue;
 use super::slots::SlotBitmap;
 use super::table::{Gone, KeyHash, Place, SlotTable, Watch};
@@ -162,10 +162,10 @@ impl Db {
         found: Option<Place>,
         key: &[u8],
         value: NewValue<'_>,
-        expire_at: u64,
+        meta: Meta,
     ) -> Option<Gone> {
         self.change(seen, address.slot, |table, watch| {
-            table.insert(watch, address.hash, found, key, value, expire_at)
+            table.insert(watch, address.hash, found, key, value, meta)
         })?
     }
 
@@ -183,6 +183,24 @@ impl Db {
         expire_at: u64,
     ) -> Option<u64> {
         self.change(seen, address.slot, |table, watch| table.set_expire(watch, address.hash, key, expire_at))?
+    }
+
+    /// Notes how an entry was used.
+    pub(super) fn set_access(&mut self, address: Address, place: Place, access: u32) {
+        if let Some(table) = self.slots.get_mut(usize::from(address.slot)) {
+            let before = table.memory();
+            table.set_access(place, access);
+            self.memory = (self.memory + table.memory()).saturating_sub(before);
+        }
+    }
+
+    /// Any entry; `volatile`: any that expires. Slots are chosen by chance, however many entries they have.
+    pub(super) fn sample(&self, random: &mut fastrand::Rng, volatile: bool) -> Option<EntryRef<'_>> {
+        const ATTEMPTS: usize = 64;
+        let slots = if volatile { &self.expiring } else { &self.occupied };
+        let mut drawn = (0..ATTEMPTS).map(|_| random.u16(..SLOT_COUNT));
+        let slot = drawn.find(|slot| slots.contains(*slot)).or_else(|| slots.next(0))?;
+        self.slot(slot)?.sample(random, |entry| !volatile || entry.expire_at != 0)
     }
 
     /// The entry at a place of its own among all, or none if `index` is not below the number of entries.

@@ -1,9 +1,9 @@
 //! How an entry is written into the bytes of a page, and what a reader sees of it.
 //!
 //! ```text
-//! flags | key length | value length | expiry    | key | value        a string
-//! flags | key length | object index | expiry    | key                anything larger
-//! 1       1 or 2       1 or 2         0, 5 or 8
+//! flags | key length | value length | expiry    | access | key | value        a string
+//! flags | key length | object index | expiry    | access | key                anything larger
+//! 1       1 or 2       1 or 2         0, 5 or 8   0 or 3
 //! ```
 
 use super::value::ValueRef;
@@ -26,8 +26,27 @@ const EXPIRES: u8 = 1 << 4;
 /// It expires; the time takes 8 bytes.
 const EXPIRES_WIDE: u8 = 1 << 5;
 
+/// It has 3 bytes that say how it was used.
+const ACCESSED: u8 = 1 << 6;
+
 /// Times are counted from here, so that those of the next decades fit into 5 bytes: Unix milliseconds of 2020-09-13.
 const EXPIRY_BASE: u64 = 1_600_000_000_000;
+
+/// What an entry says beside its key and value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Meta {
+    /// When it expires, in Unix milliseconds; 0: never.
+    pub(super) expire_at: u64,
+    /// How it was used: 24 bits, for [`super::access`]; none if nobody asks.
+    pub(super) access: Option<u32>,
+}
+
+impl Meta {
+    /// Of an entry whose use is not kept account of.
+    pub(super) fn expiring(expire_at: u64) -> Self {
+        Self { expire_at, access: None }
+    }
+}
 
 /// A key with what it holds, as it stands in the keyspace.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +57,8 @@ pub struct EntryRef<'a> {
     pub value: ValueRef<'a>,
     /// When it expires, in Unix milliseconds; 0: never.
     pub expire_at: u64,
+    /// How it was used, if that is kept account of.
+    pub(super) access: Option<u32>,
 }
 
 impl EntryRef<'_> {
@@ -54,47 +75,61 @@ pub(super) struct Head {
     flags: u8,
     key_len: u16,
     value_len: u16,
-    /// When it expires; 0: never.
-    pub(super) expire_at: u64,
+    /// What it says beside key and value.
+    pub(super) meta: Meta,
     len: u8,
 }
 
 impl Head {
     /// The head of an entry whose value is a string of `len` bytes in the page.
-    pub(super) fn string(key: &[u8], len: usize, edited: bool, expire_at: u64) -> Self {
+    pub(super) fn string(key: &[u8], len: usize, edited: bool, meta: Meta) -> Self {
         let flags = if edited { EDITED } else { 0 };
-        Self::new(flags, key.len() as u16, len as u16, expire_at)
+        Self::new(flags, key.len() as u16, len as u16, meta)
     }
 
     /// The head of an entry whose value is the object `index`; `key` is `None` if the object has the key, too.
-    pub(super) fn object(key: Option<&[u8]>, index: u16, expire_at: u64) -> Self {
+    pub(super) fn object(key: Option<&[u8]>, index: u16, meta: Meta) -> Self {
         let flags = OBJECT | if key.is_none() { KEY_OBJECT } else { 0 };
-        Self::new(flags, key.map_or(0, |key| key.len() as u16), index, expire_at)
+        Self::new(flags, key.map_or(0, |key| key.len() as u16), index, meta)
     }
 
-    fn new(mut flags: u8, key_len: u16, value_len: u16, expire_at: u64) -> Self {
+    fn new(mut flags: u8, key_len: u16, value_len: u16, meta: Meta) -> Self {
         let mut len = 3;
         if key_len > 0xff || value_len > 0xff {
             flags |= WIDE;
             len += 2;
         }
-        if expire_at != 0 {
-            let near = expire_at.checked_sub(EXPIRY_BASE).is_some_and(|delta| delta >> 40 == 0);
+        if meta.expire_at != 0 {
+            let near = meta.expire_at.checked_sub(EXPIRY_BASE).is_some_and(|delta| delta >> 40 == 0);
             flags |= if near { EXPIRES } else { EXPIRES_WIDE };
             len += if near { 5 } else { 8 };
         }
-        Self { flags, key_len, value_len, expire_at, len }
+        if meta.access.is_some() {
+            flags |= ACCESSED;
+            len += 3;
+        }
+        Self { flags, key_len, value_len, meta, len }
+    }
+
+    /// The flags that say what it is, without those that say how it is written.
+    fn kind(self) -> u8 {
+        self.flags & (OBJECT | KEY_OBJECT | EDITED)
     }
 
     /// The same with another expiry.
     pub(super) fn expiring(self, expire_at: u64) -> Self {
-        let flags = self.flags & !(WIDE | EXPIRES | EXPIRES_WIDE);
-        Self::new(flags, self.key_len, self.value_len, expire_at)
+        Self::new(self.kind(), self.key_len, self.value_len, Meta { expire_at, ..self.meta })
+    }
+
+    /// The same with another account of its use.
+    pub(super) fn accessed(self, access: u32) -> Self {
+        let meta = Meta { access: Some(access), ..self.meta };
+        Self::new(self.kind(), self.key_len, self.value_len, meta)
     }
 
     /// The same with another object.
     pub(super) fn with_object(self, index: u16) -> Self {
-        Self::new(self.flags & !(WIDE | EXPIRES | EXPIRES_WIDE), self.key_len, index, self.expire_at)
+        Self::new(self.kind(), self.key_len, index, self.meta)
     }
 
     /// Reads the head of the entry that `bytes` begin with.
@@ -108,16 +143,23 @@ impl Head {
             let (&[a, b, c, d], rest) = rest.split_first_chunk()?;
             (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]), rest, 5)
         };
-        let mut expire_at = 0;
+        let mut meta = Meta::default();
+        let mut rest = rest;
         if flags & EXPIRES != 0 {
-            let &[a, b, c, d, e] = rest.first_chunk()?;
-            expire_at = EXPIRY_BASE + u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]);
-            len += 5;
+            let (&[a, b, c, d, e], after) = rest.split_first_chunk()?;
+            meta.expire_at = EXPIRY_BASE + u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]);
+            (rest, len) = (after, len + 5);
         } else if flags & EXPIRES_WIDE != 0 {
-            expire_at = u64::from_le_bytes(*rest.first_chunk()?);
-            len += 8;
+            let (bytes, after) = rest.split_first_chunk()?;
+            meta.expire_at = u64::from_le_bytes(*bytes);
+            (rest, len) = (after, len + 8);
         }
-        Some(Self { flags, key_len, value_len, expire_at, len })
+        if flags & ACCESSED != 0 {
+            let &[a, b, c] = rest.first_chunk()?;
+            meta.access = Some(u32::from_le_bytes([a, b, c, 0]));
+            len += 3;
+        }
+        Some(Self { flags, key_len, value_len, meta, len })
     }
 
     /// Writes it to the beginning of `target`, which has room for it; returns the rest.
@@ -130,13 +172,20 @@ impl Head {
             let [[a, b], [c, d]] = [self.key_len.to_le_bytes(), self.value_len.to_le_bytes()];
             put(rest, [a, b, c, d])?
         };
-        if self.flags & EXPIRES != 0 {
-            let [a, b, c, d, e, ..] = (self.expire_at - EXPIRY_BASE).to_le_bytes();
-            put(rest, [a, b, c, d, e])
+        let rest = if self.flags & EXPIRES != 0 {
+            let [a, b, c, d, e, ..] = (self.meta.expire_at - EXPIRY_BASE).to_le_bytes();
+            put(rest, [a, b, c, d, e])?
         } else if self.flags & EXPIRES_WIDE != 0 {
-            put(rest, self.expire_at.to_le_bytes())
+            put(rest, self.meta.expire_at.to_le_bytes())?
         } else {
-            Some(rest)
+            rest
+        };
+        match self.meta.access {
+            Some(access) => {
+                let [a, b, c, _] = access.to_le_bytes();
+                put(rest, [a, b, c])
+            }
+            None => Some(rest),
         }
     }
 
@@ -192,12 +241,13 @@ mod tests {
         for expire_at in
             [0, 1, EXPIRY_BASE - 1, EXPIRY_BASE, EXPIRY_BASE + (1 << 40), 1_900_000_000_000, u64::MAX]
         {
+            let meta = Meta::expiring(expire_at);
             let heads = [
-                Head::string(&key[..3], 255, false, expire_at),
-                Head::string(&key[..3], 256, true, expire_at),
-                Head::string(&key, 0, false, expire_at),
-                Head::object(Some(&key[..1]), 700, expire_at),
-                Head::object(None, 0, expire_at),
+                Head::string(&key[..3], 255, false, meta),
+                Head::string(&key[..3], 256, true, meta),
+                Head::string(&key, 0, false, Meta { access: Some(0x00ab_cdef), ..meta }),
+                Head::object(Some(&key[..1]), 700, Meta { access: Some(0), ..meta }),
+                Head::object(None, 0, meta),
             ];
             for head in heads {
                 let mut bytes = vec![0; head.len()];
@@ -205,6 +255,7 @@ mod tests {
                 assert_eq!(Head::read(&bytes), Some(head));
                 assert_eq!(Head::read(&bytes[..bytes.len() - 1]), None);
                 assert_eq!(head.expiring(0).expiring(expire_at), head);
+                assert_eq!(head.accessed(7).accessed(7).meta.access, Some(7));
             }
         }
     }

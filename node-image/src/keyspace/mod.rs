@@ -6,8 +6,10 @@
 //! Every change to a page is announced to an observer first, which is how a snapshot keeps the state of the moment it
 //! began.
 
+mod access;
 mod db;
 mod entry;
+mod eviction;
 mod expiry;
 mod page;
 mod slots;
@@ -20,8 +22,11 @@ mod tests;
 
 use kv_core::slot::{SLOT_COUNT, Slot, key_slot};
 
+pub use access::Tracking;
 use db::{Address, Db, Seen};
 pub use entry::EntryRef;
+use entry::Meta;
+pub use eviction::{Policy, Pool};
 use expiry::ExpiryCursor;
 pub use expiry::ExpiryMode;
 use page::NewValue;
@@ -83,6 +88,8 @@ pub struct Keyspace {
     cursor: ExpiryCursor,
     observer: Option<Box<dyn WriteObserver>>,
     watches: Watches,
+    tracking: Tracking,
+    random: fastrand::Rng,
     /// Number of the current snapshot: pages of an older number were not seen by the observer.
     version: u32,
 }
@@ -106,6 +113,8 @@ impl Keyspace {
             cursor: ExpiryCursor::default(),
             observer: None,
             watches: Watches::default(),
+            tracking: Tracking::Off,
+            random: fastrand::Rng::new(),
             version: 0,
         }
     }
@@ -266,12 +275,22 @@ impl Keyspace {
         self.db(at.db)?.slot(address.slot)?.entry(place)
     }
 
+    /// As [`Keyspace::find`], and keeps account of the use.
+    #[inline]
+    pub fn use_key(&mut self, at: At, key: &[u8]) -> Option<EntryRef<'_>> {
+        let (address, place) = self.place(at, key)?;
+        if self.tracking != Tracking::Off {
+            self.note_use(at, address, place);
+        }
+        self.db(at.db)?.slot(address.slot)?.entry(place)
+    }
+
     /// As [`Keyspace::peek_as`], after the removal of the key if it is due.
     ///
     /// # Errors
     /// If the key holds a value of another type.
     pub fn read<T: Collection>(&mut self, at: At, key: &[u8]) -> Result<Option<&T>, WrongType> {
-        self.find(at, key).map(|entry| T::of_ref(entry.value).ok_or(WrongType)).transpose()
+        self.use_key(at, key).map(|entry| T::of_ref(entry.value).ok_or(WrongType)).transpose()
     }
 
     /// The string that `key` holds, after the removal of the key if it is due.
@@ -280,7 +299,7 @@ impl Keyspace {
     /// If the key holds a value of another type.
     #[inline]
     pub fn read_str(&mut self, at: At, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
-        self.find(at, key).map(|entry| entry.value.string().ok_or(WrongType)).transpose()
+        self.use_key(at, key).map(|entry| entry.value.string().ok_or(WrongType)).transpose()
     }
 
     /// Changes what `key` holds, if it is there. A collection that is empty afterwards is removed.
@@ -349,7 +368,7 @@ impl Keyspace {
             return Ok(result);
         };
         let entry = self.db(at.db).and_then(|db| db.slot(address.slot)?.entry(place)).ok_or(WrongType)?;
-        let expire_at = entry.expire_at;
+        let (expire_at, access) = (entry.expire_at, entry.access);
         let ValueRef::Str { bytes, edited } = entry.value else { return Err(WrongType) };
         // A long string is changed where it is. It stays there, even if it becomes short.
         let mut text =
@@ -363,7 +382,8 @@ impl Keyspace {
             return result.ok_or(WrongType);
         }
         let result = (change.take().ok_or(WrongType)?)(&mut text);
-        self.put(at.db, address, Some(place), key, text.into_value(), expire_at);
+        let access = self.access_after(access, at.now);
+        self.put(at.db, address, Some(place), key, text.into_value(), Meta { expire_at, access });
         Ok(result)
     }
 
@@ -371,16 +391,29 @@ impl Keyspace {
     pub fn insert(&mut self, at: At, key: &[u8], value: Value, expire: Expire) {
         let expire_at = self.expiry_after(at, key, expire);
         self.insert_loaded(at.db, key, value, expire_at);
+        if self.tracking != Tracking::Off
+            && let Some((address, place, _)) = self.locate(at.db, key)
+        {
+            self.note_use(at, address, place);
+        }
     }
 
     /// Sets `key` to a string, whatever it held.
     pub fn set_str(&mut self, at: At, key: &[u8], bytes: &[u8], expire: Expire) {
         let expire_at = self.expiry_after(at, key, expire);
         self.watches.touch(at.db, key, Change::Written);
-        let Some((db, seen)) = self.writable(at.db) else { return };
+        let (tracking, random) = (self.tracking, &mut self.random);
+        let Some(db) = self.dbs.get_mut(at.db).map(Option::get_or_insert_default) else { return };
+        let seen = Seen { db: at.db, version: self.version, observer: self.observer.as_mut() };
         let address = db.address(key_slot(key), key);
-        let found = db.find(address, key).map(|(place, _)| place);
-        if let Some(gone) = db.insert(seen, address, found, key, NewValue::string(bytes), expire_at) {
+        let found = db.find(address, key).map(|(place, entry)| (place, entry.access));
+        let access = match tracking {
+            Tracking::Off => None,
+            _ => tracking.written(found.and_then(|(_, access)| access), at.now, random),
+        };
+        let place = found.map(|(place, _)| place);
+        let meta = Meta { expire_at, access };
+        if let Some(gone) = db.insert(seen, address, place, key, NewValue::string(bytes), meta) {
             drop_value(gone.object);
         }
     }
@@ -398,7 +431,7 @@ impl Keyspace {
         let Some((found, _)) = self.writable(db) else { return };
         let address = found.address(key_slot(key), key);
         let place = found.find(address, key).map(|(place, _)| place);
-        self.put(db, address, place, key, value, expire_at);
+        self.put(db, address, place, key, value, Meta::expiring(expire_at));
     }
 
     fn put(
@@ -408,13 +441,13 @@ impl Keyspace {
         found: Option<Place>,
         key: &[u8],
         value: Value,
-        expire_at: u64,
+        meta: Meta,
     ) {
         let mut scratch = Str::default();
         let value = NewValue::of(value, &mut scratch);
         self.watches.touch(db, key, Change::Written);
         let Some((db, seen)) = self.writable(db) else { return };
-        if let Some(gone) = db.insert(seen, address, found, key, value, expire_at) {
+        if let Some(gone) = db.insert(seen, address, found, key, value, meta) {
             drop_value(gone.object);
         }
     }

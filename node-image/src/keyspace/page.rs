@@ -5,7 +5,7 @@
 //! them is free space. What does not fit into a page (collections, long strings, long keys) is an object beside it, which
 //! the entry names by its index. There is no allocation per key, and none of its overhead.
 
-use super::entry::{EntryRef, Head, KEY_MAX, STRING_MAX};
+use super::entry::{EntryRef, Head, KEY_MAX, Meta, STRING_MAX};
 use super::value::{Str, Value, ValueRef};
 
 /// Entries of a group of the directory.
@@ -166,10 +166,11 @@ impl Page {
         self.count == 0
     }
 
-    /// Bytes that it takes, its objects included.
+    /// Bytes that it takes, its objects included. What entries left behind that were removed does not count: the next
+    /// ones take it.
     pub(super) fn memory(&self) -> usize {
         let objects = self.objects.as_deref();
-        self.bytes.len()
+        self.bytes.len() - self.garbage as usize
             + objects.map_or(0, |objects| {
                 size_of::<Objects>() + objects.list.capacity() * size_of::<Object>() + objects.memory
             })
@@ -300,12 +301,12 @@ impl Page {
                 (if head.is_key_in_object() { self.object_key(&head)? } else { entry }, value)
             }
         };
-        Some(EntryRef { key, value, expire_at: head.expire_at })
+        Some(EntryRef { key, value, expire_at: head.meta.expire_at, access: head.meta.access })
     }
 
     /// When the entry at a place expires; 0: never.
     pub(super) fn expire_at(&self, index: usize) -> u64 {
-        self.head(index).map_or(0, |head| head.expire_at)
+        self.head(index).map_or(0, |head| head.meta.expire_at)
     }
 
     /// Changes the object at a place, if the value is one, and keeps the account of its memory.
@@ -386,22 +387,22 @@ impl Page {
     }
 
     /// Bytes in a page that an entry takes at most.
-    pub(super) fn entry_len(key: &[u8], value: &NewValue<'_>, expire_at: u64) -> usize {
+    pub(super) fn entry_len(key: &[u8], value: &NewValue<'_>, meta: Meta) -> usize {
         let key = (key.len() <= KEY_MAX).then_some(key);
         match (value, key) {
             (NewValue::Inline { bytes, .. }, Some(key)) => {
-                Head::string(key, bytes.len(), false, expire_at).entry_len()
+                Head::string(key, bytes.len(), false, meta).entry_len()
             }
-            _ => Head::object(key, u16::MAX, expire_at).entry_len(),
+            _ => Head::object(key, u16::MAX, meta).entry_len(),
         }
     }
 
     /// Writes an entry, for which there is room, into the free space; returns where it begins.
-    fn put(&mut self, key: &[u8], value: NewValue<'_>, expire_at: u64) -> usize {
+    fn put(&mut self, key: &[u8], value: NewValue<'_>, meta: Meta) -> usize {
         let short = key.len() <= KEY_MAX;
         let object = match value {
             NewValue::Inline { bytes, edited } if short => {
-                return self.write(&Head::string(key, bytes.len(), edited, expire_at), key, bytes);
+                return self.write(&Head::string(key, bytes.len(), edited, meta), key, bytes);
             }
             NewValue::Inline { bytes, edited } => Value::Str(Str::with_history(bytes, edited)),
             NewValue::Object(value) => value,
@@ -411,12 +412,12 @@ impl Page {
         let index = self.objects.get_or_insert_default().add(object);
         let key = short.then_some(key);
         // More objects than two bytes can count do not fit into a page.
-        self.write(&Head::object(key, index as u16, expire_at), key.unwrap_or_default(), &[])
+        self.write(&Head::object(key, index as u16, meta), key.unwrap_or_default(), &[])
     }
 
     /// Adds an entry whose key is not there, after room was [made](Page::reserve) for it.
-    pub(super) fn insert(&mut self, tag: u8, key: &[u8], value: NewValue<'_>, expire_at: u64) {
-        let offset = self.put(key, value, expire_at);
+    pub(super) fn insert(&mut self, tag: u8, key: &[u8], value: NewValue<'_>, meta: Meta) {
+        let offset = self.put(key, value, meta);
         self.set_lane(self.len(), tag, offset);
         self.count += 1;
     }
@@ -428,20 +429,20 @@ impl Page {
         index: usize,
         key: &[u8],
         value: NewValue<'_>,
-        expire_at: u64,
+        meta: Meta,
     ) -> Option<Value> {
         let head = self.head(index)?;
         if let (NewValue::Inline { bytes, edited }, None) = (&value, head.object_index())
-            && Head::string(key, bytes.len(), *edited, expire_at).entry_len() == head.entry_len()
+            && Head::string(key, bytes.len(), *edited, meta).entry_len() == head.entry_len()
         {
             let target = self.offset(index).and_then(|offset| self.bytes.get_mut(offset..));
-            let rest = Head::string(key, bytes.len(), *edited, expire_at).write(target?)?;
+            let rest = Head::string(key, bytes.len(), *edited, meta).write(target?)?;
             rest.get_mut(..key.len())?.copy_from_slice(key);
             rest.get_mut(key.len()..)?.get_mut(..bytes.len())?.copy_from_slice(bytes);
             return None;
         }
         let displaced = self.discard(&head);
-        let offset = self.put(key, value, expire_at);
+        let offset = self.put(key, value, meta);
         self.set_lane(index, self.tag(index), offset);
         displaced
     }
@@ -454,7 +455,21 @@ impl Page {
     /// Sets when an entry expires (0: never). Room must have been made for an entry of its new length.
     pub(super) fn set_expire(&mut self, index: usize, expire_at: u64) -> Option<()> {
         let head = self.head(index)?;
-        let changed = head.expiring(expire_at);
+        self.rewrite(index, head, head.expiring(expire_at))
+    }
+
+    /// Notes how an entry was used. Gives up if there is no room for a first note.
+    pub(super) fn set_access(&mut self, index: usize, access: u32) -> Option<()> {
+        let head = self.head(index)?;
+        let changed = head.accessed(access);
+        if changed.len() != head.len() {
+            self.reserve(changed.entry_len()).ok()?;
+        }
+        self.rewrite(index, head, changed)
+    }
+
+    /// Gives an entry another head. If its length differs, room must have been made for it.
+    fn rewrite(&mut self, index: usize, head: Head, changed: Head) -> Option<()> {
         let offset = self.offset(index)?;
         if changed.len() == head.len() {
             changed.write(self.bytes.get_mut(offset..)?)?;
@@ -494,7 +509,7 @@ impl Page {
             return object;
         }
         let needed = self.live_bytes() + self.len().div_ceil(LANES) * GROUP;
-        if needed < self.bytes.len() / 2 {
+        if needed < self.bytes.len() * 5 / 8 {
             self.rebuild(size_class(needed + needed / 8));
         }
         object
@@ -586,6 +601,7 @@ mod tests {
     }
 
     fn put(page: &mut Page, key: &[u8], value: &[u8], expire_at: u64) {
+        let expire_at = Meta::expiring(expire_at);
         let value = NewValue::string(value);
         page.reserve(Page::entry_len(key, &value, expire_at)).unwrap();
         match page.find(tag(key), key) {
@@ -674,7 +690,7 @@ mod tests {
         let mut page = Page::new(0);
         let value = NewValue::string(&[0; 500]);
         let mut count = 0_u32;
-        while page.reserve(Page::entry_len(&count.to_le_bytes(), &value, 0)).is_ok() {
+        while page.reserve(Page::entry_len(&count.to_le_bytes(), &value, Meta::default())).is_ok() {
             put(&mut page, &count.to_le_bytes(), &[0; 500], 0);
             count += 1;
         }

@@ -23,6 +23,11 @@ impl SlotBitmap {
         }
     }
 
+    /// Whether `slot` is in.
+    pub(super) fn contains(&self, slot: Slot) -> bool {
+        self.0.get(usize::from(slot) / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+
     /// The lowest member that is not below `from`.
     pub(super) fn next(&self, from: Slot) -> Option<Slot> {
         let first = usize::from(from) / 64;

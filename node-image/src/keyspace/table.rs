@@ -13,7 +13,7 @@ use kv_core::slot::Slot;
 use smallvec::SmallVec;
 
 use super::WriteObserver;
-use super::entry::EntryRef;
+use super::entry::{EntryRef, Meta};
 use super::page::{NewValue, Page};
 use super::value::Value;
 
@@ -221,13 +221,13 @@ impl SlotTable {
         found: Option<Place>,
         key: &[u8],
         value: NewValue<'_>,
-        expire_at: u64,
+        meta: Meta,
     ) -> Option<Gone> {
         if self.pages.is_empty() {
             self.pages.push(Page::new(watch.version));
         }
         let before = found.map_or(0, |found| self.expire_at(found));
-        let len = Page::entry_len(key, &value, expire_at);
+        let len = Page::entry_len(key, &value, meta);
         let is_string = matches!(value, NewValue::Inline { .. });
         let (mut value, mut place) = (Some(value), found);
         let object = loop {
@@ -238,9 +238,9 @@ impl SlotTable {
                 }
                 let value = value.take()?;
                 Some(match place {
-                    Some(place) => page.replace(place.index, key, value, expire_at),
+                    Some(place) => page.replace(place.index, key, value, meta),
                     None => {
-                        page.insert(hash.tag(), key, value, expire_at);
+                        page.insert(hash.tag(), key, value, meta);
                         None
                     }
                 })
@@ -252,7 +252,7 @@ impl SlotTable {
             self.split_next(watch);
             place = self.find(hash, key);
         };
-        self.count_expiry(before, expire_at);
+        self.count_expiry(before, meta.expire_at);
         self.len += usize::from(found.is_none());
         self.grow(watch);
         found.map(|_| Gone { object, expire_at: before })
@@ -296,6 +296,26 @@ impl SlotTable {
         }
         self.count_expiry(before, expire_at);
         Some(before)
+    }
+
+    /// Notes how an entry was used. That is no change of the data.
+    pub(super) fn set_access(&mut self, place: Place, access: u32) {
+        let Some(page) = self.pages.get_mut(place.page) else { return };
+        let (memory, live) = (page.memory(), page.live_bytes());
+        page.set_access(place.index, access);
+        self.memory = (self.memory + page.memory()).saturating_sub(memory);
+        self.live_bytes = (self.live_bytes + page.live_bytes()).saturating_sub(live);
+    }
+
+    /// Any entry of any page; `only` says which are wanted. A few are tried.
+    pub(super) fn sample(
+        &self,
+        random: &mut fastrand::Rng,
+        only: impl Fn(&EntryRef<'_>) -> bool,
+    ) -> Option<EntryRef<'_>> {
+        let page = self.pages.get(random.usize(..self.pages.len().max(1)))?;
+        let from = random.usize(..page.len().max(1));
+        (from..page.len()).chain(0..from).filter_map(|index| page.entry(index)).find(only)
     }
 
     fn count_expiry(&mut self, before: u64, after: u64) {

@@ -11,13 +11,16 @@ const EXPIRE_BUDGET: usize = 1000;
 impl Server {
     /// Whether there is work that should not wait for the next event.
     pub(super) fn has_background_work(&self) -> bool {
-        self.sync_job_can_step() || self.persistence.can_step()
+        self.sync_job_can_step() || self.persistence.can_step() || self.is_evicting()
     }
 
-    /// Goes on with snapshots.
+    /// Goes on with snapshots and with eviction.
     pub(super) fn background_work(&mut self) {
         self.step_sync_job();
         self.step_persistence();
+        if self.is_evicting() {
+            self.make_room();
+        }
     }
 
     /// Runs `hz` times a second.
@@ -33,6 +36,7 @@ impl Server {
             self.replicate_expired();
             self.beat();
         }
+        self.count_buffers();
         self.accept(); // what a lack of descriptors left waiting
         self.tend_link();
         self.drop_silent_replicas();

@@ -34,6 +34,9 @@ impl Server {
             self.refuse(key, &unknown_command(args));
             return true;
         };
+        if self.tunables.maxmemory > 0 {
+            self.make_room();
+        }
         match self.check(key, spec, args) {
             Verdict::Hold => {
                 if let Some(client) = self.clients.get_mut(key) {
@@ -221,12 +224,6 @@ impl Server {
             return Verdict::Refuse(out_of_memory());
         }
         Verdict::Run
-    }
-
-    /// Whether the data take more than `maxmemory`.
-    pub(super) fn out_of_memory(&self) -> bool {
-        let max = self.tunables.maxmemory;
-        max > 0 && self.keyspace.used_memory() as u64 > max
     }
 }
 

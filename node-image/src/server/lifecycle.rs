@@ -109,6 +109,7 @@ impl Server {
             scratch: Vec::new(),
             void: Vec::new(),
             read_buffer: Vec::new(),
+            eviction: super::eviction::Eviction::default(),
             gathered: Vec::new(),
             batch: super::input::Batch::default(),
             link_generation: 0,
@@ -124,6 +125,7 @@ impl Server {
         };
         notice!("Server initialized");
         server.load()?;
+        server.retune_eviction();
         server.take_first_role();
         server.cron();
         notice!("Ready to accept connections tcp");
@@ -155,6 +157,7 @@ impl Server {
     pub(crate) fn apply_settings(&mut self) {
         self.tunables = Tunables::new(&self.config.settings);
         self.tunables.compact.make_current();
+        self.retune_eviction();
         self.settings = data_settings(&self.tunables, self.settings.databases);
         self.history.backlog.resize(self.tunables.backlog);
         self.apply_persistence_settings();

@@ -8,6 +8,7 @@ mod client;
 mod clients;
 mod cron;
 mod dispatch;
+mod eviction;
 mod feeding;
 mod following;
 mod input;
@@ -156,6 +157,7 @@ pub struct Server {
     scratch: Vec<u8>,
     void: Vec<u8>,
     read_buffer: Vec<u8>,
+    eviction: eviction::Eviction,
     gathered: Vec<(ClientKey, std::ops::Range<usize>)>,
     batch: input::Batch,
     link_generation: u64,

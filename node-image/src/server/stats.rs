@@ -23,6 +23,8 @@ pub struct Stats {
     pub dirty_at_save: u64,
     /// Keys that expired.
     pub expired: u64,
+    /// Keys that were evicted.
+    pub evicted: u64,
     /// Full synchronisations that were served to replicas.
     pub sync_full: u64,
     /// Partial synchronisations that were served to replicas.
@@ -63,6 +65,7 @@ impl Stats {
             dirty: 0,
             dirty_at_save: 0,
             expired: 0,
+            evicted: 0,
             sync_full: 0,
             sync_partial_ok: 0,
             sync_partial_err: 0,

@@ -1,0 +1,75 @@
+//! `maxmemory`: keys go when there is too much, or writes are refused.
+
+use super::Server;
+
+/// Keys that are evicted in one go; the rest follow in the next ticks, and writes go on meanwhile.
+const MOST: usize = 256;
+
+/// What eviction remembers.
+#[derive(Debug, Default)]
+pub(super) struct Eviction {
+    pool: crate::keyspace::Pool,
+    /// There is more to evict than was done in one go.
+    unfinished: bool,
+    /// Bytes of the clients' buffers, as they were counted last.
+    buffers: u64,
+}
+
+impl Server {
+    /// Bytes that count against `maxmemory`: keys and values, and what clients have in their buffers. What is kept for
+    /// replicas and for the append-only file does not count, as in Redis.
+    pub(crate) fn counted_memory(&self) -> u64 {
+        self.keyspace.used_memory() as u64 + self.eviction.buffers
+    }
+
+    fn is_over_maxmemory(&self) -> bool {
+        let max = self.tunables.maxmemory;
+        max > 0 && self.counted_memory() > max
+    }
+
+    /// Whether a command that takes more memory is to be refused.
+    pub(super) fn out_of_memory(&self) -> bool {
+        !self.eviction.unfinished && self.is_over_maxmemory()
+    }
+
+    /// Whether keys are still to be evicted.
+    pub(super) fn is_evicting(&self) -> bool {
+        self.eviction.unfinished
+    }
+
+    /// Counts the clients' buffers anew.
+    pub(super) fn count_buffers(&mut self) {
+        if self.tunables.maxmemory > 0 {
+            let normal = self.clients.iter().filter(|(_, client)| client.feed().is_none());
+            let bytes = normal.map(|(_, client)| client.input.capacity() + client.output.capacity());
+            self.eviction.buffers = bytes.sum::<usize>() as u64;
+        }
+    }
+
+    /// Evicts keys while the data take too much, as far as the policy allows. Replicas leave it to their master.
+    pub(super) fn make_room(&mut self) {
+        self.eviction.unfinished = false;
+        let Some(policy) = self.tunables.eviction_policy else { return };
+        if !self.is_over_maxmemory() || !self.may_originate() {
+            return;
+        }
+        for _ in 0..MOST {
+            let (samples, now) = (self.tunables.eviction_samples, self.clock.unix_ms);
+            let evicted = self.keyspace.evict(policy, samples, now, &mut self.eviction.pool);
+            let Some((db, key)) = evicted else { return };
+            self.stats.evicted += 1;
+            self.stats.dirty += 1;
+            self.replicate(db, &[b"DEL", &key]);
+            if !self.is_over_maxmemory() {
+                return;
+            }
+        }
+        self.eviction.unfinished = true;
+    }
+
+    /// Takes over the directives: the policy asks for other accounts of keys, and likes other ones.
+    pub(super) fn retune_eviction(&mut self) {
+        self.keyspace.track(self.tunables.tracking);
+        self.eviction.pool = crate::keyspace::Pool::default();
+    }
+}
