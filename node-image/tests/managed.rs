@@ -227,6 +227,35 @@ fn a_pause_holds_a_transaction_as_a_whole() {
 }
 
 #[test]
+fn shard_channels_go_where_their_slots_are() {
+    let (a, b) = shard();
+    let (mut at_master, mut at_replica) = (Wire::connect(&a), Wire::connect(&b));
+    for wire in [&mut at_master, &mut at_replica] {
+        assert_eq!(wire.run("SSUBSCRIBE s"), "*[\"ssubscribe\" \"s\" :1]");
+    }
+    let (mut master, mut replica) = (Wire::connect(&a), Wire::connect(&b));
+    assert!(replica.run("SPUBLISH s 1").starts_with("-MOVED "), "all of the shard's nodes are to get it");
+    assert_eq!(master.run("SPUBLISH s 1"), ":1");
+    for wire in [&mut at_master, &mut at_replica] {
+        assert_eq!(wire.read(), "*[\"smessage\" \"s\" \"1\"]");
+    }
+    assert!(master.run("SSUBSCRIBE s t").starts_with("-CROSSSLOT "));
+
+    // What is published while a hand-over waits for equal offsets is held.
+    let report = a.control(&["PAUSE", "uid", "0", "1", "100"]).unwrap();
+    master.send(&["PUBLISH", "x", "1"]);
+    until("the message is held", || a.info("blocked_clients") == "1" || !a.report().paused);
+    assert!(a.report().offset == report.offset || !a.report().paused);
+    assert_eq!(master.read(), ":0");
+
+    let mut second = config(2, &a, &[&b]);
+    second.slots = SlotSet::default();
+    accept(&a, &second).unwrap();
+    assert_eq!(at_master.read(), "*[\"sunsubscribe\" \"s\" :0]");
+    assert_eq!(a.info("pubsubshard_channels"), "0");
+}
+
+#[test]
 fn a_master_that_is_told_to_stop_waits_to_be_relieved() {
     let (mut a, b) = shard();
     a.signal(Signal::TERM);

@@ -19,17 +19,25 @@ const fn row(
 
 const FAST: Flags = Flags::FAST;
 const OPEN: Flags = Flags::FAST.union(Flags::NO_AUTH);
+const ALWAYS: Flags = OPEN.union(Flags::WHILE_SUBSCRIBED);
 
 /// The part of the command table that is about connections.
 pub const COMMANDS: &[CommandSpec] = &[
-    row("ping", -1, FAST, "1.0.0", "Returns the server's liveliness response.", ping),
+    row(
+        "ping",
+        -1,
+        FAST.union(Flags::WHILE_SUBSCRIBED),
+        "1.0.0",
+        "Returns the server's liveliness response.",
+        ping,
+    ),
     row("echo", 2, FAST, "1.0.0", "Returns the given string.", echo),
     row("auth", -2, OPEN, "1.0.0", "Authenticates the connection.", auth),
     row("hello", -1, OPEN, "6.0.0", "Handshakes with the Redis server.", hello),
     row("select", 2, FAST, "1.0.0", "Changes the selected database.", select),
     row("client", -2, Flags::empty(), "2.4.0", "A container for client connection commands.", client),
-    row("quit", -1, OPEN, "1.0.0", "Closes the connection.", quit),
-    row("reset", 1, OPEN, "6.2.0", "Resets the connection.", reset),
+    row("quit", -1, ALWAYS, "1.0.0", "Closes the connection.", quit),
+    row("reset", 1, ALWAYS, "6.2.0", "Resets the connection.", reset),
     row(
         "readonly",
         1,
@@ -49,8 +57,15 @@ pub const COMMANDS: &[CommandSpec] = &[
 ];
 
 fn ping(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let listens = |client: &Client| client.protocol == Protocol::Resp2 && client.is_subscriber();
     match args.get(1) {
         Some(_) if args.len() > 2 => return Err(CommandError::Arity("ping".into())),
+        text if server.clients.get(key).is_some_and(listens) => {
+            let mut reply = server.reply(key);
+            reply.array(2);
+            reply.bulk(b"pong");
+            reply.bulk(text.unwrap_or_default());
+        }
         Some(text) => server.reply(key).bulk(text),
         None => server.reply(key).simple("PONG"),
     }
@@ -305,10 +320,10 @@ fn set_info(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
 /// Whether a client is of a type, as CLIENT LIST and KILL name types; `None` if there is no such type.
 fn is_type(client: &Client, name: &[u8]) -> Option<bool> {
     Some(match name.to_ascii_lowercase().as_slice() {
-        b"normal" => matches!(client.kind, Kind::Normal),
+        b"normal" => matches!(client.kind, Kind::Normal) && !client.is_subscriber(),
         b"replica" | b"slave" => matches!(client.kind, Kind::Replica(_)),
         b"master" => client.is_parent(),
-        b"pubsub" => false,
+        b"pubsub" => client.is_subscriber(),
         _ => return None,
     })
 }

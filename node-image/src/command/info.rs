@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use kv_core::control::LinkState;
 
 use super::{Args, CommandResult};
-use crate::server::{ClientKey, Kind, Server};
+use crate::server::{ClientKey, Kind, Scope, Server};
 
 type Section = fn(&Server, &mut String);
 
@@ -79,6 +79,8 @@ fn clients(server: &Server, text: &mut String) {
     line!(text, "connected_clients:{normal}");
     line!(text, "maxclients:{}", server.tunables.maxclients);
     line!(text, "blocked_clients:{blocked}");
+    let subscribers = server.clients.iter().filter(|(_, client)| client.is_subscriber()).count();
+    line!(text, "pubsub_clients:{subscribers}");
     let watching = server.clients.iter().filter_map(|(_, client)| client.session.as_ref());
     line!(text, "watching_clients:{}", watching.filter(|session| session.watched() > 0).count());
     line!(text, "total_watched_keys:{}", server.keyspace.watched_keys());
@@ -122,6 +124,9 @@ fn stats(server: &Server, text: &mut String) {
     line!(text, "kv_partial_syncs:{}", stats.partial_syncs);
     line!(text, "expired_keys:{}", stats.expired);
     line!(text, "evicted_keys:{}", stats.evicted);
+    line!(text, "pubsub_channels:{}", server.pubsub.of(Scope::Channel).len());
+    line!(text, "pubsub_patterns:{}", server.pubsub.of(Scope::Pattern).len());
+    line!(text, "pubsubshard_channels:{}", server.pubsub.of(Scope::Shard).len());
     line!(text, "total_error_replies:{}", stats.rejected_commands);
 }
 

@@ -44,7 +44,7 @@ pub(super) fn command(server: &mut Server, key: ClientKey, args: Args<'_>) -> Co
             let spec =
                 table::lookup(inner.at(0)).ok_or(CommandError::text("ERR Invalid command specified"))?;
             let positions = spec.keys.positions(inner);
-            if positions.is_empty() {
+            if positions.is_empty() || spec.flags.contains(Flags::PUBSUB) {
                 return Err(CommandError::text("ERR The command has no key arguments"));
             }
             reply.array(positions.len());
@@ -70,6 +70,7 @@ fn flag_names(spec: &CommandSpec) -> Vec<&'static str> {
         (Flags::NO_AUTH, "no_auth"),
         (Flags::MOVABLE_KEYS, "movablekeys"),
         (Flags::NO_MULTI, "no_multi"),
+        (Flags::PUBSUB, "pubsub"),
     ]
     .into_iter()
     .filter(|(flag, _)| spec.flags.contains(*flag))
@@ -108,6 +109,7 @@ fn category(spec: &CommandSpec) -> &'static str {
         Group::Connection => "@connection",
         Group::Server | Group::Cluster => "@admin",
         Group::Transactions => "@transaction",
+        Group::PubSub => "@pubsub",
     }
 }
 
@@ -123,6 +125,7 @@ fn document(reply: &mut Reply<'_>, spec: &CommandSpec) {
         Group::Server => "server",
         Group::Cluster => "cluster",
         Group::Transactions => "transactions",
+        Group::PubSub => "pubsub",
     };
     reply.bulk(spec.name.as_bytes());
     reply.map(3);

@@ -18,6 +18,7 @@ mod info;
 mod introspect;
 mod keys;
 mod lists;
+mod pubsub;
 mod replication;
 mod sample;
 mod scan;

@@ -31,6 +31,12 @@ bitflags! {
         const MOVABLE_KEYS = 1 << 8;
         /// Refused inside a transaction.
         const NO_MULTI = 1 << 9;
+        /// Publishes or subscribes; its keys, if any, are channels.
+        const PUBSUB = 1 << 10;
+        /// Adds to the replication stream though it changes no data.
+        const MAY_REPLICATE = 1 << 11;
+        /// Allowed to a subscriber that speaks RESP2.
+        const WHILE_SUBSCRIBED = 1 << 12;
     }
 }
 
@@ -110,6 +116,8 @@ pub enum Group {
     Cluster,
     /// Transactions.
     Transactions,
+    /// Publish and subscribe.
+    PubSub,
 }
 
 /// What a data command works on.

@@ -24,6 +24,7 @@ const PARTS: &[&[CommandSpec]] = &[
     super::cluster::COMMANDS,
     super::control::COMMANDS,
     super::transactions::COMMANDS,
+    super::pubsub::COMMANDS,
 ];
 
 /// The longest name that is looked up.

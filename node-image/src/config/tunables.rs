@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kv_core::directive::{Settings, Value};
+use kv_core::directive::{OutputLimit, Settings, Value};
 
 use crate::keyspace::{Policy, Tracking, value};
 use crate::resp::Limits;
@@ -26,6 +26,8 @@ pub struct Tunables {
     pub query_buffer: usize,
     /// Hard `client-output-buffer-limit` of normal clients in bytes; 0 for none.
     pub normal_output: u64,
+    /// `client-output-buffer-limit` of subscribers.
+    pub pubsub_output: OutputLimit,
     /// Hard `client-output-buffer-limit` of replicas in bytes; 0 for none.
     pub replica_output: u64,
     /// `repl-backlog-size` in bytes.
@@ -66,11 +68,11 @@ impl Tunables {
         let some = |duration: Duration| Some(duration).filter(|duration| !duration.is_zero());
         let count = |name| usize::try_from(settings.number(name)).unwrap_or(usize::MAX);
         let output = |class| match settings.get("client-output-buffer-limit") {
-            Some(Value::OutputLimits(limits)) => {
-                limits.iter().find(|limit| limit.class == class).map_or(0, |limit| limit.hard)
-            }
-            _ => 0,
+            Some(Value::OutputLimits(limits)) => limits.iter().find(|limit| limit.class == class).copied(),
+            _ => None,
         };
+        let hard = |class| output(class).map_or(0, |limit| limit.hard);
+        let unlimited = OutputLimit { class: "pubsub", hard: 0, soft: 0, seconds: 0 };
         Self {
             requirepass: settings.text("requirepass").to_owned(),
             maxclients: count("maxclients"),
@@ -79,8 +81,9 @@ impl Tunables {
             maxmemory: settings.number("maxmemory"),
             limits: Limits::trusted(count("proto-max-bulk-len")),
             query_buffer: count("client-query-buffer-limit"),
-            normal_output: output("normal"),
-            replica_output: output("slave"),
+            normal_output: hard("normal"),
+            pubsub_output: output("pubsub").unwrap_or(unlimited),
+            replica_output: hard("slave"),
             backlog: count("repl-backlog-size"),
             ping_period: seconds("repl-ping-replica-period"),
             repl_timeout: seconds("repl-timeout"),
@@ -94,7 +97,7 @@ impl Tunables {
                 Some(Value::SavePoints(points)) => points.iter().map(|p| (p.seconds, p.changes)).collect(),
                 _ => Vec::new(),
             },
-            eviction_policy: Policy::named(&settings.text("maxmemory-policy")),
+            eviction_policy: Policy::named(settings.text("maxmemory-policy")),
             eviction_samples: usize::try_from(settings.number("maxmemory-samples")).unwrap_or(5),
             tracking: tracking(settings),
             compact: compact_limits(settings),

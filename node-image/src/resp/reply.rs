@@ -150,6 +150,12 @@ impl<'a> Reply<'a> {
         self.header(kind, i64::try_from(len).unwrap_or(i64::MAX));
     }
 
+    /// The head of a push of `len` replies, which is no answer to a request; an array in RESP2.
+    pub fn push(&mut self, len: usize) {
+        let kind = if self.protocol == Protocol::Resp3 { b'>' } else { b'*' };
+        self.header(kind, i64::try_from(len).unwrap_or(i64::MAX));
+    }
+
     /// The head of a map of `len` pairs; an array of twice as many in RESP2.
     pub fn map(&mut self, len: usize) {
         match self.protocol {

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
+use super::pubsub::Scope;
 use super::transactions::{Session, Transaction};
+use crate::config::Tunables;
 use crate::replication::Feed;
 use crate::resp::{Protocol, Request, RequestParser};
 
@@ -210,6 +212,31 @@ impl Client {
         }
     }
 
+    /// Whether it has subscribed to anything.
+    #[must_use]
+    pub fn is_subscriber(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.subscriptions.is_empty())
+    }
+
+    /// Whether more output waits for it than its class allows, or has for too long.
+    pub fn exceeds_output(&mut self, tunables: &Tunables, now: Instant) -> bool {
+        let pending = self.pending() as u64;
+        let above = |limit: u64| limit > 0 && pending > limit;
+        if !matches!(self.kind, Kind::Normal) {
+            return false; // a replica has limits of its own
+        }
+        let limits = tunables.pubsub_output;
+        let Some(session) = self.session.as_mut().filter(|session| !session.subscriptions.is_empty()) else {
+            return above(tunables.normal_output);
+        };
+        if !above(limits.soft) {
+            session.slow_since = None;
+            return above(limits.hard);
+        }
+        let since = *session.slow_since.get_or_insert(now);
+        above(limits.hard) || now.saturating_duration_since(since).as_secs() >= limits.seconds
+    }
+
     /// Bytes of replies that wait to be written.
     #[must_use]
     pub fn pending(&self) -> usize {
@@ -221,9 +248,11 @@ impl Client {
     pub fn describe(&self, now: Instant, dirty: bool) -> String {
         let session = self.session.as_deref();
         let open = session.and_then(|session| session.transaction.as_ref());
+        let subscribed = |scope| session.map_or(0, |session| session.subscriptions.of(scope).len());
         let flags = [
             ("S", matches!(self.kind, Kind::Replica(_))),
             ("M", self.is_parent()),
+            ("P", self.is_subscriber()),
             ("x", open.is_some()),
             ("b", self.blocked.is_some()),
             ("d", dirty),
@@ -233,7 +262,7 @@ impl Client {
         let flags: String = flags.into_iter().filter(|(_, holds)| *holds).map(|(flag, _)| flag).collect();
         let flags = if flags.is_empty() { "N" } else { &flags };
         format!(
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} \
              watch={} qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} \
              events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
@@ -244,6 +273,9 @@ impl Client {
             now.saturating_duration_since(self.since).as_secs(),
             now.saturating_duration_since(self.active).as_secs(),
             self.db,
+            subscribed(Scope::Channel),
+            subscribed(Scope::Pattern),
+            subscribed(Scope::Shard),
             open.map_or(-1, |open| i64::try_from(open.len()).unwrap_or(i64::MAX)),
             session.map_or(0, Session::watched),
             self.input.len(),

@@ -41,6 +41,7 @@ impl Server {
         self.tend_link();
         self.drop_silent_replicas();
         self.close_idle();
+        self.drop_slow_subscribers();
         self.answer_waits();
         self.tend_persistence();
         if let Ending::Leaving(until) = self.ending {
@@ -88,6 +89,7 @@ impl Server {
         let idle = self.clients.keys_where(|client| {
             matches!(client.kind, super::Kind::Normal)
                 && client.blocked.is_none()
+                && !client.is_subscriber()
                 && now.saturating_duration_since(client.active) > timeout
         });
         idle.into_iter().for_each(|key| self.clients.doom(key));

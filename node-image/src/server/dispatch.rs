@@ -166,11 +166,14 @@ impl Server {
         if !self.tunables.cluster_enabled {
             return Verdict::Run;
         }
-        let mut slot = None;
+        let (mut slot, mut writes, mut readonly) = (None, any.contains(Flags::WRITE), client.readonly);
         for (spec, args) in commands {
             if spec.keys == KeySpec::None {
                 continue;
             }
+            // A message to a shard channel goes by the master, so that all of the shard's nodes get it.
+            writes |= spec.flags.contains(Flags::MAY_REPLICATE);
+            readonly |= spec.flags.contains(Flags::PUBSUB);
             for index in spec.keys.positions(args) {
                 let this = key_slot(args.at(index));
                 if *slot.get_or_insert(this) != this {
@@ -180,7 +183,7 @@ impl Server {
             }
         }
         let Some(slot) = slot else { return Verdict::Run };
-        match self.routing.route(slot, any.contains(Flags::WRITE), client.readonly) {
+        match self.routing.route(slot, writes, readonly) {
             Route::Here => Verdict::Run,
             Route::Hold if self.pause.is_some() => Verdict::Hold,
             Route::Hold => Verdict::Redirect(CommandError::text("CLUSTERDOWN The cluster is down")),
@@ -192,6 +195,9 @@ impl Server {
     pub(super) fn check_state(&self, any: Flags, all: Flags) -> Verdict {
         if any.contains(Flags::WRITE) {
             return self.check_write(any);
+        }
+        if any.contains(Flags::MAY_REPLICATE) && self.pause.is_some() && self.link.is_none() {
+            return Verdict::Hold;
         }
         match self.link.as_ref() {
             Some(link)

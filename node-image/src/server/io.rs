@@ -77,8 +77,7 @@ impl Server {
                 client.output = Vec::new();
             }
         }
-        let limit = if matches!(client.kind, Kind::Normal) { self.tunables.normal_output } else { 0 };
-        let over = limit > 0 && client.pending() as u64 > limit;
+        let over = client.exceeds_output(&self.tunables, self.clock.instant);
         if broken || over || (client.closing && client.pending() == 0) {
             return self.close(key);
         }

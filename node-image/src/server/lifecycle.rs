@@ -88,6 +88,7 @@ impl Server {
         let mut server = Self {
             settings: data_settings(&tunables, databases),
             keyspace: Keyspace::new(databases),
+            pubsub: super::PubSub::default(),
             clients: Clients::default(),
             clock,
             started: clock,

@@ -18,6 +18,7 @@ mod managed;
 pub mod persistence;
 mod propagate;
 mod publish;
+mod pubsub;
 mod role;
 mod stats;
 mod transactions;
@@ -35,6 +36,7 @@ pub use client::{Blocked, Client, ClientKey, Kind, User};
 pub use clients::Clients;
 pub use lifecycle::StartError;
 pub use managed::{Refusal, Routing};
+pub use pubsub::{PubSub, Scope};
 pub use stats::Stats;
 pub use transactions::{Session, Transaction};
 
@@ -118,6 +120,8 @@ pub struct Server {
     pub settings: Settings,
     /// The data.
     pub keyspace: Keyspace,
+    /// Who has subscribed to what.
+    pub pubsub: PubSub,
     /// All connections.
     pub clients: Clients,
     /// Time of this tick.

@@ -196,7 +196,7 @@ impl Server {
             return Ok(());
         }
         // What the stream holds besides data.
-        if args.is(0, "ping") || args.is(0, "replconf") {
+        if ["ping", "replconf", "publish", "spublish"].iter().any(|name| args.is(0, name)) {
             return Ok(());
         }
         self.execute_silently(*db, args)

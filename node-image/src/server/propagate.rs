@@ -1,7 +1,7 @@
 //! From what a command did to the replication stream and the append-only file.
 
 use super::transactions::Group;
-use super::{ClientKey, Ending, Server};
+use super::{ClientKey, Ending, Scope, Server};
 use crate::command::{Args, Ctx, Handler, table};
 use crate::keyspace::ExpiryMode;
 use crate::resp::{Protocol, Reply};
@@ -46,11 +46,7 @@ impl Server {
         if self.link.is_some() {
             return;
         }
-        self.scratch.clear();
-        if self.group == Group::Expected {
-            self.group = Group::Begun;
-            encode(&mut self.scratch, &[b"MULTI"]);
-        }
+        self.begin_append();
         if self.history.stream_db != Some(db) {
             self.history.stream_db = Some(db);
             encode(&mut self.scratch, &[b"SELECT", itoa::Buffer::new().format(db).as_bytes()]);
@@ -60,12 +56,22 @@ impl Server {
         self.persistence.append(&self.scratch);
     }
 
-    /// Adds a command to the stream that is no change of data: PING, REPLCONF GETACK.
+    /// Empties the scratch buffer for what is to be added to the stream; the first of what belongs together begins with
+    /// MULTI.
+    fn begin_append(&mut self) {
+        self.scratch.clear();
+        if self.group == Group::Expected {
+            self.group = Group::Begun;
+            encode(&mut self.scratch, &[b"MULTI"]);
+        }
+    }
+
+    /// Adds a command to the stream that is no change of data: PING, REPLCONF GETACK, PUBLISH.
     pub(super) fn replicate_beat(&mut self, args: &[&[u8]]) {
         if !self.may_originate() {
             return;
         }
-        self.scratch.clear();
+        self.begin_append();
         encode(&mut self.scratch, args);
         self.history.backlog.append(&self.scratch);
         self.persistence.append(&self.scratch);
@@ -99,6 +105,12 @@ impl Server {
                 self.send_ack();
             }
             return;
+        }
+        for (name, scope) in [("publish", Scope::Channel), ("spublish", Scope::Shard)] {
+            if args.is(0, name) {
+                self.deliver(scope, args.at(1), args.at(2), None);
+                return;
+            }
         }
         let db = client.db;
         if let Err(text) = self.execute_silently(db, args) {

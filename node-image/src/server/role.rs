@@ -38,6 +38,7 @@ impl Server {
             }
         }
         self.drop_foreign_replicas();
+        self.drop_foreign_channels();
         self.release_writes();
     }
 
@@ -63,6 +64,7 @@ impl Server {
             self.follow_configured_parent();
             self.attach_now();
         }
+        self.drop_foreign_channels();
     }
 
     /// Cuts off nodes of the shard whose parent is another now.

@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::time::Instant;
 
 use super::dispatch::{Verdict, out_of_memory};
 use super::propagate::encode;
+use super::pubsub::Subscriptions;
 use super::{Client, ClientKey, Server};
 use crate::command::{Args, CommandError, CommandResult, CommandSpec, Flags};
 use crate::keyspace::{At, Ticket};
+use crate::resp::Protocol;
 
 /// What a queued argument takes besides its bytes.
 const ARGUMENT_OVERHEAD: usize = 32;
@@ -23,6 +26,12 @@ pub struct Session {
     /// Keys that it watches, with their databases.
     watched: BTreeMap<(usize, Box<[u8]>), Ticket>,
     watched_bytes: usize,
+    /// What it has subscribed to.
+    pub subscriptions: Subscriptions,
+    /// Messages of its own that it gets after the reply that is being written.
+    pub own_messages: Vec<u8>,
+    /// Since when its output is above the soft limit.
+    pub slow_since: Option<Instant>,
     /// The parent's transaction that is arriving.
     incoming: Option<Incoming>,
 }
@@ -31,7 +40,9 @@ impl Session {
     /// Bytes that its names and arguments take.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.transaction.as_ref().map_or(0, |open| open.bytes) + self.watched_bytes
+        self.transaction.as_ref().map_or(0, |open| open.bytes)
+            + self.watched_bytes
+            + self.subscriptions.bytes()
     }
 
     /// Number of keys that it watches.
@@ -41,7 +52,9 @@ impl Session {
     }
 
     fn is_empty(&self) -> bool {
-        self.transaction.is_none() && !self.executing && self.watched.is_empty() && self.incoming.is_none()
+        let quiet = self.subscriptions.is_empty() && self.own_messages.is_empty();
+        let idle = self.transaction.is_none() && !self.executing && self.watched.is_empty();
+        quiet && idle && self.incoming.is_none()
     }
 }
 
@@ -124,7 +137,15 @@ struct Incoming {
 impl Server {
     /// What is to happen with a command of a client that has a session. The command by itself could run.
     pub(super) fn check_session(&self, client: &Client, spec: &CommandSpec) -> Verdict {
-        let Some(open) = client.session.as_ref().and_then(|session| session.transaction.as_ref()) else {
+        let Some(session) = &client.session else { return Verdict::Run };
+        let Some(open) = &session.transaction else {
+            let listens = client.protocol == Protocol::Resp2 && !session.subscriptions.is_empty();
+            if listens && !spec.flags.contains(Flags::WHILE_SUBSCRIBED) {
+                return Verdict::Refuse(CommandError::text(format!(
+                    "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+                    spec.name
+                )));
+            }
             return Verdict::Run;
         };
         if spec.flags.contains(Flags::NO_MULTI) {
@@ -235,6 +256,7 @@ impl Server {
         if let Some(client) = self.clients.get_mut(key) {
             client.session.get_or_insert_default().executing = executing;
         }
+        self.send_own_messages(key);
         self.tidy_session(key);
     }
 
@@ -309,6 +331,7 @@ impl Server {
     /// Ends all that a client began: its connection closes, or RESET was given.
     pub(crate) fn end_session(&mut self, key: ClientKey) {
         self.unwatch(key);
+        self.forget_subscriptions(key);
         if let Some(client) = self.clients.get_mut(key) {
             client.session = None;
         }
