@@ -12,6 +12,7 @@ mod entry;
 mod eviction;
 mod expiry;
 mod page;
+mod pages;
 mod slots;
 mod table;
 pub mod value;

@@ -19,7 +19,7 @@ const LOW_BITS: u64 = 0x0101_0101_0101_0101;
 const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 
 /// What is beside a page.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Object {
     Value(Value),
     Keyed(Box<(Box<[u8]>, Value)>),
@@ -56,7 +56,7 @@ impl Object {
 }
 
 /// The objects of a page. Indices stay as they are when others go.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Objects {
     list: Vec<Option<Object>>,
     vacant: usize,
@@ -135,7 +135,7 @@ impl<'a> NewValue<'a> {
 }
 
 /// The entries of one hash bucket.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Page {
     bytes: Box<[u8]>,
     objects: Option<Box<Objects>>,
@@ -347,6 +347,9 @@ impl Page {
 
     /// Moves everything into a block of `capacity` bytes, without the garbage.
     fn rebuild(&mut self, capacity: usize) {
+        if self.garbage == 0 {
+            return self.move_to(capacity);
+        }
         let mut fresh = Self {
             bytes: vec![0; capacity].into_boxed_slice(),
             objects: self.objects.take(),
@@ -358,6 +361,16 @@ impl Page {
             fresh.append(self.tag(index), raw.unwrap_or_default());
         }
         *self = fresh;
+    }
+
+    /// Moves everything as it is into a block of `capacity` bytes.
+    fn move_to(&mut self, capacity: usize) {
+        let directory = self.len().div_ceil(LANES) * GROUP;
+        let mut bytes = Vec::with_capacity(capacity);
+        bytes.extend_from_slice(self.bytes.get(..self.used as usize).unwrap_or_default());
+        bytes.resize(capacity.saturating_sub(directory), 0);
+        bytes.extend_from_slice(self.bytes.get(self.bytes.len() - directory..).unwrap_or_default());
+        self.bytes = bytes.into_boxed_slice();
     }
 
     /// Writes an entry into the free space, and gives it a place.

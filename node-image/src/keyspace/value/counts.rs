@@ -24,6 +24,32 @@ impl Counts {
         self.sums.push(sum);
     }
 
+    /// How many counts there are.
+    pub(super) fn len(&self) -> usize {
+        self.sums.len()
+    }
+
+    /// A count; 0 if there is no such one.
+    pub(super) fn get(&self, index: usize) -> usize {
+        let end = index + 1;
+        let Some(sum) = self.sums.get(index) else { return 0 };
+        // The sum at `end` is of the counts from its lowest bit on: what lies before this one is taken off.
+        let (mut count, mut part) = (*sum, index);
+        while part > end - lowest_bit(end) {
+            count = count.wrapping_sub(self.sums.get(part - 1).copied().unwrap_or_default());
+            part -= lowest_bit(part);
+        }
+        count as usize
+    }
+
+    /// Sets a count.
+    pub(super) fn set(&mut self, index: usize, count: usize) {
+        let change = count as isize - self.get(index) as isize;
+        if change != 0 {
+            self.add(index, change);
+        }
+    }
+
     /// Takes the last count away.
     pub(super) fn pop(&mut self) {
         self.sums.pop();

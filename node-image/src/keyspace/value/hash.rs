@@ -3,10 +3,9 @@
 use either::Either;
 
 use super::element::Encoded;
+use super::fields::Fields;
 use super::limits::Limits;
 use super::packed::Packed;
-use super::record::Record;
-use super::table::Table;
 use super::{Text, WALK_FROM};
 
 /// A map of fields to values.
@@ -17,47 +16,6 @@ pub struct Hash(Form);
 enum Form {
     Packed(Packed),
     Table(Box<Fields>),
-}
-
-/// A hash that outgrew the packed form.
-#[derive(Clone, Debug, Default)]
-struct Fields {
-    table: Table<Record>,
-    /// Bytes of the records' blocks.
-    heap: usize,
-}
-
-impl Fields {
-    fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
-        let hash = self.table.hash(field);
-        let record = Record::new(hash, field, value);
-        self.heap += record.heap();
-        let place = self.table.find(hash, |record| record.is(hash, field));
-        match place.and_then(|place| self.table.get_mut(place)) {
-            Some(slot) => {
-                self.heap -= std::mem::replace(slot, record).heap();
-                false
-            }
-            None => {
-                self.table.insert_new(hash, record);
-                true
-            }
-        }
-    }
-
-    fn get(&self, field: &[u8]) -> Option<&[u8]> {
-        let hash = self.table.hash(field);
-        let place = self.table.find(hash, |record| record.is(hash, field))?;
-        self.table.get(place)?.get().map(|(_, value)| value)
-    }
-
-    fn remove(&mut self, field: &[u8]) -> bool {
-        let hash = self.table.hash(field);
-        let place = self.table.find(hash, |record| record.is(hash, field));
-        let removed = place.and_then(|place| self.table.remove(place));
-        self.heap -= removed.as_ref().map_or(0, Record::heap);
-        removed.is_some()
-    }
 }
 
 impl Default for Hash {
@@ -72,7 +30,7 @@ impl Hash {
     pub fn len(&self) -> usize {
         match &self.0 {
             Form::Packed(packed) => packed.len(),
-            Form::Table(fields) => fields.table.len(),
+            Form::Table(fields) => fields.len(),
         }
     }
 
@@ -141,7 +99,7 @@ impl Hash {
             Form::Packed(packed) => {
                 Either::Left(packed.pairs().map(|(field, value)| (field.text(), value.text())))
             }
-            Form::Table(fields) => Either::Right(fields.table.iter().filter_map(texts)),
+            Form::Table(fields) => Either::Right(fields.iter().map(texts)),
         }
     }
 
@@ -150,7 +108,7 @@ impl Hash {
     pub fn nth(&self, index: usize) -> Option<(Text<'_>, Text<'_>)> {
         match &self.0 {
             Form::Packed(_) => self.iter().nth(index),
-            Form::Table(fields) => fields.table.get(fields.table.nth(index)?).and_then(texts),
+            Form::Table(fields) => fields.nth(index).map(texts),
         }
     }
 
@@ -172,11 +130,7 @@ impl Hash {
                 self.iter().for_each(|(field, value)| show(&field, &value));
                 0
             }
-            Form::Table(fields) => fields.table.scan(cursor, count, |record| {
-                if let Some((field, value)) = record.get() {
-                    show(field, value);
-                }
-            }),
+            Form::Table(fields) => fields.scan(cursor, count, show),
         }
     }
 
@@ -190,7 +144,7 @@ impl Hash {
     pub(super) fn memory(&self) -> usize {
         let form = match &self.0 {
             Form::Packed(packed) => packed.size(),
-            Form::Table(fields) => fields.table.memory() + size_of_val(&fields.heap) + fields.heap,
+            Form::Table(fields) => fields.memory(),
         };
         size_of::<Self>() + form
     }
@@ -199,11 +153,10 @@ impl Hash {
     #[cfg(test)]
     pub(super) fn recounted(&self) -> usize {
         let Form::Table(fields) = &self.0 else { return self.memory() };
-        let heap: usize = fields.table.iter().map(Record::heap).sum();
-        size_of::<Self>() + fields.table.recounted() + size_of_val(&heap) + heap
+        size_of::<Self>() + fields.recounted()
     }
 }
 
-fn texts(record: &Record) -> Option<(Text<'_>, Text<'_>)> {
-    record.get().map(|(key, value)| (Text::Bytes(key), Text::Bytes(value)))
+fn texts<'a>((field, value): (&'a [u8], &'a [u8])) -> (Text<'a>, Text<'a>) {
+    (Text::Bytes(field), Text::Bytes(value))
 }

@@ -3,8 +3,8 @@
 //! | type | small | large |
 //! |---|---|---|
 //! | list | one block of packed elements | a row of such blocks of about a kilobyte |
-//! | hash | one block of packed pairs | a table of records, each within 16 bytes or with one block |
-//! | set | one block of numbers, or of packed elements | a table of records |
+//! | hash | one block of packed pairs | pages, as keys stand in |
+//! | set | one block of numbers, or of packed elements | the same |
 //! | sorted set | one block of packed pairs in order | members in a row, a table of them, a tree of scores |
 //!
 //! Directives say what is small ([`Limits`]). Lists become small again; the others stay large. No change to a large
@@ -12,12 +12,13 @@
 
 mod counts;
 mod element;
+mod fields;
 mod hash;
 mod intset;
 mod limits;
 mod list;
+mod name;
 mod packed;
-mod record;
 mod scored;
 mod set;
 mod string;

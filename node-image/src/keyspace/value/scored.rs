@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 
 use super::Text;
-use super::record::Record;
-use super::table::{self, Place, Slot, Table};
+use super::name::Name;
+use super::table::{Place, Slot, Table};
 use super::tree::{Pair, Tree};
 
 /// Members in a piece of the row of members.
@@ -13,7 +13,7 @@ const PIECE: usize = 256;
 
 #[derive(Clone, Debug)]
 struct Member {
-    name: Record,
+    name: Name,
     score: f64,
 }
 
@@ -36,7 +36,7 @@ impl Members {
     }
 
     fn name(&self, id: u32) -> &[u8] {
-        self.get(id).and_then(|member| member.name.get()).map_or(&[], |(name, _)| name)
+        self.get(id).map_or(&[], |member| member.name.bytes())
     }
 
     fn push(&mut self, member: Member) {
@@ -96,7 +96,7 @@ impl Handle {
 }
 
 impl Slot for Handle {
-    fn hash(&self, _: &table::Hasher) -> Option<u32> {
+    fn hash(&self) -> Option<u32> {
         self.number.map(|_| self.hash)
     }
 
@@ -146,7 +146,7 @@ impl Scored {
         let hash = self.index.hash(name);
         let Some((_, id)) = self.find(hash, name) else {
             let id = self.members.len as u32;
-            self.members.push(Member { name: Record::new(hash, name, &[]), score });
+            self.members.push(Member { name: Name::new(name), score });
             self.index.insert_new(hash, Handle::new(hash, id));
             self.tree.insert(is_before(&self.members, score, name), Pair::new(score, id));
             return None;
@@ -197,9 +197,8 @@ impl Scored {
     /// Shows about `count` members; returns the cursor to go on with, 0 at the end.
     pub(super) fn scan(&self, cursor: u64, count: usize, mut show: impl FnMut(f64, &[u8])) -> u64 {
         self.index.scan(cursor, count, |handle| {
-            let member = handle.id().and_then(|id| self.members.get(id));
-            if let Some((member, (name, _))) = member.and_then(|member| Some((member, member.name.get()?))) {
-                show(member.score, name);
+            if let Some(member) = handle.id().and_then(|id| self.members.get(id)) {
+                show(member.score, member.name.bytes());
             }
         })
     }

@@ -3,11 +3,10 @@
 use either::Either;
 
 use super::element::Encoded;
+use super::fields::Fields;
 use super::intset::IntSet;
 use super::limits::Limits;
 use super::packed::Packed;
-use super::record::Record;
-use super::table::{Place, Table};
 use super::{Text, WALK_FROM};
 use crate::resp::parse_i64;
 
@@ -20,39 +19,7 @@ pub struct Set(Form);
 enum Form {
     Integers(IntSet),
     Packed(Packed),
-    Table(Box<Members>),
-}
-
-/// A set that outgrew the compact forms.
-#[derive(Clone, Debug, Default)]
-struct Members {
-    table: Table<Record>,
-    /// Bytes of the records' blocks.
-    heap: usize,
-}
-
-impl Members {
-    fn find(&self, member: &[u8]) -> Option<Place> {
-        let hash = self.table.hash(member);
-        self.table.find(hash, |record| record.is(hash, member))
-    }
-
-    fn insert(&mut self, member: &[u8]) -> bool {
-        let hash = self.table.hash(member);
-        let is_new = self.table.find(hash, |record| record.is(hash, member)).is_none();
-        if is_new {
-            let record = Record::new(hash, member, &[]);
-            self.heap += record.heap();
-            self.table.insert_new(hash, record);
-        }
-        is_new
-    }
-
-    fn take(&mut self, place: Place) -> Option<Record> {
-        let record = self.table.remove(place)?;
-        self.heap -= record.heap();
-        Some(record)
-    }
+    Table(Box<Fields>),
 }
 
 impl Default for Set {
@@ -68,7 +35,7 @@ impl Set {
         match &self.0 {
             Form::Integers(integers) => integers.len(),
             Form::Packed(packed) => packed.len(),
-            Form::Table(members) => members.table.len(),
+            Form::Table(members) => members.len(),
         }
     }
 
@@ -84,7 +51,7 @@ impl Set {
         match &self.0 {
             Form::Integers(integers) => parse_i64(member).is_some_and(|number| integers.contains(number)),
             Form::Packed(packed) => packed.find(&Encoded::text(member)).is_some(),
-            Form::Table(members) => members.find(member).is_some(),
+            Form::Table(members) => members.contains(member),
         }
     }
 
@@ -126,7 +93,7 @@ impl Set {
                 packed.push_back(&Encoded::text(member));
                 true
             }
-            Form::Table(members) => members.insert(member),
+            Form::Table(members) => members.set(member, &[]),
         }
     }
 
@@ -138,8 +105,8 @@ impl Set {
             self.iter().for_each(|member| packed.push_back(&Encoded::text(&member)));
             self.0 = Form::Packed(packed);
         } else {
-            let mut members = Box::<Members>::default();
-            self.iter().for_each(|member| _ = members.insert(&member));
+            let mut members = Box::<Fields>::default();
+            self.iter().for_each(|member| _ = members.set(&member, &[]));
             self.0 = Form::Table(members);
         }
     }
@@ -152,7 +119,7 @@ impl Set {
                 let place = packed.find(&Encoded::text(member));
                 place.map(|place| packed.remove(place)).is_some()
             }
-            Form::Table(members) => members.find(member).and_then(|place| members.take(place)).is_some(),
+            Form::Table(members) => members.remove(member),
         }
     }
 
@@ -170,10 +137,7 @@ impl Set {
                 packed.remove(place);
                 member
             }
-            Form::Table(members) => {
-                let place = members.table.nth(index)?;
-                members.take(place)?.get()?.0.into()
-            }
+            Form::Table(members) => members.take_nth(index)?,
         };
         Some(taken)
     }
@@ -183,7 +147,7 @@ impl Set {
         match &self.0 {
             Form::Integers(integers) => Either::Left(Either::Left(integers.iter().map(Text::from))),
             Form::Packed(packed) => Either::Left(Either::Right(packed.items().map(|item| item.text()))),
-            Form::Table(members) => Either::Right(members.table.iter().filter_map(text)),
+            Form::Table(members) => Either::Right(members.iter().map(text)),
         }
     }
 
@@ -193,7 +157,7 @@ impl Set {
         match &self.0 {
             Form::Integers(integers) => integers.nth(index).map(Text::from),
             Form::Packed(_) => self.iter().nth(index),
-            Form::Table(members) => members.table.get(members.table.nth(index)?).and_then(text),
+            Form::Table(members) => members.nth(index).map(text),
         }
     }
 
@@ -215,11 +179,7 @@ impl Set {
                 self.iter().for_each(|member| show(&member));
                 0
             }
-            Form::Table(members) => members.table.scan(cursor, count, |record| {
-                if let Some((member, _)) = record.get() {
-                    show(member);
-                }
-            }),
+            Form::Table(members) => members.scan(cursor, count, |member, _| show(member)),
         }
     }
 
@@ -235,7 +195,7 @@ impl Set {
         let form = match &self.0 {
             Form::Integers(integers) => integers.size(),
             Form::Packed(packed) => packed.size(),
-            Form::Table(members) => members.table.memory() + size_of_val(&members.heap) + members.heap,
+            Form::Table(members) => members.memory(),
         };
         size_of::<Self>() + form
     }
@@ -244,11 +204,10 @@ impl Set {
     #[cfg(test)]
     pub(super) fn recounted(&self) -> usize {
         let Form::Table(members) = &self.0 else { return self.memory() };
-        let heap: usize = members.table.iter().map(Record::heap).sum();
-        size_of::<Self>() + members.table.recounted() + size_of_val(&heap) + heap
+        size_of::<Self>() + members.recounted()
     }
 }
 
-fn text(record: &Record) -> Option<Text<'_>> {
-    record.get().map(|(member, _)| Text::Bytes(member))
+fn text<'a>((member, _): (&'a [u8], &'a [u8])) -> Text<'a> {
+    Text::Bytes(member)
 }

@@ -6,10 +6,8 @@
 
 use std::hash::{BuildHasher, Hasher as _};
 
-use super::counts::Counts;
-
 /// Makes hashes; each table has one with a seed of its own.
-pub(super) type Hasher = hashbrown::DefaultHashBuilder;
+type Hasher = hashbrown::DefaultHashBuilder;
 
 /// Elements per segment above which a segment is split.
 const SPLIT_ABOVE: usize = 128;
@@ -23,19 +21,10 @@ const SLOTS_MIN: usize = 4;
 /// A place in the table, which may be empty.
 pub(super) trait Slot: Default {
     /// The hash of what is there; nothing if it is empty.
-    fn hash(&self, hasher: &Hasher) -> Option<u32>;
+    fn hash(&self) -> Option<u32>;
 
     /// Whether nothing is there.
     fn is_empty(&self) -> bool;
-}
-
-/// The hash of a key.
-#[inline]
-pub(super) fn hash(hasher: &Hasher, key: &[u8]) -> u32 {
-    let mut state = hasher.build_hasher();
-    state.write(key);
-    let hash = state.finish();
-    (hash ^ hash >> 32) as u32
 }
 
 /// Where an element is. It is good until the next change.
@@ -101,35 +90,35 @@ impl<S: Slot> Segment<S> {
         }
     }
 
-    fn grow_if_full(&mut self, hasher: &Hasher) {
+    fn grow_if_full(&mut self) {
         if self.is_full() {
-            self.resize(larger(larger(self.slots.len())), hasher);
+            self.resize(larger(larger(self.slots.len())));
         }
     }
 
-    fn resize(&mut self, slots: usize, hasher: &Hasher) {
+    fn resize(&mut self, slots: usize) {
         let old = std::mem::replace(self, Self::with_slots(slots));
-        self.absorb(old, hasher);
+        self.absorb(old);
     }
 
     /// Puts in what another segment held; there must be room.
-    fn absorb(&mut self, mut other: Self, hasher: &Hasher) {
+    fn absorb(&mut self, mut other: Self) {
         for slot in &mut other.slots {
-            if let Some(hash) = slot.hash(hasher) {
+            if let Some(hash) = slot.hash() {
                 self.put(hash, std::mem::take(slot));
             }
         }
     }
 
     /// Takes out what is at a position, and moves what follows nearer to its home.
-    fn take(&mut self, index: usize, hasher: &Hasher) -> Option<S> {
+    fn take(&mut self, index: usize) -> Option<S> {
         let slots = self.slots.len();
         let taken = self.slots.get_mut(index).map(std::mem::take)?;
         self.len -= 1;
         let (mut free, mut next) = (index, index);
         loop {
             next = if next + 1 == slots { 0 } else { next + 1 };
-            let Some(hash) = self.slots.get(next).and_then(|slot| slot.hash(hasher)) else { break };
+            let Some(hash) = self.slots.get(next).and_then(|slot| slot.hash()) else { break };
             // How far the slot is behind its home, and behind the free one.
             let behind = |from: usize| if next >= from { next - from } else { next + slots - from };
             if behind(home(hash, slots)) >= behind(free) {
@@ -145,8 +134,6 @@ impl<S: Slot> Segment<S> {
 #[derive(Clone, Debug)]
 pub(super) struct Table<S> {
     segments: Vec<Segment<S>>,
-    /// The lengths of the segments.
-    counts: Counts,
     /// Slots of all segments.
     slots: usize,
     len: usize,
@@ -155,30 +142,29 @@ pub(super) struct Table<S> {
 
 impl<S: Slot> Default for Table<S> {
     fn default() -> Self {
-        let mut counts = Counts::default();
-        counts.push(0);
         let segments = vec![Segment::with_slots(SLOTS_MIN)];
-        Self { segments, counts, slots: SLOTS_MIN, len: 0, hasher: Hasher::default() }
+        Self { segments, slots: SLOTS_MIN, len: 0, hasher: Hasher::default() }
     }
 }
 
 impl<S: Slot> Table<S> {
     /// Number of elements.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
     /// Bytes that it takes, without what the elements have elsewhere.
     pub(super) fn memory(&self) -> usize {
-        size_of::<Self>()
-            + self.segments.capacity() * size_of::<Segment<S>>()
-            + self.slots * size_of::<S>()
-            + self.counts.memory()
+        size_of::<Self>() + self.segments.capacity() * size_of::<Segment<S>>() + self.slots * size_of::<S>()
     }
 
     /// The hash of a key in this table.
     pub(super) fn hash(&self, key: &[u8]) -> u32 {
-        hash(&self.hasher, key)
+        let mut state = self.hasher.build_hasher();
+        state.write(key);
+        let hash = state.finish();
+        (hash ^ hash >> 32) as u32
     }
 
     /// The segment of a hash among `segments`.
@@ -210,11 +196,10 @@ impl<S: Slot> Table<S> {
         let index = Self::segment_of(hash, self.segments.len());
         let Some(segment) = self.segments.get_mut(index) else { return };
         let old = segment.slots.len();
-        segment.grow_if_full(&self.hasher);
+        segment.grow_if_full();
         self.slots += segment.slots.len() - old;
         segment.put(hash, element);
         self.len += 1;
-        self.counts.add(index, 1);
         if self.len > self.segments.len() * SPLIT_ABOVE {
             self.split();
         }
@@ -223,14 +208,13 @@ impl<S: Slot> Table<S> {
     /// Takes an element out.
     pub(super) fn remove(&mut self, place: Place) -> Option<S> {
         let segment = self.segments.get_mut(place.segment)?;
-        let element = segment.take(place.slot, &self.hasher)?;
+        let element = segment.take(place.slot)?;
         let old = segment.slots.len();
         if segment.len * 4 < old && fitting(segment.len) < old {
-            segment.resize(fitting(segment.len), &self.hasher);
+            segment.resize(fitting(segment.len));
             self.slots -= old - segment.slots.len();
         }
         self.len -= 1;
-        self.counts.add(place.segment, -1);
         if self.len < (self.segments.len() - 1) * MERGE_BELOW {
             self.merge();
         }
@@ -239,7 +223,6 @@ impl<S: Slot> Table<S> {
 
     fn push_segment(&mut self, segment: Segment<S>) {
         self.slots += segment.slots.len();
-        self.counts.push(segment.len);
         self.segments.push(segment);
     }
 
@@ -259,12 +242,11 @@ impl<S: Slot> Table<S> {
         let room = fitting(whole.len / 2 + whole.len / 16);
         let (mut stays, mut moves) = (Segment::with_slots(room), Segment::with_slots(room));
         for slot in &mut whole.slots {
-            let Some(hash) = slot.hash(&self.hasher) else { continue };
+            let Some(hash) = slot.hash() else { continue };
             let half = if Self::segment_of(hash, new + 1) == new { &mut moves } else { &mut stays };
-            half.grow_if_full(&self.hasher);
+            half.grow_if_full();
             half.put(hash, std::mem::take(slot));
         }
-        self.counts.add(index, -(moves.len as isize));
         self.slots += stays.slots.len();
         *segment = stays;
         self.push_segment(moves);
@@ -274,33 +256,18 @@ impl<S: Slot> Table<S> {
     fn merge(&mut self) {
         let Some(last) = self.segments.pop() else { return };
         let index = Self::other_half(self.segments.len());
-        self.counts.pop();
         self.slots -= last.slots.len();
         let Some(segment) = self.segments.get_mut(index) else { return };
         let old = segment.slots.len();
-        self.counts.add(index, last.len as isize);
         let wanted = fitting(segment.len + last.len);
         if wanted > old {
-            segment.resize(wanted, &self.hasher);
+            segment.resize(wanted);
             self.slots += segment.slots.len() - old;
         }
-        segment.absorb(last, &self.hasher);
+        segment.absorb(last);
         if self.segments.len() * 4 < self.segments.capacity() {
             self.segments.shrink_to(self.segments.len() * 2);
         }
-    }
-
-    /// The elements in no particular order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &S> {
-        self.segments.iter().flat_map(|segment| &segment.slots).filter(|slot| !slot.is_empty())
-    }
-
-    /// Where the element at a position below the length is; positions change with every change.
-    pub(super) fn nth(&self, index: usize) -> Option<Place> {
-        let (segment, rest) = self.counts.find(index)?;
-        let slots = self.segments.get(segment)?.slots.iter().enumerate();
-        let (slot, _) = slots.filter(|(_, slot)| !slot.is_empty()).nth(rest)?;
-        Some(Place { segment, slot })
     }
 
     /// How many low bits of the hash are the same for everything in the segment of `hash`.
@@ -322,8 +289,7 @@ impl<S: Slot> Table<S> {
         while let Ok(from) = u32::try_from(cursor) {
             let hash = from.reverse_bits();
             let Some(segment) = self.segments.get(Self::segment_of(hash, self.segments.len())) else { break };
-            let order =
-                |slot: &S| slot.hash(&self.hasher).map(u32::reverse_bits).filter(|order| *order >= from);
+            let order = |slot: &S| slot.hash().map(u32::reverse_bits).filter(|order| *order >= from);
             let mut found: Vec<(u32, &S)> =
                 segment.slots.iter().filter_map(|slot| Some((order(slot)?, slot))).collect();
             found.sort_unstable_by_key(|(order, _)| *order);
@@ -346,7 +312,8 @@ impl<S: Slot> Table<S> {
     #[cfg(test)]
     pub(super) fn recounted(&self) -> usize {
         let slots: usize = self.segments.iter().map(|segment| segment.slots.len()).sum();
-        assert_eq!(self.len, self.iter().count());
+        let taken = |segment: &Segment<S>| segment.slots.iter().filter(|slot| !slot.is_empty()).count();
+        assert!(self.segments.iter().all(|segment| segment.len == taken(segment)));
         assert_eq!(self.len, self.segments.iter().map(|segment| segment.len).sum::<usize>());
         self.memory() - self.slots * size_of::<S>() + slots * size_of::<S>()
     }

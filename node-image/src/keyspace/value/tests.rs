@@ -40,8 +40,8 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 #[test]
-fn a_record_takes_sixteen_bytes() {
-    assert_eq!(size_of::<record::Record>(), 16);
+fn a_name_takes_sixteen_bytes() {
+    assert_eq!(size_of::<name::Name>(), 16);
     assert_eq!((size_of::<Hash>(), size_of::<Set>()), (16, 24));
 }
 
@@ -346,8 +346,10 @@ proptest! {
             if cursor == 0 {
                 break;
             }
-            prop_assert!((count..count + 3).contains(&(seen.len() - before)));
+            // Whole pages: at most two that are about to be split are more than was asked for.
+            prop_assert!((count..count + 200).contains(&(seen.len() - before)));
         }
+        prop_assert_eq!(seen.len(), len as usize);
         seen.sort();
         seen.dedup();
         prop_assert_eq!(seen.len(), len as usize);

@@ -173,6 +173,10 @@ impl Node {
         let right = match self {
             Self::Leaf(pairs) => {
                 let at = pairs.partition_point(|pair| before(*pair));
+                if pairs.len() == pairs.capacity() {
+                    // Never more than a leaf has before it is split.
+                    pairs.reserve_exact((pairs.len() / 4 + 4).min(NODE_MAX + 1 - pairs.len()));
+                }
                 pairs.insert(at, new);
                 (pairs.len() > NODE_MAX).then(|| Self::Leaf(split(pairs, at)))
             }
