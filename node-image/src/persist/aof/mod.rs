@@ -2,7 +2,12 @@
 //!
 //! An incr file holds the bytes of the replication stream and nothing else but annotations, so that the base's offset
 //! and the length of what follows say how old a copy is.
+//!
+//! Everything is covered by a checksum: the base by that of its format, the incr files and the manifest by annotations.
+//! So loading tells what a crash leaves, which is cut off (the end of a write that was never completed, and so was never
+//! acknowledged under `appendfsync always`), from damage, which it refuses.
 
+mod checksum;
 mod load;
 mod location;
 mod log;
@@ -10,6 +15,8 @@ mod manifest;
 mod replay;
 mod rewrite;
 
+#[cfg(test)]
+mod damage;
 #[cfg(test)]
 mod tests;
 
@@ -125,7 +132,7 @@ impl Aof {
         }
         let (base, incr) = (location.base(1), location.incr(1));
         save_now(keyspace, &location.path(&base), &Aux { aof_base: true, ..aux.clone() })?;
-        let log = Log::open(&location.path(&incr), true, policy)?;
+        let log = Log::create(&location.path(&incr), policy)?;
         let manifest = Manifest { base: Some(base), history: Vec::new(), incr: vec![incr.clone()] };
         publish(&location, &manifest)?;
         Ok(Self::assemble(location, policy, manifest, log, incr))
@@ -139,10 +146,13 @@ impl Aof {
         let mut manifest = loaded.manifest;
         let fresh = manifest.incr.is_empty();
         let incr = manifest.incr.last().cloned().unwrap_or_else(|| location.incr(manifest.next_incr_seq()));
-        let log = Log::open(&location.path(&incr), fresh, policy)?;
-        if fresh {
+        let path = location.path(&incr);
+        let log = if fresh {
             manifest.incr.push(incr.clone());
-        }
+            Log::create(&path, policy)?
+        } else {
+            Log::resume(&path, loaded.checksum, policy)?
+        };
         manifest.history.clear();
         publish(&location, &manifest)?;
         // What cannot be removed now is tried again at the next start.
@@ -165,7 +175,7 @@ impl Aof {
         location.make_dir().map_err(|source| AofError::io("make", location.dir(), source))?;
         let manifest = load::read_manifest(&location)?.unwrap_or_default();
         let incr = location.incr(manifest.next_incr_seq());
-        let log = Log::open(&location.path(&incr), true, policy)?;
+        let log = Log::create(&location.path(&incr), policy)?;
         let mut aof = Self::assemble(location, policy, manifest, log, incr);
         aof.start_rewrite(keyspace, aux)?;
         Ok(aof)

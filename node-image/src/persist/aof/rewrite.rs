@@ -88,8 +88,11 @@ impl Aof {
     fn begin_listed(&mut self) -> Result<(), AofError> {
         self.close()?;
         let incr = self.location.incr(self.manifest.next_incr_seq());
-        let log = Log::open(&self.location.path(&incr), true, self.policy)?;
+        let log = Log::create(&self.location.path(&incr), self.policy)?;
         let mut manifest = self.manifest.clone();
+        if let (Some(complete), Some(log)) = (manifest.incr.last_mut(), &self.log) {
+            complete.len = Some(log.len());
+        }
         manifest.incr.push(incr.clone());
         publish(&self.location, &manifest)?;
         self.older_bytes = self.size();
@@ -104,7 +107,7 @@ impl Aof {
         self.fault = self.fault.take().or(error);
         let incr = self.location.incr(self.manifest.next_incr_seq());
         self.log_file = incr.clone();
-        match Log::open(&self.location.path(&incr), true, self.policy) {
+        match Log::create(&self.location.path(&incr), self.policy) {
             Ok(log) => self.log = Some(log),
             Err(error) => {
                 self.fault.get_or_insert(error.copy());

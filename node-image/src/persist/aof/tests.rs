@@ -271,16 +271,17 @@ fn a_torn_tail_is_cut_and_a_broken_middle_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (mut node, mut aof) = start(dir.path());
     node.set(&mut aof, "a", "1");
-    aof.append(&resp(&["MULTI"]));
-    aof.append(&resp(&["SET", "half", "1"]));
     aof.close().unwrap();
     let path = incr(dir.path(), 1);
+    let whole = std::fs::read(&path).unwrap();
+    let half = [resp(&["MULTI"]), resp(&["SET", "half", "1"])].concat();
+    std::fs::write(&path, [whole.as_slice(), &half].concat()).unwrap();
 
     let strict = load_node(dir.path(), LoadOptions { truncate: false, ..OPTIONS }).err().unwrap().to_string();
-    assert!(strict.contains("appendonly.aof.1.incr.aof, at byte 27: the file ends inside"), "{strict}");
+    assert!(strict.contains("appendonly.aof.1.incr.aof, at byte 45: the file ends inside"), "{strict}");
     let (after, loaded) = reload(dir.path());
     assert_eq!(after.content(), node.content());
-    assert_eq!(loaded.cut, Some(CutTail { path: path.clone(), offset: 27, bytes: 15 + 30 }));
+    assert_eq!(loaded.cut, Some(CutTail { path: path.clone(), offset: 45, bytes: 15 + 30 }));
     assert_eq!(loaded.offset, node.offset);
     assert_eq!(reload(dir.path()).1.cut, None);
 
@@ -288,7 +289,7 @@ fn a_torn_tail_is_cut_and_a_broken_middle_is_refused() {
     bytes.extend(b"garbage");
     std::fs::write(&path, &bytes).unwrap();
     let error = load_node(dir.path(), OPTIONS).err().unwrap().to_string();
-    assert!(error.contains("appendonly.aof.1.incr.aof, at byte 27: neither a command"), "{error}");
+    assert!(error.contains("appendonly.aof.1.incr.aof, at byte 45: neither a command"), "{error}");
 }
 
 #[test]
@@ -301,7 +302,7 @@ fn only_the_last_file_may_be_torn() {
     let first = incr(dir.path(), 1);
     let len = std::fs::metadata(&first).unwrap().len();
     std::fs::OpenOptions::new().write(true).open(&first).unwrap().set_len(len - 1).unwrap();
-    assert!(matches!(load_node(dir.path(), OPTIONS), Err(LoadError::Commands { .. })));
+    assert!(matches!(load_node(dir.path(), OPTIONS), Err(LoadError::Length { .. })));
 }
 
 #[test]
@@ -318,7 +319,7 @@ fn a_lost_manifest_is_not_an_empty_node() {
     assert!(error.contains("appendonly.aof.manifest is missing"), "{error}");
     std::fs::write(&manifest, [&text[..], b"nonsense\n"].concat()).unwrap();
     let error = load_node(dir.path(), OPTIONS).err().unwrap().to_string();
-    assert!(error.contains("appendonly.aof.manifest is corrupt, line 3"), "{error}");
+    assert!(error.contains("appendonly.aof.manifest is corrupt: line 1: the checksum"), "{error}");
 }
 
 #[test]
