@@ -87,7 +87,9 @@ mod tests {
     fn a_line_is_read_back_and_a_damaged_one_is_none() {
         assert_eq!(line(0xab), "#kv-crc 000000ab");
         assert_eq!(parse(b"#kv-crc 000000ab"), Parsed::Checksum(0xab));
-        for damaged in ["#kv-crc ", "#kv-crc 000000a", "#kv-crc 000000abc", "#kv-crc 000000ag", "#kv-crc +00000ab"] {
+        for damaged in
+            ["#kv-crc ", "#kv-crc 000000a", "#kv-crc 000000abc", "#kv-crc 000000ag", "#kv-crc +00000ab"]
+        {
             assert_eq!(parse(damaged.as_bytes()), Parsed::Damaged, "{damaged}");
         }
         assert_eq!(parse(b"#kv-crd 000000ab"), Parsed::Other);

@@ -137,7 +137,8 @@ impl Manifest {
 
 /// The text of a manifest whose checksum, if it has one, is right.
 fn check(text: &[u8]) -> Result<&str, &'static str> {
-    let (first, rest) = memchr::memchr(b'\n', text).and_then(|end| text.split_at_checked(end)).unwrap_or((text, b""));
+    let (first, rest) =
+        memchr::memchr(b'\n', text).and_then(|end| text.split_at_checked(end)).unwrap_or((text, b""));
     let intact = match checksum::parse(first) {
         Parsed::Checksum(found) => found == checksum::of(rest.get(1..).unwrap_or_default()),
         Parsed::Damaged => false,
@@ -189,7 +190,10 @@ mod tests {
             ("file a seq 2 type x\n", "line 1: a type that is none of b, h and i"),
             ("file a seq\n", "line 1: it is not made of pairs of key and value"),
             ("file a seq 1 type i len x\n", "line 1: len is no number"),
-            ("#kv-crc 00000000\nfile a seq 1 type i\n", "line 1: the checksum is not that of the lines below"),
+            (
+                "#kv-crc 00000000\nfile a seq 1 type i\n",
+                "line 1: the checksum is not that of the lines below",
+            ),
             ("#kv-crc 0000\nfile a seq 1 type i\n", "line 1: the checksum is not that of the lines below"),
         ] {
             assert_eq!(Manifest::parse(text.as_bytes()).unwrap_err().to_string(), error);

@@ -44,6 +44,9 @@ const MAX_BUFFERED: usize = 64 * 1024 * 1024;
 /// How long after a failed rewrite the next one is wanted.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
+/// Each failure in a row doubles that time, up to so many times: each attempt begins another incr file.
+const DOUBLINGS: u32 = 6;
+
 /// Why the append-only file is not what it should be. Writes are to be refused while there is one (MISCONF).
 #[derive(Debug, thiserror::Error)]
 pub enum AofError {
@@ -106,6 +109,8 @@ pub struct Aof {
     fault: Option<AofError>,
     /// When a rewrite failed last.
     failed_at: Option<Instant>,
+    /// How many failed in a row.
+    failures: u32,
     /// Bytes of the base and of the incr files before the one that is written.
     older_bytes: u64,
     /// Size when the last rewrite had ended, or when it was opened.
@@ -154,11 +159,15 @@ impl Aof {
             Log::resume(&path, loaded.checksum, policy)?
         };
         manifest.history.clear();
-        publish(&location, &manifest)?;
+        let aof = Self::assemble(location, policy, manifest, log, incr);
+        // A full disk is no reason not to start, and to serve what can be read.
+        if !aof.manifest_stands() {
+            publish(&aof.location, &aof.manifest)?;
+        }
         // What cannot be removed now is tried again at the next start.
-        let strays = location.strays(&manifest).unwrap_or_default();
+        let strays = aof.location.strays(&aof.manifest).unwrap_or_default();
         strays.iter().for_each(|stray| drop(std::fs::remove_file(stray)));
-        Ok(Self::assemble(location, policy, manifest, log, incr))
+        Ok(aof)
     }
 
     /// Begins an append-only file while the node serves (`CONFIG SET appendonly yes`). It counts from the moment on
@@ -198,6 +207,7 @@ impl Aof {
             log_file,
             fault: None,
             failed_at: None,
+            failures: 0,
             older_bytes,
             size_after_rewrite,
             rewrite: None,
@@ -261,10 +271,12 @@ impl Aof {
 
     /// Whether a rewrite should begin: the file grew by `percentage` since the last one and is at least `min_size`
     /// bytes long (`auto-aof-rewrite-percentage`, 0 for never, `auto-aof-rewrite-min-size`), or only a new base heals
-    /// it. After a rewrite that failed it is not wanted for a while.
+    /// it. After a rewrite that failed it is not wanted for a while, which grows unless writes are refused meanwhile.
     #[must_use]
     pub fn rewrite_wanted(&self, now: Instant, percentage: u64, min_size: u64) -> bool {
-        let too_early = self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < AFTER_FAILURE);
+        let doublings = if self.is_whole() { self.failures.saturating_sub(1).min(DOUBLINGS) } else { 0 };
+        let wait = AFTER_FAILURE * (1 << doublings);
+        let too_early = self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < wait);
         if self.rewrite.is_some() || too_early {
             return false;
         }
@@ -280,6 +292,20 @@ impl Aof {
     /// If the disk refuses.
     pub fn close(&mut self) -> Result<(), AofError> {
         self.log.as_mut().map_or(Ok(()), Log::close)
+    }
+
+    /// Records whether a rewrite could be begun.
+    fn note_begin(&mut self, failed: bool) {
+        self.failed_at = failed.then(Instant::now);
+        self.failures = self.failures.saturating_add(u32::from(failed));
+    }
+
+    /// Records how a rewrite ended.
+    fn note_rewrite(&mut self, failed: bool) {
+        self.note_begin(failed);
+        if !failed {
+            self.failures = 0;
+        }
     }
 
     /// Whether the files on the disk and what is still to be written make up the data.

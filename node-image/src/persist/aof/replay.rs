@@ -379,7 +379,8 @@ mod tests {
     fn a_checksum_covers_what_was_read_since_the_last() {
         let [one, two] = [resp(&["SET a 1"]), resp(&["MULTI", "SET b 2", "EXEC"])];
         let line = |bytes: &[u8]| format!("{}\r\n", checksum::line(checksum::of(bytes))).into_bytes();
-        let text = [&one, line(&one).as_slice(), &one, &two, &line(&[one.as_slice(), &two].concat())].concat();
+        let text =
+            [&one, line(&one).as_slice(), &one, &two, &line(&[one.as_slice(), &two].concat())].concat();
         for split in 0..text.len() {
             let mut replay = Replay::default();
             run(&mut replay, &text[..split]).1.unwrap();
