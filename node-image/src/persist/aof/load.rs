@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use kv_core::id::Epoch;
 
-use super::checksum::Checksum;
 use super::location::AofLocation;
 use super::manifest::{ListedFile, Manifest, ManifestError};
 use super::replay::{Replay, ReplayError};
 use crate::keyspace::Keyspace;
+use crate::persist::checksum::Checksum;
 use crate::persist::rdb::{self, Aux, RdbError};
 
 /// A step of loading, to be done by the caller.

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use super::AofError;
-use super::checksum::{self, Checksum};
+use crate::persist::checksum::{self, Checksum};
 
 /// `appendfsync`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::fmt::Write;
 
 use kv_core::directive::split_args;
 
-use super::checksum::{self, Parsed};
+use crate::persist::checksum;
 
 /// A file that the manifest names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,16 +52,19 @@ impl Manifest {
     /// # Errors
     /// If it is not as it was written, and at the first line that makes no sense.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
-        let text = check(text).map_err(|what| ManifestError { line: 1, what })?;
+        let body = checksum::open(text).and_then(|body| std::str::from_utf8(body).ok());
+        let what = "the checksum is not that of the lines below, or they are no text";
+        let body = body.ok_or(ManifestError { line: 1, what })?;
+        let first = if body.len() < text.len() { 2 } else { 1 };
         let mut manifest = Self::default();
-        for (index, line) in text.lines().enumerate() {
+        for (index, line) in body.lines().enumerate() {
             if !line.starts_with('#') {
-                manifest.add(line).map_err(|what| ManifestError { line: index + 1, what })?;
+                manifest.add(line).map_err(|what| ManifestError { line: first + index, what })?;
             }
         }
         match manifest {
             Self { base: None, ref incr, .. } if incr.is_empty() => {
-                Err(ManifestError { line: text.lines().count(), what: "it names no base and no incr file" })
+                Err(ManifestError { line: body.lines().count(), what: "it names no base and no incr file" })
             }
             manifest => Ok(manifest),
         }
@@ -113,7 +116,7 @@ impl Manifest {
             let len = file.len.map(|len| format!(" len {len}")).unwrap_or_default();
             let _ = writeln!(text, "file {} seq {} type {kind}{len}", quoted(&file.name), file.seq);
         }
-        format!("{}\n{text}", checksum::line(checksum::of(text.as_bytes())))
+        checksum::seal(&text)
     }
 
     /// The number for a new base file.
@@ -132,21 +135,6 @@ impl Manifest {
     #[must_use]
     pub fn needs(&self, name: &str) -> bool {
         self.base.iter().chain(&self.incr).any(|file| file.name == name)
-    }
-}
-
-/// The text of a manifest whose checksum, if it has one, is right.
-fn check(text: &[u8]) -> Result<&str, &'static str> {
-    let (first, rest) =
-        memchr::memchr(b'\n', text).and_then(|end| text.split_at_checked(end)).unwrap_or((text, b""));
-    let intact = match checksum::parse(first) {
-        Parsed::Checksum(found) => found == checksum::of(rest.get(1..).unwrap_or_default()),
-        Parsed::Damaged => false,
-        Parsed::Other => true, // Redis wrote it
-    };
-    match std::str::from_utf8(text) {
-        Ok(text) if intact => Ok(text),
-        _ => Err("the checksum is not that of the lines below"),
     }
 }
 
@@ -194,7 +182,10 @@ mod tests {
                 "#kv-crc 00000000\nfile a seq 1 type i\n",
                 "line 1: the checksum is not that of the lines below",
             ),
-            ("#kv-crc 0000\nfile a seq 1 type i\n", "line 1: the checksum is not that of the lines below"),
+            (
+                "#kv-crc 0000\nfile a seq 1 type i\n",
+                "line 1: the checksum is not that of the lines below, or they are no text",
+            ),
         ] {
             assert_eq!(Manifest::parse(text.as_bytes()).unwrap_err().to_string(), error);
         }

@@ -7,7 +7,6 @@
 //! So loading tells what a crash leaves, which is cut off (the end of a write that was never completed, and so was never
 //! acknowledged under `appendfsync always`), from damage, which it refuses.
 
-mod checksum;
 mod load;
 mod location;
 mod log;

@@ -2,7 +2,7 @@
 
 use kv_core::id::Epoch;
 
-use super::checksum::{self, Checksum, Parsed as Line};
+use crate::persist::checksum::{self, Checksum, Parsed as Line};
 use crate::resp::{Limits, ParseError, Parsed, Request, RequestParser};
 
 /// Begins the line that records under which epoch the following commands were accepted. Lines that begin with `#` are

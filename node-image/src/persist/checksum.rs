@@ -4,53 +4,71 @@
 //! #kv-crc 1a2b3c4d
 //! ```
 //!
-//! The number is the CRC-32 of all bytes since the last such line, or since the file's beginning. Each write to an incr
-//! file ends with one, so bytes without one behind them are of a write that was not completed, or of another server.
+//! The number is a CRC-32. In an incr file it is that of all bytes since the last such line, or since the file's
+//! beginning: each write ends with one, so bytes without one behind them are of a write that was not completed, or of
+//! another server. In a small file that is written as a whole it stands in the first line, and is that of all others.
 
 use crc32fast::Hasher;
 
 /// Begins such a line.
-pub(super) const MARK: &str = "#kv-crc ";
+pub(crate) const MARK: &str = "#kv-crc ";
 
 /// Hexadecimal digits of a checksum.
 const DIGITS: usize = 8;
 
 /// The checksum of bytes that no line vouches for yet.
 #[derive(Clone, Debug, Default)]
-pub struct Checksum {
+pub(crate) struct Checksum {
     hasher: Hasher,
     bytes: u64,
 }
 
 impl Checksum {
     /// Adds bytes.
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
     }
 
     /// How many bytes it is of.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    pub(super) fn value(&self) -> u32 {
+    pub(crate) fn value(&self) -> u32 {
         self.hasher.clone().finalize()
     }
 }
 
+/// A text with its checksum in a line before it.
+pub(crate) fn seal(text: &str) -> String {
+    format!("{}\n{text}", line(of(text.as_bytes())))
+}
+
+/// What [`seal`] was given; the bytes as they are if they have no checksum; nothing if it is wrong.
+pub(crate) fn open(bytes: &[u8]) -> Option<&[u8]> {
+    let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
+    let (first, rest) = bytes.split_at_checked(end)?;
+    let rest = rest.get(1..).unwrap_or_default();
+    match parse(first) {
+        Parsed::Checksum(found) => (found == of(rest)).then_some(rest),
+        Parsed::Damaged => None,
+        Parsed::Other => Some(bytes),
+    }
+}
+
 /// The checksum of these bytes.
-pub(super) fn of(bytes: &[u8]) -> u32 {
+pub(crate) fn of(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
 /// The line, without a line break.
-pub(super) fn line(checksum: u32) -> String {
+pub(crate) fn line(checksum: u32) -> String {
     format!("{MARK}{checksum:0DIGITS$x}")
 }
 
 /// What a line is, which is given without its line break.
-pub(super) fn parse(line: &[u8]) -> Parsed {
+pub(crate) fn parse(line: &[u8]) -> Parsed {
     let Some(digits) = line.strip_prefix(MARK.as_bytes()) else { return Parsed::Other };
     let whole = digits.len() == DIGITS && digits.iter().all(u8::is_ascii_hexdigit);
     let text = std::str::from_utf8(digits).ok().filter(|_| whole);
@@ -62,7 +80,7 @@ pub(super) fn parse(line: &[u8]) -> Parsed {
 
 /// What a line is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub(crate) enum Parsed {
     Checksum(u32),
     /// It begins as a checksum, and does not go on as one.
     Damaged,
@@ -70,7 +88,7 @@ pub(super) enum Parsed {
 }
 
 /// Whether there is such a line anywhere in these bytes.
-pub(super) fn is_in(bytes: &[u8]) -> bool {
+pub(crate) fn is_in(bytes: &[u8]) -> bool {
     memchr::memmem::find_iter(bytes, MARK).any(|at| {
         let rest = bytes.get(at..).unwrap_or_default();
         let begins = at == 0 || bytes.get(at - 1) == Some(&b'\n');
