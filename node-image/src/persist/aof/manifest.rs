@@ -180,7 +180,7 @@ mod tests {
             ("file a seq 1 type i len x\n", "line 1: len is no number"),
             (
                 "#kv-crc 00000000\nfile a seq 1 type i\n",
-                "line 1: the checksum is not that of the lines below",
+                "line 1: the checksum is not that of the lines below, or they are no text",
             ),
             (
                 "#kv-crc 0000\nfile a seq 1 type i\n",
