@@ -124,9 +124,12 @@ impl Persistence {
         let on = u8::from(self.aof.is_some());
         let status = if self.aof_error().is_none() { "ok" } else { "err" };
         let rewriting = u8::from(self.aof.as_ref().is_some_and(Aof::is_rewriting));
+        let failed = self.aof.as_ref().is_some_and(Aof::last_rewrite_failed);
+        let rewritten = if failed { "err" } else { "ok" };
         let _ = write!(
             text,
-            "aof_enabled:{on}\r\naof_rewrite_in_progress:{rewriting}\r\naof_last_write_status:{status}\r\n"
+            "aof_enabled:{on}\r\naof_rewrite_in_progress:{rewriting}\r\naof_last_bgrewrite_status:{rewritten}\r\n\
+             aof_last_write_status:{status}\r\n"
         );
         if let Some(aof) = &self.aof {
             let (size, base) = (aof.size(), aof.size_after_rewrite());

@@ -242,6 +242,7 @@ fn a_directory_that_becomes_read_only_fails_snapshots_and_rewrites_only() {
     volume.close_to_writers();
     let error = node.process.run::<()>(&["BGREWRITEAOF"]).unwrap_err().to_string();
     assert!(error.contains("Read-only file system"), "{error}");
+    assert_eq!(node.process.info("aof_last_bgrewrite_status"), "err");
     node.set_some(10);
     let error = node.process.run::<()>(&["BGSAVE"]).unwrap_err().to_string();
     assert!(error.contains("Read-only file system"), "{error}");
@@ -249,7 +250,7 @@ fn a_directory_that_becomes_read_only_fails_snapshots_and_rewrites_only() {
     volume.open_to_writers();
     node.until_writable();
     let () = node.process.run(&["BGREWRITEAOF"]).unwrap();
-    until("it is rewritten", || node.process.info("aof_rewrite_in_progress") == "0");
+    until("it is rewritten", || node.process.info("aof_last_bgrewrite_status") == "ok");
     node.process.kill();
     node.process.restart();
     node.check();

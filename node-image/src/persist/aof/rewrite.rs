@@ -52,6 +52,12 @@ impl Aof {
         self.rewrite.is_some()
     }
 
+    /// Whether the last rewrite failed (`aof_last_bgrewrite_status`).
+    #[must_use]
+    pub fn last_rewrite_failed(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Whether it observes the keyspace, so that no other snapshot may begin.
     #[must_use]
     pub fn walking(&self) -> bool {
