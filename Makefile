@@ -9,7 +9,7 @@ SHELL := /bin/bash
 SAMPLE ?= samples/kvcluster.yaml
 export KV_KIND_NAME ?= kvcluster
 # Programs and scripts of the tests, and what they write: redis-cli is also for you to connect with.
-TOOLS := redis-tools redis-server
+TOOLS := redis-tools redis-server e2fsprogs
 # The settings for the kind cluster: KUBECONFIG, and kubectl, helm and kind on PATH.
 KIND_ENV = eval "$$(e2e/kind/cluster env)"
 BIN = $${CARGO_TARGET_DIR:-target}/release

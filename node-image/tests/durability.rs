@@ -97,3 +97,29 @@ fn a_replica_keeps_what_it_was_sent() {
     replica.restart();
     assert_eq!(replica.run::<usize>(&["DBSIZE"]).unwrap(), 2);
 }
+
+#[test]
+fn a_damaged_file_is_refused_by_its_name_and_place() {
+    let mut node = Process::node(&["--appendonly", "yes", "--appendfsync", "always"]);
+    for value in ["first", "second", "third"] {
+        let () = node.run(&["SET", "key", value]).unwrap();
+    }
+    node.kill();
+    let path = node.dir.path().join("appendonlydir/appendonly.aof.1.incr.aof");
+    let good = std::fs::read(&path).unwrap();
+    let at = good.windows(6).position(|window| window == b"second").unwrap();
+    let mut bytes = good.clone();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    node.spawn_again();
+    node.wait_until_gone();
+    let log = node.log();
+    let chunk = good.windows(8).position(|window| window == b"#kv-crc ").unwrap() + 18;
+    let place = format!("{}, at byte {chunk}: ", path.display());
+    assert!(log.contains(&place) && log.contains("do not match their checksum"), "{log}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "it is left as it is");
+    // As the message says, for who can bear the loss.
+    std::fs::write(&path, &good[..chunk]).unwrap();
+    node.restart();
+    assert_eq!(node.run::<String>(&["GET", "key"]).unwrap(), "first");
+}

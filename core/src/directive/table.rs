@@ -89,7 +89,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot file.").restart().operator(),
     directive("rdbcompression", Kind::Bool, "yes", "Compress strings in snapshots.").no_effect(),
     directive("rdbchecksum", Kind::Bool, "yes", "End snapshots with a checksum.").restart().no_effect(),
-    directive("stop-writes-on-bgsave-error", Kind::Bool, "yes", "Refuse writes while snapshots fail.").no_effect(),
+    directive("stop-writes-on-bgsave-error", Kind::Bool, "yes", "Refuse writes when a snapshot in the background failed, until one is saved; only with save points."),
     directive("rdb-save-incremental-fsync", Kind::Bool, "yes", "Sync snapshots to the disk as they are written.").no_effect(),
     directive("rdb-del-sync-files", Kind::Bool, "no", "Delete snapshot files that were only made for replicas.").no_effect(),
     directive("sanitize-dump-payload", Kind::Enum(&["no", "yes", "clients"]), "no", "Check snapshots deeply when they are loaded.").no_effect(),

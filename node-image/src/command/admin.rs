@@ -199,7 +199,8 @@ fn bgsave(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult 
     if args.len() > 2 || (args.len() == 2 && !scheduled) {
         return Err(CommandError::Syntax);
     }
-    if server.start_bgsave() {
+    let started = server.start_bgsave().map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    if started {
         server.reply(key).simple("Background saving started");
         Ok(())
     } else {

@@ -50,6 +50,8 @@ pub struct Tunables {
     pub hz: u64,
     /// `save` points: seconds and changes.
     pub save_points: Vec<(u64, u64)>,
+    /// `stop-writes-on-bgsave-error`.
+    pub stop_writes_on_bgsave_error: bool,
     /// `maxmemory-policy`; none for `noeviction`.
     pub eviction_policy: Option<Policy>,
     /// `maxmemory-samples`
@@ -97,6 +99,7 @@ impl Tunables {
                 Some(Value::SavePoints(points)) => points.iter().map(|p| (p.seconds, p.changes)).collect(),
                 _ => Vec::new(),
             },
+            stop_writes_on_bgsave_error: settings.bool("stop-writes-on-bgsave-error"),
             eviction_policy: Policy::named(settings.text("maxmemory-policy")),
             eviction_samples: usize::try_from(settings.number("maxmemory-samples")).unwrap_or(5),
             tracking: tracking(settings),

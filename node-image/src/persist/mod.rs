@@ -4,6 +4,7 @@
 //! name says so (`save_now`, `appendfsync always`).
 
 pub mod aof;
+mod checksum;
 mod fs;
 pub mod rdb;
 #[cfg(test)]

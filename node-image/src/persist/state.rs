@@ -9,7 +9,7 @@ use kv_core::shard::{ClusterMap, ShardConfig};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::fs;
+use super::{checksum, fs};
 
 /// Name of the state file in the node's directory.
 pub const STATE_FILE: &str = "node.json";
@@ -120,7 +120,7 @@ impl NodeStateFile {
             write(&path, &state)?;
             return Ok(Self { path, state, _lock: lock });
         };
-        match serde_json::from_slice(&bytes) {
+        match parse(&bytes) {
             Ok(state) => Ok(Self { path, state, _lock: lock }),
             Err(source) => Err(StateError::Corrupt { path, source }),
         }
@@ -186,10 +186,16 @@ fn lock(dir: &Path) -> Result<File, StateError> {
     }
 }
 
+fn parse(bytes: &[u8]) -> Result<PersistedState, serde_json::Error> {
+    let wrong = || serde::de::Error::custom("the checksum in line 1 is not that of the lines below");
+    serde_json::from_slice(checksum::open(bytes).ok_or_else(wrong)?)
+}
+
 fn write(path: &Path, state: &PersistedState) -> Result<(), StateError> {
-    let text = serde_json::to_vec_pretty(state)
+    let text = serde_json::to_string_pretty(state)
         .map_err(|error| StateError::Write { path: path.to_path_buf(), source: error.into() })?;
-    fs::write_atomically(path, &text).map_err(|source| StateError::Write { path: path.to_path_buf(), source })
+    fs::write_atomically(path, checksum::seal(&text).as_bytes())
+        .map_err(|source| StateError::Write { path: path.to_path_buf(), source })
 }
 
 #[cfg(test)]
@@ -249,6 +255,27 @@ mod tests {
         let error = NodeStateFile::open(dir.path()).unwrap_err().to_string();
         assert!(error.contains("node.json is corrupt"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"id\": 4");
+    }
+
+    #[test]
+    fn no_cut_and_no_flipped_bit_changes_what_was_promised() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = NodeStateFile::open(dir.path()).unwrap();
+        file.update(|state| state.promised = Epoch(12)).unwrap();
+        let good = std::fs::read(dir.path().join(STATE_FILE)).unwrap();
+        for at in 0..good.len() {
+            assert!(parse(&good[..at]).is_err(), "cut at {at}");
+            for bit in 0..8 {
+                let mut bytes = good.clone();
+                bytes[at] ^= 1 << bit;
+                if let Ok(state) = parse(&bytes) {
+                    assert_eq!(&state, file.get(), "byte {at}, bit {bit}");
+                }
+            }
+        }
+        // As an editor, or an earlier version, writes it.
+        let text = serde_json::to_vec(file.get()).unwrap();
+        assert_eq!(&parse(&text).unwrap(), file.get());
     }
 
     #[test]

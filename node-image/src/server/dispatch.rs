@@ -221,10 +221,8 @@ impl Server {
         if !self.routing.may_write() {
             return refuse("CLUSTERDOWN The cluster is down");
         }
-        if let Some(error) = self.persistence.write_error() {
-            return Verdict::Refuse(CommandError::text(format!(
-                "MISCONF Errors writing to the AOF file: {error}. Writes are refused until the disk can be written again."
-            )));
+        if let Some(error) = self.disk_error() {
+            return Verdict::Refuse(CommandError::text(format!("MISCONF {error}")));
         }
         if flags.contains(Flags::DENYOOM) && self.out_of_memory() {
             return Verdict::Refuse(out_of_memory());

@@ -19,6 +19,9 @@ use crate::{notice, warning};
 /// Bytes that a snapshot serialises in one go.
 const STEP_BYTES: usize = 256 * 1024;
 
+/// Milliseconds after a failed snapshot before the next is begun.
+const AFTER_FAILURE_MS: u64 = 5000;
+
 /// Why data cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -58,7 +61,10 @@ pub struct Persistence {
     dirty_at_start: u64,
     last_save: u64,
     last_save_at: Instant,
-    last_save_ok: bool,
+    /// Why the last snapshot in the background failed.
+    save_error: Option<String>,
+    /// When the last snapshot failed, whatever the reason, if none was saved since.
+    save_failed_at: Option<Instant>,
 }
 
 impl Persistence {
@@ -72,7 +78,8 @@ impl Persistence {
             dirty_at_start: 0,
             last_save: unix_ms / 1000,
             last_save_at: Instant::now(),
-            last_save_ok: true,
+            save_error: None,
+            save_failed_at: None,
         }
     }
 
@@ -90,9 +97,8 @@ impl Persistence {
         }
     }
 
-    /// Why writes cannot be kept; `None` if they can.
-    pub(super) fn write_error(&self) -> Option<String> {
-        self.aof.as_ref()?.last_write_error().map(ToString::to_string)
+    fn aof_error(&self) -> Option<&AofError> {
+        self.aof.as_ref()?.last_write_error()
     }
 
     /// Whether a snapshot to a file observes the keyspace.
@@ -113,14 +119,17 @@ impl Persistence {
             "rdb_bgsave_in_progress:{}\r\nrdb_last_save_time:{}\r\nrdb_last_bgsave_status:{}\r\n",
             u8::from(self.save.is_some()),
             self.last_save,
-            if self.last_save_ok { "ok" } else { "err" }
+            if self.save_error.is_none() { "ok" } else { "err" }
         );
         let on = u8::from(self.aof.is_some());
-        let status = if self.write_error().is_none() { "ok" } else { "err" };
+        let status = if self.aof_error().is_none() { "ok" } else { "err" };
         let rewriting = u8::from(self.aof.as_ref().is_some_and(Aof::is_rewriting));
+        let failed = self.aof.as_ref().is_some_and(Aof::last_rewrite_failed);
+        let rewritten = if failed { "err" } else { "ok" };
         let _ = write!(
             text,
-            "aof_enabled:{on}\r\naof_rewrite_in_progress:{rewriting}\r\naof_last_write_status:{status}\r\n"
+            "aof_enabled:{on}\r\naof_rewrite_in_progress:{rewriting}\r\naof_last_bgrewrite_status:{rewritten}\r\n\
+             aof_last_write_status:{status}\r\n"
         );
         if let Some(aof) = &self.aof {
             let (size, base) = (aof.size(), aof.size_after_rewrite());
@@ -245,14 +254,31 @@ impl Server {
     pub(crate) fn save_now(&mut self) -> Result<(), SaveError> {
         self.persistence.dirty_at_start = self.stats.dirty;
         let outcome = save::save_now(&self.keyspace, &self.persistence.dump, &self.snapshot_aux());
-        self.note_save(&outcome);
+        self.note_save(&outcome.as_ref().copied());
         outcome
     }
 
+    /// Why writes are to be refused, though the node's role allows them: what keeps the data from the disk.
+    pub(super) fn disk_error(&self) -> Option<String> {
+        if let Some(error) = self.persistence.aof_error() {
+            return Some(format!(
+                "Errors writing to the AOF file: {error}. Writes are refused until the disk can be written again."
+            ));
+        }
+        let stops = self.tunables.stop_writes_on_bgsave_error && !self.tunables.save_points.is_empty();
+        let error = self.persistence.save_error.as_ref().filter(|_| stops)?;
+        Some(format!(
+            "Errors saving a snapshot: {error}. Writes are refused until one is saved (stop-writes-on-bgsave-error)."
+        ))
+    }
+
     /// Begins a snapshot in the background. Returns false if one is being made.
-    pub(crate) fn start_bgsave(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) fn start_bgsave(&mut self) -> Result<bool, SaveError> {
         if self.persistence.save.is_some() || self.persistence.walking() || self.sync_job.is_some() {
-            return false;
+            return Ok(false);
         }
         let aux = self.snapshot_aux();
         match save::start_bgsave(&mut self.keyspace, &self.persistence.dump, &aux) {
@@ -260,22 +286,35 @@ impl Server {
                 notice!("Background saving started");
                 self.persistence.dirty_at_start = self.stats.dirty;
                 self.persistence.save = Some(job);
+                Ok(true)
             }
-            Err(error) => self.note_save(&Err(error)),
+            Err(error) => {
+                self.note_bgsave(&Err(&error));
+                Err(error)
+            }
         }
-        true
     }
 
-    fn note_save(&mut self, outcome: &Result<(), SaveError>) {
-        self.persistence.last_save_ok = outcome.is_ok();
-        self.persistence.last_save_at = self.clock.instant;
+    fn note_bgsave(&mut self, outcome: &Result<(), &SaveError>) {
+        if let Err(error @ SaveError::Io { .. }) = outcome {
+            self.persistence.save_error = Some(error.to_string());
+        }
+        self.note_save(outcome);
+    }
+
+    fn note_save(&mut self, outcome: &Result<(), &SaveError>) {
         match outcome {
             Ok(()) => {
                 notice!("DB saved on disk");
                 self.persistence.last_save = self.clock.unix_ms / 1000;
+                self.persistence.last_save_at = self.clock.instant;
                 self.stats.dirty_at_save = self.persistence.dirty_at_start;
+                (self.persistence.save_error, self.persistence.save_failed_at) = (None, None);
             }
-            Err(error) => warning!("{error}"),
+            Err(error) => {
+                warning!("{error}");
+                self.persistence.save_failed_at = Some(self.clock.instant);
+            }
         }
     }
 
@@ -291,7 +330,7 @@ impl Server {
             self.persistence.save.as_mut().and_then(|job| job.poll(&mut self.keyspace, STEP_BYTES))
         {
             self.persistence.save = None;
-            self.note_save(&outcome);
+            self.note_bgsave(&outcome.as_ref().copied());
         }
         match self.persistence.aof.as_mut().and_then(|aof| aof.poll(&mut self.keyspace, STEP_BYTES)) {
             Some(Ok(())) => notice!("Background AOF rewrite finished successfully"),
@@ -304,9 +343,15 @@ impl Server {
     pub(super) fn tend_persistence(&mut self) {
         let changes = self.stats.dirty - self.stats.dirty_at_save;
         let seconds = self.millis_since(self.persistence.last_save_at) / 1000;
-        let due = |&(after, least): &(u64, u64)| changes >= least.max(1) && seconds >= after;
-        if self.tunables.save_points.iter().any(due) {
-            self.start_bgsave();
+        // While writes may be refused for want of a snapshot, no further changes can make one due.
+        let failed = self.persistence.save_error.is_some();
+        let due = |&(after, least): &(u64, u64)| failed || (changes >= least.max(1) && seconds >= after);
+        let failed_at = self.persistence.save_failed_at;
+        if failed_at.is_none_or(|at| self.millis_since(at) >= AFTER_FAILURE_MS)
+            && self.tunables.save_points.iter().any(due)
+        {
+            // An error is noted, and tried again.
+            let _ = self.start_bgsave();
         }
         let settings = &self.config.settings;
         let percentage = settings.number("auto-aof-rewrite-percentage");
@@ -328,12 +373,9 @@ impl Server {
             return;
         }
         warning!("{error}");
-        if self.persistence.policy == FsyncPolicy::Always {
-            // The replies of this tick promise what is not on the disk: nobody may see them.
-            for key in self.clients.keys_where(|client| client.queued && matches!(client.kind, Kind::Normal))
-            {
-                self.clients.doom(key);
-            }
+        // The replies of this tick promise what is known not to be on the disk: nobody may see them.
+        for key in self.clients.keys_where(|client| client.queued && matches!(client.kind, Kind::Normal)) {
+            self.clients.doom(key);
         }
     }
 

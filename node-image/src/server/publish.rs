@@ -14,9 +14,9 @@ impl Server {
     /// Why clients should not be sent here; `None` if they may.
     fn not_ready(&self) -> Option<String> {
         if self.link.is_none()
-            && let Some(error) = self.persistence.write_error()
+            && let Some(error) = self.disk_error()
         {
-            return Some(format!("writes are refused: {error}"));
+            return Some(error);
         }
         let streaming = self.link.as_ref().is_none_or(|link| link.state() == LinkState::Streaming);
         match self.routing.state() {

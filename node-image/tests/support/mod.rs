@@ -82,8 +82,13 @@ impl Process {
         })
     }
 
-    pub fn restart(&mut self) {
+    /// Starts it again, and does not wait.
+    pub fn spawn_again(&mut self) {
         self.child = spawn(&self.program, &self.args, &self.dir);
+    }
+
+    pub fn restart(&mut self) {
+        self.spawn_again();
         assert!(self.wait_until_up(), "its port was taken meanwhile");
     }
 

@@ -10,6 +10,7 @@ use super::location::AofLocation;
 use super::manifest::{ListedFile, Manifest, ManifestError};
 use super::replay::{Replay, ReplayError};
 use crate::keyspace::Keyspace;
+use crate::persist::checksum::Checksum;
 use crate::persist::rdb::{self, Aux, RdbError};
 
 /// A step of loading, to be done by the caller.
@@ -56,6 +57,8 @@ pub struct LoadedAof {
     pub commands: u64,
     /// A torn tail that was cut off; worth a warning.
     pub cut: Option<CutTail>,
+    /// Of the bytes at the end of the last file that no checksum in it covers.
+    pub(super) checksum: Checksum,
 }
 
 /// Why an append-only file cannot be loaded. The node must not start with the data that was loaded until then.
@@ -70,7 +73,7 @@ pub enum LoadError {
         source: io::Error,
     },
     /// The manifest makes no sense.
-    #[error("{} is corrupt, {source}", path.display())]
+    #[error("{} is corrupt: {source}; restore it from a backup", path.display())]
     Manifest {
         /// The manifest.
         path: PathBuf,
@@ -96,6 +99,20 @@ pub enum LoadError {
         path: PathBuf,
         /// Where and what.
         source: RdbError,
+    },
+    /// A part of the file is missing, or there is more than there was when it was completed.
+    #[error(
+        "{} is {found} bytes long but must be {listed}, as the manifest says: the file is corrupt: restore it, or let \
+         the node begin empty and copy from a replica",
+        path.display()
+    )]
+    Length {
+        /// The incr file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The length that it had when the next file was begun.
+        listed: u64,
     },
     /// The commands of a file do not read, or one of them does not execute.
     #[error("{}, at byte {offset}: {source}", path.display())]
@@ -136,6 +153,7 @@ pub fn load(
         offset: aux.repl_offset.unwrap_or(0).saturating_add(replay.stream_bytes()),
         write_epoch: replay.write_epoch().or(aux.write_epoch).unwrap_or_default(),
         commands: replay.commands(),
+        checksum: replay.checksum(),
         manifest,
         aux,
         cut,
@@ -145,7 +163,7 @@ pub fn load(
 /// Reads the manifest; nothing if there is neither a manifest nor data.
 pub(super) fn read_manifest(location: &AofLocation) -> Result<Option<Manifest>, LoadError> {
     let path = location.manifest_path();
-    match std::fs::read_to_string(&path) {
+    match std::fs::read(&path) {
         Ok(text) => match Manifest::parse(&text) {
             Ok(manifest) => Ok(Some(manifest)),
             Err(source) => Err(LoadError::Manifest { path, source }),
@@ -212,6 +230,7 @@ fn load_incr(
 ) -> Result<Option<CutTail>, LoadError> {
     let path = location.path(file);
     let mut input = open(&path)?;
+    check_length(&path, input.get_ref(), file.len)?;
     let failed = |offset, source| LoadError::Commands { path: path.clone(), offset, source };
     replay.begin_file();
     let mut buffer = vec![0; 256 * 1024];
@@ -230,11 +249,22 @@ fn load_incr(
     }
     let Some(bytes) = replay.torn() else { return Ok(None) };
     let offset = replay.offset();
+    if replay.is_endless() {
+        return Err(failed(offset, ReplayError::Endless));
+    }
     if !truncate {
         return Err(failed(offset, ReplayError::Torn));
     }
     cut(&path, offset).map_err(|source| LoadError::Io { path: path.clone(), source })?;
     Ok(Some(CutTail { path, offset, bytes }))
+}
+
+fn check_length(path: &Path, file: &File, listed: Option<u64>) -> Result<(), LoadError> {
+    let found = file.metadata().map_err(|source| LoadError::Io { path: path.to_path_buf(), source })?.len();
+    match listed {
+        Some(listed) if listed != found => Err(LoadError::Length { path: path.to_path_buf(), found, listed }),
+        _ => Ok(()),
+    }
 }
 
 fn cut(path: &Path, len: u64) -> io::Result<()> {

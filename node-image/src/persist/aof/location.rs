@@ -37,11 +37,11 @@ impl AofLocation {
     }
 
     pub(super) fn base(&self, seq: u64) -> ListedFile {
-        ListedFile { name: format!("{}.{seq}.base.rdb", self.name), seq }
+        ListedFile { name: format!("{}.{seq}.base.rdb", self.name), seq, len: None }
     }
 
     pub(super) fn incr(&self, seq: u64) -> ListedFile {
-        ListedFile { name: format!("{}.{seq}.incr.aof", self.name), seq }
+        ListedFile { name: format!("{}.{seq}.incr.aof", self.name), seq, len: None }
     }
 
     /// Makes the directory if it is not there.

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use super::AofError;
+use crate::persist::checksum::{self, Checksum};
 
 /// `appendfsync`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,9 @@ pub(super) struct Log {
     /// Its length without what a failed write may have left.
     len: u64,
     buffer: Vec<u8>,
+    /// Of what no checksum in the file or in the buffer covers, up to `summed` in the buffer.
+    checksum: Checksum,
+    summed: usize,
     policy: FsyncPolicy,
     /// Whether something was written that was not synced.
     dirty: bool,
@@ -69,17 +73,28 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens the file to append, empty if `fresh`.
-    pub fn open(path: &Path, fresh: bool, policy: FsyncPolicy) -> Result<Self, AofError> {
+    /// Makes an empty file, in place of what may be left there of an earlier attempt.
+    pub fn create(path: &Path, policy: FsyncPolicy) -> Result<Self, AofError> {
+        Self::open(path, None, policy)
+    }
+
+    /// Goes on with a file; `checksum` is of the bytes at its end that no checksum in it covers.
+    pub fn resume(path: &Path, checksum: Checksum, policy: FsyncPolicy) -> Result<Self, AofError> {
+        Self::open(path, Some(checksum), policy)
+    }
+
+    fn open(path: &Path, resumed: Option<Checksum>, policy: FsyncPolicy) -> Result<Self, AofError> {
         let failed = |source| AofError::io("open", path, source);
         let mut options = OpenOptions::new();
         let file = options.append(true).create(true).open(path).map_err(failed)?;
-        if fresh {
+        if resumed.is_none() {
             file.set_len(0).map_err(failed)?;
         }
         let len = file.metadata().map_err(failed)?.len();
         file.sync_all().map_err(failed)?;
-        Ok(Self::on(path, Arc::new(file), len, policy))
+        let mut log = Self::on(path, Arc::new(file), len, policy);
+        log.checksum = resumed.unwrap_or_default();
+        Ok(log)
     }
 
     fn on(path: &Path, disk: Arc<dyn Disk>, len: u64, policy: FsyncPolicy) -> Self {
@@ -88,6 +103,8 @@ impl Log {
             disk,
             len,
             buffer: Vec::new(),
+            checksum: Checksum::default(),
+            summed: 0,
             policy,
             dirty: false,
             last_sync: None,
@@ -167,7 +184,19 @@ impl Log {
         now.saturating_duration_since(since) < PATIENCE
     }
 
+    /// Ends what is in the buffer with its checksum.
+    fn seal(&mut self) {
+        self.checksum.add(self.buffer.get(self.summed..).unwrap_or_default());
+        if self.checksum.bytes() > 0 {
+            self.buffer.extend_from_slice(checksum::line(self.checksum.value()).as_bytes());
+            self.buffer.extend_from_slice(b"\r\n");
+            self.checksum = Checksum::default();
+        }
+        self.summed = self.buffer.len();
+    }
+
     fn write(&mut self) -> Result<(), AofError> {
+        self.seal();
         let mut written = 0;
         let outcome = loop {
             let rest = self.buffer.get(written..).unwrap_or_default();
@@ -185,6 +214,7 @@ impl Log {
         if outcome.is_ok() || (written > 0 && self.disk.truncate(self.len).is_err()) {
             self.len += written as u64;
             self.buffer.drain(..written);
+            self.summed = self.buffer.len();
             self.dirty |= written > 0;
         }
         outcome.map_err(|source| AofError::io("write", &self.path, source))
@@ -326,6 +356,30 @@ mod tests {
         }
     }
 
+    impl Small {
+        fn text(&self) -> String {
+            String::from_utf8(self.content.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// These pieces, each with its checksum.
+    fn sealed(pieces: &[&str]) -> String {
+        let line = |piece: &str| checksum::line(checksum::of(piece.as_bytes()));
+        pieces.iter().map(|piece| format!("{piece}{}\r\n", line(piece))).collect()
+    }
+
+    #[test]
+    fn what_was_resumed_is_sealed_with_what_follows() {
+        let (disk, mut log) = small(100, FsyncPolicy::No);
+        log.checksum.add(b"left");
+        log.append(b"new");
+        log.flush(Instant::now()).unwrap();
+        log.append(b"er");
+        log.flush(Instant::now()).unwrap();
+        let first = checksum::line(checksum::of(b"leftnew"));
+        assert_eq!(disk.text(), format!("new{first}\r\n{}", sealed(&["er"])));
+    }
+
     fn small(room: usize, policy: FsyncPolicy) -> (Arc<Small>, Log) {
         let disk = Arc::new(Small { room: Mutex::new(room), ..Small::default() });
         let log = Log::on(Path::new("a.aof"), Arc::clone(&disk) as Arc<dyn Disk>, 0, policy);
@@ -334,19 +388,20 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_tried_again_after_a_second_and_loses_nothing() {
-        let (disk, mut log) = small(10, FsyncPolicy::No);
+        let (disk, mut log) = small(30, FsyncPolicy::No);
         let start = Instant::now();
         log.append(b"12345678");
         assert!(log.flush(start).is_ok());
         log.append(b"abcdefgh");
         let error = log.flush(start).unwrap_err().to_string();
         assert!(error.contains("a.aof"), "{error}");
-        assert_eq!(*disk.content.lock().unwrap(), b"12345678", "the partial write is taken back");
+        assert_eq!(disk.text(), sealed(&["12345678"]), "the partial write is taken back");
+        log.append(b"+");
         *disk.room.lock().unwrap() = 100;
         assert!(log.flush(start + SECOND / 2).is_err());
         assert!(log.flush(start + SECOND).is_ok());
         assert!(log.error().is_none());
-        assert_eq!(*disk.content.lock().unwrap(), b"12345678abcdefgh");
+        assert_eq!(disk.text(), sealed(&["12345678", "abcdefgh", "+"]));
     }
 
     #[test]
@@ -382,6 +437,6 @@ mod tests {
             assert!(Instant::now() < deadline, "the failed sync is never noticed");
         }
         assert!(log.is_suspect());
-        assert_eq!(*disk.content.lock().unwrap(), b"ab");
+        assert_eq!(disk.text(), sealed(&["a", "b"]));
     }
 }

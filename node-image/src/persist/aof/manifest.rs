@@ -1,13 +1,18 @@
-//! The manifest: which files make up the append-only file, in order. Its text is that of Redis 7.
+//! The manifest: which files make up the append-only file, in order. Its text is that of Redis 7, with a checksum of
+//! all that follows in a comment, and the lengths of the incr files that are complete under a key that Redis skips.
 //!
 //! ```text
+//! #kv-crc 8f2e4c6a
 //! file appendonly.aof.2.base.rdb seq 2 type b
+//! file appendonly.aof.4.incr.aof seq 4 type i len 5390
 //! file appendonly.aof.5.incr.aof seq 5 type i
 //! ```
 
 use std::fmt::Write;
 
 use kv_core::directive::split_args;
+
+use crate::persist::checksum;
 
 /// A file that the manifest names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +21,8 @@ pub struct ListedFile {
     pub name: String,
     /// Its number; it grows with every file of its type.
     pub seq: u64,
+    /// Its length in bytes, if it is known that nothing is added any more.
+    pub len: Option<u64>,
 }
 
 /// The files of an append-only file.
@@ -43,17 +50,21 @@ impl Manifest {
     /// Reads a manifest.
     ///
     /// # Errors
-    /// At the first line that makes no sense.
-    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+    /// If it is not as it was written, and at the first line that makes no sense.
+    pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+        let body = checksum::open(text).and_then(|body| std::str::from_utf8(body).ok());
+        let what = "the checksum is not that of the lines below, or they are no text";
+        let body = body.ok_or(ManifestError { line: 1, what })?;
+        let first = if body.len() < text.len() { 2 } else { 1 };
         let mut manifest = Self::default();
-        for (index, line) in text.lines().enumerate() {
+        for (index, line) in body.lines().enumerate() {
             if !line.starts_with('#') {
-                manifest.add(line).map_err(|what| ManifestError { line: index + 1, what })?;
+                manifest.add(line).map_err(|what| ManifestError { line: first + index, what })?;
             }
         }
         match manifest {
             Self { base: None, ref incr, .. } if incr.is_empty() => {
-                Err(ManifestError { line: text.lines().count(), what: "it names no base and no incr file" })
+                Err(ManifestError { line: body.lines().count(), what: "it names no base and no incr file" })
             }
             manifest => Ok(manifest),
         }
@@ -62,12 +73,13 @@ impl Manifest {
     fn add(&mut self, line: &str) -> Result<(), &'static str> {
         let args = split_args(line.as_bytes()).map_err(|_| "quotes do not match")?;
         let words: Vec<_> = args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
-        let (mut name, mut seq, mut kind) = (None, None, None);
+        let (mut name, mut seq, mut kind, mut len) = (None, None, None, None);
         for pair in words.chunks(2) {
             match pair {
                 [key, value] if key == "file" => name = Some(value.clone().into_owned()),
                 [key, value] if key == "seq" => seq = value.parse::<u64>().ok().filter(|&seq| seq > 0),
                 [key, value] if key == "type" => kind = Some(value.clone()),
+                [key, value] if key == "len" => len = Some(value.parse().map_err(|_| "len is no number")?),
                 [_, _] => {} // keys of newer servers
                 _ => return Err("it is not made of pairs of key and value"),
             }
@@ -78,7 +90,7 @@ impl Manifest {
         if name.contains('/') || name == ".." {
             return Err("the file's name is a path");
         }
-        let file = ListedFile { name, seq };
+        let file = ListedFile { name, seq, len };
         match &*kind {
             "b" if self.base.is_some() => return Err("a second base file"),
             "b" => self.base = Some(file),
@@ -101,9 +113,10 @@ impl Manifest {
         let incr = self.incr.iter().map(|file| (file, 'i'));
         for (file, kind) in base.chain(history).chain(incr) {
             // Writing to a String does not fail.
-            let _ = writeln!(text, "file {} seq {} type {kind}", quoted(&file.name), file.seq);
+            let len = file.len.map(|len| format!(" len {len}")).unwrap_or_default();
+            let _ = writeln!(text, "file {} seq {} type {kind}{len}", quoted(&file.name), file.seq);
         }
-        text
+        checksum::seal(&text)
     }
 
     /// The number for a new base file.
@@ -143,11 +156,14 @@ mod tests {
                     file appendonly.aof.3.incr.aof seq 3 type h\n\
                     file appendonly.aof.4.incr.aof seq 4 type i\n\
                     file appendonly.aof.5.incr.aof seq 5 type i\n";
-        let manifest = Manifest::parse(text).unwrap();
-        assert_eq!(manifest.text(), text);
+        let manifest = Manifest::parse(text.as_bytes()).unwrap();
+        assert_eq!(manifest.text(), format!("#kv-crc f1613645\n{text}"));
         assert_eq!((manifest.next_base_seq(), manifest.next_incr_seq()), (4, 6));
-        let odd = "file \"my \\\"log.1.incr.aof\" seq 1 type i\n";
-        assert_eq!(Manifest::parse(odd).unwrap().text(), odd);
+        let odd = "file \"my \\\"log.1.incr.aof\" seq 1 type i len 7\n";
+        let manifest = Manifest::parse(odd.as_bytes()).unwrap();
+        assert_eq!(manifest.incr[0].len, Some(7));
+        assert!(manifest.text().ends_with(odd));
+        assert_eq!(Manifest::parse(manifest.text().as_bytes()).unwrap(), manifest);
     }
 
     #[test]
@@ -161,8 +177,17 @@ mod tests {
             ("file ../a seq 2 type i\n", "line 1: the file's name is a path"),
             ("file a seq 2 type x\n", "line 1: a type that is none of b, h and i"),
             ("file a seq\n", "line 1: it is not made of pairs of key and value"),
+            ("file a seq 1 type i len x\n", "line 1: len is no number"),
+            (
+                "#kv-crc 00000000\nfile a seq 1 type i\n",
+                "line 1: the checksum is not that of the lines below, or they are no text",
+            ),
+            (
+                "#kv-crc 0000\nfile a seq 1 type i\n",
+                "line 1: the checksum is not that of the lines below, or they are no text",
+            ),
         ] {
-            assert_eq!(Manifest::parse(text).unwrap_err().to_string(), error);
+            assert_eq!(Manifest::parse(text.as_bytes()).unwrap_err().to_string(), error);
         }
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! An incr file holds the bytes of the replication stream and nothing else but annotations, so that the base's offset
 //! and the length of what follows say how old a copy is.
+//!
+//! Everything is covered by a checksum: the base by that of its format, the incr files and the manifest by annotations.
+//! So loading tells what a crash leaves, which is cut off (the end of a write that was never completed, and so was never
+//! acknowledged under `appendfsync always`), from damage, which it refuses.
 
 mod load;
 mod location;
@@ -10,6 +14,8 @@ mod manifest;
 mod replay;
 mod rewrite;
 
+#[cfg(test)]
+mod damage;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +42,9 @@ const MAX_BUFFERED: usize = 64 * 1024 * 1024;
 
 /// How long after a failed rewrite the next one is wanted.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// Each failure in a row doubles that time, up to so many times: each attempt begins another incr file.
+const DOUBLINGS: u32 = 6;
 
 /// Why the append-only file is not what it should be. Writes are to be refused while there is one (MISCONF).
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +108,8 @@ pub struct Aof {
     fault: Option<AofError>,
     /// When a rewrite failed last.
     failed_at: Option<Instant>,
+    /// How many failed in a row.
+    failures: u32,
     /// Bytes of the base and of the incr files before the one that is written.
     older_bytes: u64,
     /// Size when the last rewrite had ended, or when it was opened.
@@ -125,7 +136,7 @@ impl Aof {
         }
         let (base, incr) = (location.base(1), location.incr(1));
         save_now(keyspace, &location.path(&base), &Aux { aof_base: true, ..aux.clone() })?;
-        let log = Log::open(&location.path(&incr), true, policy)?;
+        let log = Log::create(&location.path(&incr), policy)?;
         let manifest = Manifest { base: Some(base), history: Vec::new(), incr: vec![incr.clone()] };
         publish(&location, &manifest)?;
         Ok(Self::assemble(location, policy, manifest, log, incr))
@@ -139,16 +150,23 @@ impl Aof {
         let mut manifest = loaded.manifest;
         let fresh = manifest.incr.is_empty();
         let incr = manifest.incr.last().cloned().unwrap_or_else(|| location.incr(manifest.next_incr_seq()));
-        let log = Log::open(&location.path(&incr), fresh, policy)?;
-        if fresh {
+        let path = location.path(&incr);
+        let log = if fresh {
             manifest.incr.push(incr.clone());
-        }
+            Log::create(&path, policy)?
+        } else {
+            Log::resume(&path, loaded.checksum, policy)?
+        };
         manifest.history.clear();
-        publish(&location, &manifest)?;
+        let aof = Self::assemble(location, policy, manifest, log, incr);
+        // A full disk is no reason not to start, and to serve what can be read.
+        if !aof.manifest_stands() {
+            publish(&aof.location, &aof.manifest)?;
+        }
         // What cannot be removed now is tried again at the next start.
-        let strays = location.strays(&manifest).unwrap_or_default();
+        let strays = aof.location.strays(&aof.manifest).unwrap_or_default();
         strays.iter().for_each(|stray| drop(std::fs::remove_file(stray)));
-        Ok(Self::assemble(location, policy, manifest, log, incr))
+        Ok(aof)
     }
 
     /// Begins an append-only file while the node serves (`CONFIG SET appendonly yes`). It counts from the moment on
@@ -165,7 +183,7 @@ impl Aof {
         location.make_dir().map_err(|source| AofError::io("make", location.dir(), source))?;
         let manifest = load::read_manifest(&location)?.unwrap_or_default();
         let incr = location.incr(manifest.next_incr_seq());
-        let log = Log::open(&location.path(&incr), true, policy)?;
+        let log = Log::create(&location.path(&incr), policy)?;
         let mut aof = Self::assemble(location, policy, manifest, log, incr);
         aof.start_rewrite(keyspace, aux)?;
         Ok(aof)
@@ -188,6 +206,7 @@ impl Aof {
             log_file,
             fault: None,
             failed_at: None,
+            failures: 0,
             older_bytes,
             size_after_rewrite,
             rewrite: None,
@@ -251,10 +270,12 @@ impl Aof {
 
     /// Whether a rewrite should begin: the file grew by `percentage` since the last one and is at least `min_size`
     /// bytes long (`auto-aof-rewrite-percentage`, 0 for never, `auto-aof-rewrite-min-size`), or only a new base heals
-    /// it. After a rewrite that failed it is not wanted for a while.
+    /// it. After a rewrite that failed it is not wanted for a while, which grows unless writes are refused meanwhile.
     #[must_use]
     pub fn rewrite_wanted(&self, now: Instant, percentage: u64, min_size: u64) -> bool {
-        let too_early = self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < AFTER_FAILURE);
+        let doublings = if self.is_whole() { self.failures.saturating_sub(1).min(DOUBLINGS) } else { 0 };
+        let wait = AFTER_FAILURE * (1 << doublings);
+        let too_early = self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < wait);
         if self.rewrite.is_some() || too_early {
             return false;
         }
@@ -270,6 +291,20 @@ impl Aof {
     /// If the disk refuses.
     pub fn close(&mut self) -> Result<(), AofError> {
         self.log.as_mut().map_or(Ok(()), Log::close)
+    }
+
+    /// Records whether a rewrite could be begun.
+    fn note_begin(&mut self, failed: bool) {
+        self.failed_at = failed.then(Instant::now);
+        self.failures = self.failures.saturating_add(u32::from(failed));
+    }
+
+    /// Records how a rewrite ended.
+    fn note_rewrite(&mut self, failed: bool) {
+        self.note_begin(failed);
+        if !failed {
+            self.failures = 0;
+        }
     }
 
     /// Whether the files on the disk and what is still to be written make up the data.

@@ -2,6 +2,7 @@
 
 use kv_core::id::Epoch;
 
+use crate::persist::checksum::{self, Checksum, Parsed as Line};
 use crate::resp::{Limits, ParseError, Parsed, Request, RequestParser};
 
 /// Begins the line that records under which epoch the following commands were accepted. Lines that begin with `#` are
@@ -18,15 +19,21 @@ const LIMITS: Limits = Limits::trusted(1 << 40);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
     /// The bytes are no command.
-    #[error(
-        "not a command ({0}); the file is corrupt: cut it off there if that loss is acceptable, or restore it"
-    )]
+    #[error("not a command ({0}); {CORRUPT}")]
     Parse(ParseError),
     /// What stands there is neither a command nor an annotation.
-    #[error(
-        "neither a command nor an annotation; the file is corrupt: cut it off there if that loss is acceptable, or restore it"
-    )]
+    #[error("neither a command nor an annotation; {CORRUPT}")]
     Alien,
+    /// The bytes are not those that were written.
+    #[error("the {bytes} bytes from there on do not match their checksum; {CORRUPT}")]
+    Checksum {
+        /// How many bytes the checksum is of.
+        bytes: u64,
+    },
+    /// What stands at the end is no beginning of a command, or it takes a checksum in, which is only written behind
+    /// whole commands.
+    #[error("a command that does not end, and it is not because a write was cut off; {CORRUPT}")]
+    Endless,
     /// EXEC or MULTI where it must not be.
     #[error("{0} is out of place")]
     OutOfPlace(&'static str),
@@ -39,6 +46,10 @@ pub enum ReplayError {
     )]
     Torn,
 }
+
+/// What to do about it.
+const CORRUPT: &str = "the file is corrupt: restore it, or let the node begin empty and copy from a replica, or, if the \
+                       loss of all that follows is acceptable, cut it off there (truncate -s)";
 
 /// What a command is to the reader.
 enum Word {
@@ -53,6 +64,8 @@ struct Transaction {
     commands: Vec<Vec<Vec<u8>>>,
     file_bytes: u64,
     stream_bytes: u64,
+    /// The checksum before MULTI.
+    checksum: Checksum,
 }
 
 /// The reader of one incr file after the other.
@@ -65,6 +78,9 @@ pub(super) struct Replay {
     given: u64,
     /// What came since MULTI.
     transaction: Option<Transaction>,
+    /// Of what came since the last checksum in the file, up to `summed` in the buffer.
+    checksum: Checksum,
+    summed: usize,
     stream_bytes: u64,
     commands: u64,
     write_epoch: Option<Epoch>,
@@ -101,6 +117,16 @@ impl Replay {
         (bytes > 0).then_some(bytes)
     }
 
+    /// Whether the bytes behind the last whole command were not left by a write that was cut off.
+    pub fn is_endless(&self) -> bool {
+        checksum::is_in(&self.buffer) || !may_go_on(&self.buffer)
+    }
+
+    /// The checksum of what was given out and is not covered by one in the file.
+    pub fn checksum(&self) -> Checksum {
+        self.transaction.as_ref().map_or(&self.checksum, |open| &open.checksum).clone()
+    }
+
     /// Takes more bytes of the file, and gives out what is complete.
     pub fn feed(
         &mut self,
@@ -117,6 +143,8 @@ impl Replay {
                 Err(error) => break Err(error),
             }
         };
+        self.sum(&buffer, start);
+        self.summed = 0;
         self.buffer = buffer;
         self.buffer.drain(..start);
         self.parser.dropped(start, &mut self.request);
@@ -144,6 +172,13 @@ impl Replay {
         let request = std::mem::take(&mut self.request);
         let args: Vec<&[u8]> = request.args.iter().filter_map(|range| buffer.get(range.clone())).collect();
         let end = request.end;
+        // The parser takes the lengths' word for it.
+        if !request.args.iter().all(|range| buffer.get(range.end..range.end + 2) == Some(b"\r\n")) {
+            return Err(ReplayError::Alien);
+        }
+        if matches!(word(&args), Word::Multi) {
+            self.sum(buffer, start);
+        }
         self.command(&args, (end - start) as u64, apply)?;
         self.request = request;
         Ok(Some(end))
@@ -154,15 +189,45 @@ impl Replay {
         let Some(newline) = memchr::memchr(b'\n', rest) else {
             return if rest.len() > MAX_ANNOTATION { Err(ReplayError::Alien) } else { Ok(None) };
         };
-        let line = String::from_utf8_lossy(rest.get(..newline).unwrap_or_default());
-        if let Some(epoch) = line.strip_prefix(EPOCH_MARK).and_then(|epoch| epoch.trim_end().parse().ok()) {
-            self.write_epoch = Some(Epoch(epoch));
+        let line = rest.get(..newline).unwrap_or_default();
+        match checksum::parse(line.strip_suffix(b"\r").unwrap_or(line)) {
+            Line::Other => self.note_epoch(&String::from_utf8_lossy(line)),
+            found => {
+                self.sum(buffer, start);
+                self.check(if let Line::Checksum(found) = found { Some(found) } else { None })?;
+                self.summed = start + newline + 1;
+            }
         }
         match &mut self.transaction {
             Some(open) => open.file_bytes += newline as u64 + 1,
             None => self.given += newline as u64 + 1,
         }
         Ok(Some(start + newline + 1))
+    }
+
+    /// Adds what stands before `end` to the checksum.
+    fn sum(&mut self, buffer: &[u8], end: usize) {
+        self.checksum.add(buffer.get(self.summed..end).unwrap_or_default());
+        self.summed = end;
+    }
+
+    /// Compares the checksum with what the file says it is. Where that fails, nothing since the last one is to be
+    /// trusted.
+    fn check(&mut self, found: Option<u32>) -> Result<(), ReplayError> {
+        let covered = std::mem::take(&mut self.checksum);
+        if found == Some(covered.value()) {
+            return Ok(());
+        }
+        let bytes = covered.bytes();
+        let here = self.given + self.transaction.take().map_or(0, |open| open.file_bytes);
+        self.given = here.saturating_sub(bytes);
+        Err(ReplayError::Checksum { bytes })
+    }
+
+    fn note_epoch(&mut self, line: &str) {
+        if let Some(epoch) = line.strip_prefix(EPOCH_MARK).and_then(|epoch| epoch.trim_end().parse().ok()) {
+            self.write_epoch = Some(Epoch(epoch));
+        }
     }
 
     fn command(
@@ -174,7 +239,9 @@ impl Replay {
         match (word(args), &mut self.transaction) {
             (Word::Multi, None) => {
                 let (file_bytes, stream_bytes) = (len, len);
-                self.transaction = Some(Transaction { commands: Vec::new(), file_bytes, stream_bytes });
+                let checksum = self.checksum.clone();
+                self.transaction =
+                    Some(Transaction { commands: Vec::new(), file_bytes, stream_bytes, checksum });
                 return Ok(());
             }
             (Word::Multi, Some(_)) => return Err(ReplayError::OutOfPlace("MULTI")),
@@ -212,6 +279,31 @@ impl Replay {
         self.stream_bytes += closed.stream_bytes + len;
         Ok(())
     }
+}
+
+/// Whether bytes could follow these that make a command or an annotation of them.
+fn may_go_on(mut rest: &[u8]) -> bool {
+    if rest.first() == Some(&b'#') {
+        return rest.iter().all(|byte| !byte.is_ascii_control() || *byte == b'\r');
+    }
+    let mut mark = b'*';
+    while let Some((first, line)) = rest.split_first() {
+        let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (number, end) = line.split_at_checked(digits).unwrap_or_default();
+        match end {
+            _ if *first != mark => return false,
+            [] | [b'\r'] => return true,
+            [b'\r', b'\n', content @ ..] => rest = content,
+            _ => return false,
+        }
+        if mark == b'$' {
+            let len = crate::resp::parse_i64(number).and_then(|len| usize::try_from(len).ok());
+            let Some(next) = len.and_then(|len| rest.get(len.saturating_add(2)..)) else { return true };
+            rest = next;
+        }
+        mark = b'$';
+    }
+    true
 }
 
 fn word(args: &[&[u8]]) -> Word {
@@ -281,6 +373,46 @@ mod tests {
         assert_eq!(replay.stream_bytes(), 2 * command.len() as u64);
         assert_eq!(replay.offset(), text.len() as u64);
         assert_eq!(replay.torn(), None);
+    }
+
+    #[test]
+    fn a_checksum_covers_what_was_read_since_the_last() {
+        let [one, two] = [resp(&["SET a 1"]), resp(&["MULTI", "SET b 2", "EXEC"])];
+        let line = |bytes: &[u8]| format!("{}\r\n", checksum::line(checksum::of(bytes))).into_bytes();
+        let text =
+            [&one, line(&one).as_slice(), &one, &two, &line(&[one.as_slice(), &two].concat())].concat();
+        for split in 0..text.len() {
+            let mut replay = Replay::default();
+            run(&mut replay, &text[..split]).1.unwrap();
+            run(&mut replay, &text[split..]).1.unwrap();
+            assert_eq!((replay.checksum().bytes(), replay.offset()), (0, text.len() as u64));
+        }
+        let mut replay = Replay::default();
+        let torn = [&text, one.as_slice(), b"#x\r\n", &resp(&["MULTI", "SET a 2"])].concat();
+        run(&mut replay, &torn).1.unwrap();
+        assert_eq!(replay.checksum().value(), checksum::of(&[one.as_slice(), b"#x\r\n"].concat()));
+        // In the middle of the second part, which begins behind the first checksum.
+        let mut bad = text.clone();
+        bad[one.len() + 18 + one.len() - 3] ^= 1;
+        let mut replay = Replay::default();
+        let bytes = (one.len() + two.len()) as u64;
+        assert_eq!(run(&mut replay, &bad).1, Err(ReplayError::Checksum { bytes }));
+        assert_eq!(replay.offset(), one.len() as u64 + 18);
+    }
+
+    #[test]
+    fn a_cut_off_write_is_told_from_damage() {
+        let text = resp(&["SET key value"]);
+        for len in 0..text.len() {
+            assert!(may_go_on(&text[..len]), "{len}");
+        }
+        for damaged in ["*3\r\n$3\0", "*\0", "*3\r\r", "*3\r\n*", "#kv\0", "*3\r\n$3\r\nSET\r\n\0\0"] {
+            assert!(!may_go_on(damaged.as_bytes()), "{damaged:?}");
+        }
+        let long = b"*1\r\n$99\r\nvalue\r\n#kv-crc 00000000\r\n";
+        let mut replay = Replay::default();
+        run(&mut replay, long).1.unwrap();
+        assert!(replay.torn().is_some() && replay.is_endless());
     }
 
     #[test]

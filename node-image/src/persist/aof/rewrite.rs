@@ -5,8 +5,6 @@
 //! parent, a file with holes), the new incr file is listed together with the new base only: until then a restart finds
 //! the old data, as it was.
 
-use std::time::Instant;
-
 use super::{Aof, AofError, ListedFile, Log, older_bytes, publish, remove_elsewhere};
 use crate::keyspace::Keyspace;
 use crate::persist::rdb::Aux;
@@ -30,7 +28,7 @@ impl Aof {
         self.cancel_rewrite(keyspace);
         let begun = if self.is_whole() { self.begin_listed() } else { self.begin_unlisted() };
         let begun = begun.and_then(|()| self.begin_base(keyspace, aux));
-        self.failed_at = begun.is_err().then(Instant::now);
+        self.note_begin(begun.is_err());
         begun
     }
 
@@ -42,7 +40,7 @@ impl Aof {
         // What was wrong with the old data does not matter any more.
         (self.log, self.fault) = (None, None);
         let begun = self.begin_unlisted().and_then(|()| self.begin_base(keyspace, aux));
-        self.failed_at = begun.is_err().then(Instant::now);
+        self.note_begin(begun.is_err());
         if let Err(error) = begun {
             self.fault.get_or_insert(error);
         }
@@ -52,6 +50,12 @@ impl Aof {
     #[must_use]
     pub fn is_rewriting(&self) -> bool {
         self.rewrite.is_some()
+    }
+
+    /// Whether the last rewrite failed (`aof_last_bgrewrite_status`).
+    #[must_use]
+    pub fn last_rewrite_failed(&self) -> bool {
+        self.failures > 0
     }
 
     /// Whether it observes the keyspace, so that no other snapshot may begin.
@@ -73,7 +77,7 @@ impl Aof {
         let rewrite = self.rewrite.take()?;
         let aborted = matches!(outcome, Err(SaveError::Aborted { .. }));
         let outcome = outcome.map_err(AofError::from).and_then(|()| self.switch(rewrite.base));
-        self.failed_at = (outcome.is_err() && !aborted).then(Instant::now);
+        self.note_rewrite(outcome.is_err() && !aborted);
         Some(outcome)
     }
 
@@ -88,13 +92,27 @@ impl Aof {
     fn begin_listed(&mut self) -> Result<(), AofError> {
         self.close()?;
         let incr = self.location.incr(self.manifest.next_incr_seq());
-        let log = Log::open(&self.location.path(&incr), true, self.policy)?;
+        let log = Log::create(&self.location.path(&incr), self.policy)?;
         let mut manifest = self.manifest.clone();
+        if let (Some(complete), Some(log)) = (manifest.incr.last_mut(), &self.log) {
+            complete.len = Some(log.len());
+        }
         manifest.incr.push(incr.clone());
-        publish(&self.location, &manifest)?;
+        if let Err(error) = publish(&self.location, &manifest) {
+            if !self.manifest_stands() {
+                // The old file is listed as complete: nothing may be added to it, nor to the new one.
+                (self.log, self.fault) = (None, Some(error.copy()));
+            }
+            return Err(error);
+        }
         self.older_bytes = self.size();
         (self.manifest, self.log, self.log_file) = (manifest, Some(log), incr);
         Ok(())
+    }
+
+    /// Whether a restart would read the manifest that is in use.
+    pub(super) fn manifest_stands(&self) -> bool {
+        std::fs::read(self.location.manifest_path()).is_ok_and(|text| text == self.manifest.text().as_bytes())
     }
 
     /// Begins a new incr file that is no part of the data yet. What was wrong with the old one stays an error until
@@ -104,7 +122,7 @@ impl Aof {
         self.fault = self.fault.take().or(error);
         let incr = self.location.incr(self.manifest.next_incr_seq());
         self.log_file = incr.clone();
-        match Log::open(&self.location.path(&incr), true, self.policy) {
+        match Log::create(&self.location.path(&incr), self.policy) {
             Ok(log) => self.log = Some(log),
             Err(error) => {
                 self.fault.get_or_insert(error.copy());

@@ -9,7 +9,7 @@ mod source;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crc::{CRC_64_REDIS, Crc, Table};
 use kv_core::id::Epoch;

@@ -11,14 +11,16 @@ use crate::persist::redis::Redis;
 const BY_REDIS: &[u8] = include_bytes!("testdata/redis-7.0.rdb");
 
 /// Everything that a keyspace holds, in an order and a form that can be compared.
-fn content(keyspace: &Keyspace) -> BTreeMap<(usize, String), (String, u64)> {
+pub(crate) fn content(keyspace: &Keyspace) -> BTreeMap<(usize, String), (String, u64)> {
     let mut content = BTreeMap::new();
     for db in 0..keyspace.databases() {
-        for slot in 0..kv_core::slot::SLOT_COUNT {
+        let mut from = 0;
+        while let Some(slot) = keyspace.next_occupied_slot(db, from) {
             for entry in keyspace.slot_entries(db, slot) {
                 let key = String::from_utf8_lossy(entry.key).into_owned();
                 content.insert((db, key), (shown(&entry.value.to_value()), entry.expire_at));
             }
+            from = slot + 1;
         }
     }
     content
@@ -137,33 +139,56 @@ fn what_is_written_is_read_back_and_nothing_beyond() {
     assert_eq!(rest, "what follows");
 }
 
+/// A file of Redis, and one of ours with each type, an expiry and a second database.
+fn files() -> [Vec<u8>; 2] {
+    let mut small = Keyspace::new(2);
+    small.insert_loaded(0, b"text".as_slice(), Value::string(b"value"), 4_102_444_800_123);
+    small.insert_loaded(0, b"number".as_slice(), Value::string(b"-70000"), 0);
+    let (mut list, mut set, mut hash, mut zset) =
+        (List::default(), Set::default(), Hash::default(), ZSet::default());
+    list.push(End::Right, b"one");
+    set.insert(b"two");
+    hash.set(b"field", b"three");
+    zset.set(b"four", 4.5);
+    small.insert_loaded(0, b"list".as_slice(), list.into_value(), 0);
+    small.insert_loaded(1, b"set".as_slice(), set.into_value(), 0);
+    small.insert_loaded(1, b"hash".as_slice(), hash.into_value(), 1);
+    small.insert_loaded(1, b"zset".as_slice(), zset.into_value(), 0);
+    let aux = Aux { repl_offset: Some(77), write_epoch: Some(Epoch(7)), ..Aux::default() };
+    [BY_REDIS.to_vec(), write(&small, &aux)]
+}
+
 #[test]
 fn a_cut_file_is_an_error_at_every_byte() {
-    for len in 0..BY_REDIS.len() {
-        let error = items(&BY_REDIS[..len]).unwrap_err();
-        assert!(matches!(error.kind, RdbErrorKind::Truncated), "{len}: {error}");
-        assert_eq!(error.offset, len as u64);
+    for file in files() {
+        for len in 0..file.len() {
+            let error = items(&file[..len]).unwrap_err();
+            assert!(matches!(error.kind, RdbErrorKind::Truncated), "{len}: {error}");
+            assert_eq!(error.offset, len as u64);
+        }
     }
 }
 
-fn items(bytes: &[u8]) -> Result<Vec<Item>, RdbError> {
+fn items(bytes: &[u8]) -> Result<(Vec<Item>, Aux), RdbError> {
     let mut items = Vec::new();
-    read(bytes, |item| {
+    let aux = read(bytes, |item| {
         items.push(item);
         Ok(())
     })?;
-    Ok(items)
+    Ok((items, aux))
 }
 
 #[test]
 fn a_flipped_bit_is_an_error_or_changes_no_data() {
-    let good = items(BY_REDIS).unwrap();
-    for at in 0..BY_REDIS.len() {
-        for bit in 0..8 {
-            let mut bytes = BY_REDIS.to_vec();
-            bytes[at] ^= 1 << bit;
-            if let Ok(found) = items(&bytes) {
-                assert_eq!(found, good, "byte {at}, bit {bit}");
+    for file in files() {
+        let good = items(&file).unwrap();
+        for at in 0..file.len() {
+            for bit in 0..8 {
+                let mut bytes = file.clone();
+                bytes[at] ^= 1 << bit;
+                if let Ok(found) = items(&bytes) {
+                    assert_eq!(found, good, "byte {at}, bit {bit}");
+                }
             }
         }
     }

@@ -1,0 +1,266 @@
+//! A node that is killed (SIGKILL) at random moments keeps what it acknowledged.
+//!
+//! Several writers send commands of all types, transactions, expiries and deletions; meanwhile the append-only file is
+//! rewritten and snapshots are saved. After each restart, what each writer finds must be its own state after one of its
+//! steps, and none that is too early:
+//!
+//! - `always`: no acknowledged step is missing;
+//! - `everysec`: none that was acknowledged more than 2 s before the kill;
+//! - `no`: none either. A kill leaves what was handed to the system, so only a machine's crash could lose one.
+//!
+//! `KV_CRASH_ROUNDS` sets how often it is killed, `KV_CRASH_SEED` replays the choices (not the scheduling).
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod model;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use model::{Entry, Model, Step, Value, draw, is_short_lived};
+use redis::{Connection, RedisResult};
+use support::{Process, Run, until};
+
+const WRITERS: usize = 4;
+
+/// What `everysec` may lose.
+const EVERYSEC: Duration = Duration::from_secs(2);
+
+/// Between a look at the clock here and one there, in milliseconds.
+const CLOCK_SLACK: u64 = 100;
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+/// One client that writes keys of its own, in a database that it shares with others.
+struct Writer {
+    name: String,
+    db: usize,
+    random: fastrand::Rng,
+    number: u64,
+    /// After the last restart.
+    model: Model,
+    /// What was sent since then, and when it was acknowledged.
+    sent: Vec<(Step, Option<Instant>)>,
+}
+
+impl Writer {
+    fn new(index: usize, seed: u64) -> Self {
+        let random = fastrand::Rng::with_seed(seed ^ index as u64);
+        let (model, sent) = (Model::default(), Vec::new());
+        Self { name: format!("w{index}"), db: index % 2, random, number: 0, model, sent }
+    }
+
+    fn connect(&self, node: &Process) -> Connection {
+        let mut connection = node.connect();
+        let () = connection.run(&["SELECT", &self.db.to_string()]).unwrap();
+        connection
+    }
+
+    /// Writes until the connection breaks, in batches as long as the node likes to read at once.
+    fn write(&mut self, mut connection: Connection, acknowledged: &AtomicBool) {
+        while self.write_batch(&mut connection).is_ok() {
+            acknowledged.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn write_batch(&mut self, connection: &mut Connection) -> RedisResult<()> {
+        let first = self.sent.len();
+        let mut packed = Vec::new();
+        for _ in 0..self.random.usize(1..8) {
+            self.number += 1;
+            let step = draw(&mut self.random, &self.name, self.number, now_ms());
+            packed.extend(requests(&step).iter().flat_map(redis::Cmd::get_packed_command));
+            self.sent.push((step, None));
+        }
+        connection.send_packed_command(&packed)?;
+        for index in first..self.sent.len() {
+            for _ in requests(&self.sent[index].0) {
+                if let redis::Value::ServerError(error) = connection.recv_response()? {
+                    panic!("{:?}: {error:?}", self.sent[index].0);
+                }
+            }
+            self.sent[index].1 = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Compares what the node holds with what may be there. Returns how many acknowledged steps are missing, and how
+    /// many are there that were not acknowledged.
+    fn check(&mut self, node: &Process, killed: Instant, bound: Duration) -> (usize, usize) {
+        let mut connection = self.connect(node);
+        let from = now_ms();
+        let found = read_all(&mut connection, &format!("{}:*", self.name));
+        let read = (from, now_ms());
+        let acknowledged = self.sent.iter().rposition(|(_, at)| at.is_some()).map_or(0, |last| last + 1);
+        let least = self.sent.iter().rposition(|(_, at)| at.is_some_and(|at| killed - at >= bound));
+        let least = least.map_or(0, |last| last + 1);
+        let mut model = std::mem::take(&mut self.model);
+        let mut kept = None;
+        for count in 0..=self.sent.len() {
+            if count > 0 {
+                model.apply(&self.sent[count - 1].0);
+            }
+            // The latest that fits: a step that changes nothing leaves no trace.
+            if count >= least && fits(&model, &found, read) {
+                kept = Some((count, model.clone()));
+            }
+        }
+        let Some((kept, mut model)) = kept else {
+            let last = &self.sent[least.saturating_sub(3)..];
+            panic!(
+                "{}: {} steps were sent, {acknowledged} acknowledged, at least {least} must be there, but it is no state \
+                 after any of these: {found:#?}\nthe last: {last:#?}",
+                self.name,
+                self.sent.len()
+            );
+        };
+        model.expire(from);
+        self.model = model;
+        self.sent.clear();
+        (acknowledged.saturating_sub(kept), kept.saturating_sub(acknowledged))
+    }
+}
+
+fn requests(step: &Step) -> Vec<redis::Cmd> {
+    let command = |words: &[String]| {
+        let mut command = redis::cmd(&words[0]);
+        command.arg(&words[1..]);
+        command
+    };
+    let mut all: Vec<_> = step.iter().map(|words| command(words)).collect();
+    if all.len() > 1 {
+        all.insert(0, redis::cmd("MULTI"));
+        all.push(redis::cmd("EXEC"));
+    }
+    all
+}
+
+/// Whether a node may show this in that state. A key that expired while it was read may be there or not.
+fn fits(model: &Model, found: &BTreeMap<String, Entry>, (from, to): (u64, u64)) -> bool {
+    let certain = |key: &String, entry: &Entry| {
+        !is_short_lived(key) || entry.expires.is_some_and(|at| at > to + CLOCK_SLACK)
+    };
+    let expected = model.0.iter().filter(|(key, entry)| certain(key, entry));
+    let mut expected = expected.collect::<BTreeMap<_, _>>();
+    found.iter().all(|(key, entry)| match expected.remove(key) {
+        Some(known) => known == entry,
+        None => model
+            .0
+            .get(key)
+            .is_some_and(|known| known == entry && entry.expires.is_some_and(|at| at + CLOCK_SLACK > from)),
+    }) && expected.is_empty()
+}
+
+fn read_all(connection: &mut Connection, pattern: &str) -> BTreeMap<String, Entry> {
+    let keys: Vec<String> = connection.run(&["KEYS", pattern]).unwrap();
+    keys.into_iter().filter_map(|key| Some((read(connection, &key)?, key))).map(|(e, k)| (k, e)).collect()
+}
+
+/// A key; nothing if it expired meanwhile.
+fn read(connection: &mut Connection, key: &str) -> Option<Entry> {
+    let kind: String = connection.run(&["TYPE", key]).unwrap();
+    let value = match kind.as_str() {
+        "none" => return None,
+        "string" => Value::String(connection.run::<Option<String>>(&["GET", key]).unwrap()?),
+        "list" => Value::List(connection.run::<Vec<String>>(&["LRANGE", key, "0", "-1"]).unwrap().into()),
+        "hash" => Value::Hash(connection.run(&["HGETALL", key]).unwrap()),
+        "set" => Value::Set(connection.run(&["SMEMBERS", key]).unwrap()),
+        "zset" => Value::Zset(connection.run(&["ZRANGE", key, "0", "-1", "WITHSCORES"]).unwrap()),
+        other => panic!("{key} is a {other}"),
+    };
+    match connection.run::<i64>(&["PEXPIRETIME", key]).unwrap() {
+        -2 => None,
+        -1 => Some(Entry { value, expires: None }),
+        at => Some(Entry { value, expires: Some(at as u64) }),
+    }
+}
+
+/// Lets all write, with snapshots and rewrites at random moments, and kills the node at another.
+fn write_until_killed(node: &mut Process, writers: &mut [Writer], random: &mut fastrand::Rng) -> Instant {
+    let acknowledged: Vec<_> = writers.iter().map(|_| AtomicBool::new(false)).collect();
+    std::thread::scope(|scope| {
+        for (writer, acknowledged) in writers.iter_mut().zip(&acknowledged) {
+            let connection = writer.connect(node);
+            scope.spawn(move || writer.write(connection, acknowledged));
+        }
+        until("all have written", || acknowledged.iter().all(|flag| flag.load(Ordering::Relaxed)));
+        let most = if random.u8(..10) == 0 { 2500 } else { 250 };
+        let end = Instant::now() + Duration::from_millis(random.u64(..most));
+        let mut control = node.connect();
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            let wait = Duration::from_millis(random.u64(..100));
+            std::thread::sleep(wait.min(left)); // the moment is what is drawn
+            let command = random.choice(["BGREWRITEAOF", "BGSAVE", "PING"]).unwrap();
+            let _ = control.run::<redis::Value>(&[command]); // one may be under way
+        }
+        let killed = Instant::now();
+        node.kill();
+        killed
+    })
+}
+
+/// Whether the snapshot, if one was saved, reads.
+fn check_dump(node: &Process) {
+    let dump = node.dir.path().join("dump.rdb");
+    if dump.exists() {
+        let other = tempfile::tempdir().unwrap();
+        std::fs::copy(&dump, other.path().join("dump.rdb")).unwrap();
+        let reader = Process::node(&["--dir", other.path().to_str().unwrap()]);
+        assert!(reader.log().contains("DB loaded from"), "{}", reader.log());
+    }
+}
+
+fn crash(policy: &str, bound: Duration) {
+    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (seed, rounds) = (number("KV_CRASH_SEED", fastrand::u64(..)), number("KV_CRASH_ROUNDS", 6));
+    println!("KV_CRASH_SEED={seed} ({policy})");
+    let mut random = fastrand::Rng::with_seed(seed);
+    // Small enough that it is rewritten on its own account, too.
+    let args = ["--appendonly", "yes", "--appendfsync", policy, "--auto-aof-rewrite-min-size", "200kb"];
+    let mut node = Process::node(&args);
+    let mut writers: Vec<_> = (0..WRITERS).map(|index| Writer::new(index, seed)).collect();
+    let (mut steps, mut acknowledged, mut lost, mut more) = (0, 0, 0, 0);
+    for round in 0..rounds {
+        let killed = write_until_killed(&mut node, &mut writers, &mut random);
+        while random.u8(..4) == 0 {
+            // Killed while it loads.
+            node.spawn_again();
+            std::thread::sleep(Duration::from_millis(random.u64(..200))); // the moment is what is drawn
+            node.kill();
+        }
+        node.restart();
+        for writer in &mut writers {
+            steps += writer.sent.len();
+            acknowledged += writer.sent.iter().filter(|(_, at)| at.is_some()).count();
+            let (missing, surplus) = writer.check(&node, killed, bound);
+            lost += missing;
+            more += surplus;
+        }
+        if round % 8 == 5 {
+            check_dump(&node);
+        }
+    }
+    println!(
+        "{policy}: {rounds} rounds, {steps} steps, {acknowledged} acknowledged, of which {lost} are lost; {more} were \
+         kept that were not acknowledged"
+    );
+}
+
+#[test]
+fn always_loses_nothing_acknowledged() {
+    crash("always", Duration::ZERO);
+}
+
+#[test]
+fn everysec_loses_no_more_than_two_seconds() {
+    crash("everysec", EVERYSEC);
+}
+
+#[test]
+fn no_sync_loses_nothing_to_a_kill() {
+    crash("no", Duration::ZERO);
+}
