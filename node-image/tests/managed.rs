@@ -307,6 +307,28 @@ fn a_hand_over_that_does_not_end_holds_up_nobody_forever() {
 }
 
 #[test]
+fn a_node_whose_disk_is_full_says_so_and_can_still_hand_over() {
+    let (a, b) = shard_of(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let () = a.run(&["SET", "kept", "1"]).unwrap();
+    assert_eq!(a.report().disk_error, None);
+    a.limit_files(Some(4096));
+    until("the disk is full", || a.run::<String>(&["SET", "big", &"x".repeat(8192)]).is_err());
+    until("it says so", || a.report().disk_error.is_some());
+    let refused = a.run::<String>(&["SET", "a", "1"]).unwrap_err();
+    assert_eq!(refused.code(), Some("MISCONF"), "{refused}");
+    for node in [&a, &b] {
+        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+    }
+    let second = config(2, &b, &[&a]);
+    accept(&b, &second).unwrap();
+    accept(&a, &second).unwrap();
+    assert_eq!(b.run::<String>(&["GET", "kept"]).unwrap(), "1");
+    let () = b.run(&["SET", "a", "1"]).unwrap();
+    a.limit_files(None);
+    until("the disk takes writes again", || a.report().disk_error.is_none());
+}
+
+#[test]
 fn a_second_signal_stops_a_leaving_master_at_once() {
     let (mut a, _b) = shard();
     a.signal(Signal::TERM);

@@ -271,11 +271,14 @@ fn serve_health(config: &Config, shared: &Arc<Shared>) -> io::Result<()> {
 }
 
 fn watch_signals(mailbox: Mailbox) -> io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGXFSZ])?;
     std::thread::Builder::new().name("kv-signals".into()).spawn(move || {
-        for _ in signals.forever() {
-            mailbox.send(Event::Terminate);
+        for signal in signals.forever() {
+            // A file that may not grow any more is an error of the write that would let it grow.
+            if signal != SIGXFSZ {
+                mailbox.send(Event::Terminate);
+            }
         }
     })?;
     Ok(())
