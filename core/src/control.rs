@@ -85,6 +85,10 @@ pub struct NodeReport {
     pub partial_syncs: u64,
     /// Milliseconds since the process started.
     pub uptime_ms: u64,
+    /// Why it cannot keep writes or promises on its disk, such as that it is full; `None` if it can. It refuses writes
+    /// meanwhile (MISCONF).
+    #[serde(default)]
+    pub disk_error: Option<String>,
 }
 
 /// What a node does at present.

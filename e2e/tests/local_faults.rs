@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use kv_e2e::cluster::local::Local;
+use kv_e2e::cluster::view::View;
 use kv_e2e::cluster::{Cluster, Result, manifest};
 use kv_e2e::ledger::Report;
-use kv_e2e::scenario::{self, Loss, Size};
+use kv_e2e::scenario::{self, Loss, SETTLE_WITHIN, Size};
 use serde_json::json;
 
 const SIZE: Size = Size { shards: 3, nodes: 2 };
@@ -76,6 +77,28 @@ async fn a_master_that_is_told_to_stop_hands_over_and_nothing_is_lost() -> Resul
     }
     let report = ledger.finish(READ_WITHIN).await?;
     print("SIGTERM", &losses, &report);
+    assert!(report.verdict.clean(), "{report}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_whose_disk_is_full_hands_over_and_nothing_is_lost() -> Result<()> {
+    let local = up().await?;
+    let mut ledger = local.ledger().await?;
+    let fill = async |master: &str| local.limit_files(master, Some(1024)).await.map(|()| master.to_owned());
+    let told = async |master: String| {
+        let says = |view: &View| {
+            let ready = view.condition("Ready");
+            ready.is_some_and(|one| one.reason == "DiskFull" && one.message.contains(&master))
+        };
+        local.wait("Ready says whose disk is full", SETTLE_WITHIN, says).await?;
+        local.limit_files(&master, None).await
+    };
+    let loss = scenario::lose_master(&local, &mut ledger, SIZE, 1, fill, told).await?;
+    assert_ne!(loss.old, loss.new);
+    assert!(scenario::lies_of(&local, &mut ledger).await?.is_empty());
+    let report = ledger.finish(READ_WITHIN).await?;
+    print("full disk", std::slice::from_ref(&loss), &report);
     assert!(report.verdict.clean(), "{report}");
     Ok(())
 }

@@ -56,7 +56,11 @@ fn streaming(node: &Process) -> bool {
 
 /// A master and a replica under epoch 1.
 fn shard() -> (Process, Process) {
-    let (a, b) = (Process::managed("s-0-0", &[]), Process::managed("s-0-1", &[]));
+    shard_of(&[])
+}
+
+fn shard_of(args: &[&str]) -> (Process, Process) {
+    let (a, b) = (Process::managed("s-0-0", args), Process::managed("s-0-1", args));
     let first = config(1, &a, &[&b]);
     for node in [&a, &b] {
         accept(node, &first).unwrap();
@@ -270,6 +274,58 @@ fn a_master_that_is_told_to_stop_waits_to_be_relieved() {
     accept(&a, &second).unwrap();
     a.wait_until_gone();
     assert_eq!(b.run::<String>(&["GET", "still"]).unwrap(), "served");
+}
+
+#[test]
+fn a_master_in_the_middle_of_a_hand_over_stays_for_its_end() {
+    let (mut a, b) = shard();
+    a.control(&["PAUSE", "uid", "0", "1", "10000"]).unwrap();
+    let mut connection = a.connect();
+    let writer = std::thread::spawn(move || connection.run::<String>(&["SET", "held", "1"]));
+    until("the write is held", || a.info("blocked_clients") == "1");
+    for node in [&a, &b] {
+        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+    }
+    a.signal(Signal::TERM);
+    until("it says that it leaves", || a.report().leaving);
+    let second = config(2, &b, &[&a]);
+    accept(&b, &second).unwrap();
+    accept(&a, &second).unwrap();
+    let moved = writer.join().unwrap().unwrap_err();
+    assert_eq!(moved.kind(), redis::ErrorKind::Server(redis::ServerErrorKind::Moved), "{moved}");
+    a.wait_until_gone();
+}
+
+#[test]
+fn a_hand_over_that_does_not_end_holds_up_nobody_forever() {
+    let (mut a, b) = shard_of(&["--kv-handover-timeout", "200"]);
+    for node in [&a, &b] {
+        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+    }
+    a.signal(Signal::TERM);
+    a.wait_until_gone();
+}
+
+#[test]
+fn a_node_whose_disk_is_full_says_so_and_can_still_hand_over() {
+    let (a, b) = shard_of(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let () = a.run(&["SET", "kept", "1"]).unwrap();
+    assert_eq!(a.report().disk_error, None);
+    a.limit_files(Some(4096));
+    until("the disk is full", || a.run::<String>(&["SET", "big", &"x".repeat(8192)]).is_err());
+    until("it says so", || a.report().disk_error.is_some());
+    let refused = a.run::<String>(&["SET", "a", "1"]).unwrap_err();
+    assert_eq!(refused.code(), Some("MISCONF"), "{refused}");
+    for node in [&a, &b] {
+        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+    }
+    let second = config(2, &b, &[&a]);
+    accept(&b, &second).unwrap();
+    accept(&a, &second).unwrap();
+    assert_eq!(b.run::<String>(&["GET", "kept"]).unwrap(), "1");
+    let () = b.run(&["SET", "a", "1"]).unwrap();
+    a.limit_files(None);
+    until("the disk takes writes again", || a.report().disk_error.is_none());
 }
 
 #[test]

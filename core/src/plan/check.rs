@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::control::{DataState, NodeReport, NodeState};
 use crate::id::{Epoch, NodeId};
-use crate::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, ShardPlan, Step};
+use crate::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, ShardPlan, Step, Template};
 use crate::shard::{Member, ShardConfig};
 use crate::spec::ClusterSpec;
 
@@ -93,7 +93,10 @@ impl<'a> Facts<'a> {
     }
 
     fn must_go(&self, node: &NodeObserved, report: &NodeReport) -> bool {
-        node.presence == Presence::Leaving || report.leaving || node.ordinal > self.spec.replicas_per_shard
+        node.presence == Presence::Leaving
+            || report.leaving
+            || report.disk_error.is_some()
+            || node.ordinal > self.spec.replicas_per_shard
     }
 
     /// Whether another node answers under the member's name, and the member itself does not.
@@ -125,6 +128,18 @@ fn check_step(facts: &Facts<'_>, shard: &ShardPlan, rules: &mut Rules) {
                 "only a serving master that must go is paused",
             );
             rules.must(facts.heard_from(*target).is_some(), "the target of a pause answers");
+        }
+        Step::Do(Action::Replace { node }, _) => {
+            let nodes = facts.shard.map(|shard| shard.nodes.as_slice()).unwrap_or_default();
+            let found = nodes.iter().find(|other| other.name == *node);
+            rules.must(
+                found.is_some_and(|node| {
+                    node.template == Template::Stuck && node.presence != Presence::Leaving
+                }),
+                "only a node is replaced that is outdated and stuck",
+            );
+            let answers = facts.heard().any(|(other, _)| other.name == *node);
+            rules.must(!answers, "a node that answers is not replaced");
         }
         Step::Do(Action::Accept { config, first, then }, _) => {
             rules.must(!then.contains(first), "the first one is not told twice");
@@ -206,7 +221,9 @@ fn check_election(
     master: &NodeReport,
     rules: &mut Rules,
 ) {
-    let (total, answering) = facts.voters(old);
+    let (total, mut answering) = facts.voters(old);
+    // Who cannot write the promise of this epoch cannot lead, whatever it holds.
+    answering.retain(|report| report.disk_error.is_none() || report.promised >= config.epoch);
     if total == 0 {
         let all = (0..=facts.spec.replicas_per_shard)
             .all(|ordinal| facts.heard().any(|(node, _)| node.ordinal == ordinal));

@@ -53,6 +53,14 @@ fn votes_needed(members: usize) -> usize {
     if members.is_multiple_of(2) { members / 2 } else { members / 2 + 1 }
 }
 
+/// Whether a node was asked for its promise in this election and, as its disk takes nothing, did not give it. It counts as
+/// one that does not answer. One whose disk takes no writes but did take the promise may lead, if it holds the most: it
+/// hands over at once to who can keep writes, and nothing is lost.
+fn failed_to_promise(view: &View<'_>, config: &ShardConfig, report: &NodeReport) -> bool {
+    let asked = view.known_epoch();
+    report.disk_error.is_some() && asked > config.epoch && report.promised < asked
+}
+
 /// The epoch that was promised in an election for this candidate that was begun before, or else a new one.
 fn proposed_epoch(view: &View<'_>, config: &ShardConfig, candidate: u16) -> Epoch {
     let known = view.known_epoch();
@@ -84,13 +92,19 @@ impl<'v, 'a> Voters<'v, 'a> {
             .filter_map(|member| view.node(member.id))
             .filter(|seen| seen.answers)
             .filter_map(|seen| Some((seen, seen.report?)))
+            .filter(|(_, report)| !failed_to_promise(view, config, report))
             .collect();
         Self { view, members, answering }
     }
 
     fn missing(&self) -> Vec<String> {
         let answers = |member: &Member| self.answering.iter().any(|(_, report)| report.id == member.id);
-        self.members.iter().filter(|member| !answers(member)).map(|member| member.name.clone()).collect()
+        let takes_nothing = |member: &Member| self.view.node(member.id).is_some_and(|seen| seen.answers);
+        let named = |member: &&Member| match takes_nothing(member) {
+            true => format!("{} (its disk takes nothing)", member.name),
+            false => member.name.clone(),
+        };
+        self.members.iter().filter(|member| !answers(member)).map(named).collect()
     }
 
     fn best_data(&self) -> DataState {
@@ -118,7 +132,9 @@ impl<'v, 'a> Voters<'v, 'a> {
         let ordinal = seen.node.ordinal;
         let has_data = report.data >= DataState::Restored;
         let (epoch, offset) = (self.history_epoch(report), report.offset);
-        (has_data, epoch, offset, report.data, !seen.leaving(), self.view.wants(ordinal), Reverse(ordinal))
+        let healthy = report.disk_error.is_none();
+        let stays = !seen.leaving();
+        (has_data, epoch, offset, report.data, healthy, stays, self.view.wants(ordinal), Reverse(ordinal))
     }
 
     /// The epoch that the node's history was last written under. Copies of one history are ordered by their offsets alone, as

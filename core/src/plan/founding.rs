@@ -41,7 +41,8 @@ fn found_with(view: &View<'_>, slots: SlotSet, reason: impl Fn(String) -> Reason
     let founders: Vec<_> = view.answering().filter(|(seen, _)| view.wants(seen.node.ordinal)).collect();
     // Volumes may hold data from before, such as a snapshot that somebody put there: the most of it leads.
     let worth = |(seen, report): &&(&Seen<'_>, &NodeReport)| {
-        (report.data, report.write_epoch, report.offset, report.keys, Reverse(seen.node.ordinal))
+        let healthy = report.disk_error.is_none();
+        (report.data, report.write_epoch, report.offset, report.keys, healthy, Reverse(seen.node.ordinal))
     };
     let Some((master, report)) = founders.iter().max_by_key(worth) else {
         return Step::Wait(Reason::WaitingForNodes { nodes: missing });

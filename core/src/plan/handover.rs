@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::control::{DataState, LinkState, NodeReport};
-use crate::plan::reason::{Departure, Reason};
+use crate::plan::reason::{Departure, DiskError, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
 use crate::plan::{Action, Step};
 use crate::shard::ShardConfig;
@@ -21,9 +21,12 @@ pub(super) fn hand_over(
     master: &Seen<'_>,
     report: &NodeReport,
 ) -> Option<Step> {
-    let departure = departure(view, master)?;
+    let departure = departure(view, master, report)?;
     let Some((target, target_report)) = successor(view, config, report) else {
-        return Some(Step::Wait(Reason::NoSuccessor { departure }));
+        return Some(Step::Wait(match departure {
+            Departure::DiskFull(_) => Reason::DiskFull { nodes: view.disk_errors() },
+            departure => Reason::NoSuccessor { departure },
+        }));
     };
     let successor = target.node.name.clone();
     // The reports are not of one moment: the successor's may be the later one.
@@ -45,18 +48,19 @@ pub(super) fn hand_over(
     })
 }
 
-fn departure(view: &View<'_>, master: &Seen<'_>) -> Option<Departure> {
+fn departure(view: &View<'_>, master: &Seen<'_>, report: &NodeReport) -> Option<Departure> {
     let name = master.node.name.clone();
     if master.leaving() {
         Some(Departure::Stopping { master: name })
     } else if !view.wants(master.node.ordinal) {
         Some(Departure::Surplus { master: name })
     } else {
-        None
+        let error = report.disk_error.clone()?;
+        Some(Departure::DiskFull(DiskError { node: name, error }))
     }
 }
 
-/// The replica that should succeed a serving master: in step with it, and there to stay.
+/// The replica that should succeed a serving master: in step with it, there to stay, and able to keep writes.
 fn successor<'v, 'a>(
     view: &'v View<'a>,
     config: &ShardConfig,
@@ -65,6 +69,7 @@ fn successor<'v, 'a>(
     view.answering()
         .filter(|(_, report)| report.id != config.master && config.member(report.id).is_some())
         .filter(|(seen, _)| !seen.leaving() && view.wants(seen.node.ordinal))
+        .filter(|(_, report)| report.disk_error.is_none())
         .filter(|(_, report)| report.promised == config.epoch && epoch_of(report) == config.epoch)
         .filter(|(_, report)| report.data == DataState::Live && report.replid == master.replid)
         .filter(|(_, report)| report.link.as_ref().is_some_and(|link| link.state == LinkState::Streaming))

@@ -47,6 +47,19 @@ pub struct NodeObserved {
     pub silent_ms: u64,
     /// Where it can be reached, if known.
     pub address: Option<NodeAddress>,
+    /// Whether it was started from what is wanted now.
+    pub template: Template,
+}
+
+/// Whether a node was started from what its workload asks for now: image, resources and the like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Template {
+    /// It was.
+    Current,
+    /// From something older.
+    Outdated,
+    /// From something older, and its provider says that it never became ready, or that it ends again and again.
+    Stuck,
 }
 
 /// What a provider says of a node, without asking it.
@@ -110,7 +123,7 @@ pub enum Step {
     Do(Action, Reason),
 }
 
-/// One action on the nodes of a shard. All carry an epoch, and a node that knows a newer one refuses.
+/// One action on the nodes of a shard. What nodes are asked carries an epoch, and a node that knows a newer one refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Ask `nodes` to promise `epoch`. The next pass sees the promises in their reports.
@@ -140,6 +153,11 @@ pub enum Action {
         /// After this many milliseconds the master goes on by itself.
         milliseconds: u64,
     },
+    /// Ask the provider to start a node again from what is wanted now. It keeps its volume.
+    Replace {
+        /// Name of the node.
+        node: String,
+    },
 }
 
 mod change;
@@ -155,7 +173,7 @@ mod status;
 mod view;
 mod workload;
 
-pub use reason::{Change, Departure, Loss, Reason};
+pub use reason::{Change, Departure, DiskError, Loss, Reason};
 pub use status::{
     ClusterStatus, Condition, ConditionKind, NodeCondition, NodeStatus, Problem, ShardStatus, status,
 };

@@ -93,13 +93,13 @@ pub enum Reason {
         missing: Vec<String>,
     },
     /// A master should go and has no successor.
-    #[error("{departure}, and no replica is in step to succeed it; it keeps serving")]
+    #[error("{departure}, and no replica is in step to succeed it; it stays the master")]
     NoSuccessor {
         /// Why it should go.
         departure: Departure,
     },
     /// A master should go and its successor lags too far behind to pause writes for it.
-    #[error("{departure}; its successor {successor} is far behind; it keeps serving until that is little")]
+    #[error("{departure}; its successor {successor} is far behind; it stays the master until that is little")]
     SuccessorLags {
         /// Why it should go.
         departure: Departure,
@@ -123,6 +123,21 @@ pub enum Reason {
     NodesNotReady {
         /// Who is missing or not in step.
         nodes: Vec<String>,
+    },
+    /// Nodes cannot write to their disks.
+    #[error(
+        "{}; writes are not kept there: free space on the disk, or let it grow by spec.storage.volume.size",
+        join(.nodes, "; ")
+    )]
+    DiskFull {
+        /// Which, and why.
+        nodes: Vec<DiskError>,
+    },
+    /// A node that never became ready was started from what is not wanted any more.
+    #[error("starts {node} anew: it does not become ready, and what it was started from is outdated")]
+    Replacing {
+        /// The node.
+        node: String,
     },
     /// Somebody else answers at a node's address.
     #[error(
@@ -157,6 +172,8 @@ impl Reason {
             Self::SuccessorLags { .. } => "SuccessorLags",
             Self::CatchingUp { .. } => "CatchingUp",
             Self::NodesNotReady { .. } => "NodesNotReady",
+            Self::DiskFull { .. } => "DiskFull",
+            Self::Replacing { .. } => "ReplacingNode",
             Self::StrayNode { .. } => "StrayNode",
         }
     }
@@ -174,7 +191,9 @@ impl Reason {
             Self::Electing { loss, .. } | Self::Promoting { loss, .. } => {
                 !matches!(loss, Loss::Fenced { .. })
             }
+            Self::HandingOver { departure, .. } => matches!(departure, Departure::DiskFull(_)),
             Self::FoundingAnew { .. }
+            | Self::DiskFull { .. }
             | Self::NoQuorum { .. }
             | Self::NoCandidate { .. }
             | Self::NoSuccessor { .. }
@@ -256,6 +275,19 @@ pub enum Departure {
         /// The master.
         master: String,
     },
+    /// It cannot write to its disk, and refuses writes.
+    #[error("the master {0}")]
+    DiskFull(DiskError),
+}
+
+/// A node that cannot write to its disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{node} cannot write to its disk ({error})")]
+pub struct DiskError {
+    /// The node.
+    pub node: String,
+    /// What it says.
+    pub error: String,
 }
 
 /// One difference between a shard's config and the next.

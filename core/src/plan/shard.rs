@@ -2,8 +2,8 @@
 
 use crate::plan::master::{self, Master};
 use crate::plan::reason::Reason;
-use crate::plan::view::{View, epoch_of};
-use crate::plan::{Action, ShardPlan, Step, change, election, founding, handover};
+use crate::plan::view::{Seen, View, epoch_of};
+use crate::plan::{Action, ShardPlan, Step, Template, change, election, founding, handover};
 use crate::shard::ShardConfig;
 
 /// Decides the next step of a shard.
@@ -12,7 +12,7 @@ pub(super) fn plan(view: &View<'_>) -> ShardPlan {
         None => (founding::found(view), false),
         Some(config) => {
             let master = master::find(view, config);
-            let serving = matches!(master, Master::Serves(..));
+            let serving = matches!(&master, Master::Serves(_, report) if report.disk_error.is_none());
             (next_step(view, config, master), serving)
         }
     };
@@ -22,7 +22,7 @@ pub(super) fn plan(view: &View<'_>) -> ShardPlan {
     });
     ShardPlan {
         index: view.index,
-        step: name_stray(view, step),
+        step: replace_stuck(view, name_stray(view, step)),
         config: view.config.cloned(),
         serving,
         ready_nodes: u16::try_from(ready).unwrap_or(u16::MAX),
@@ -69,10 +69,32 @@ fn inform(view: &View<'_>, config: &ShardConfig) -> Option<Step> {
 }
 
 fn settled(view: &View<'_>, config: &ShardConfig) -> Step {
+    let nodes = view.disk_errors();
+    if !nodes.is_empty() {
+        return Step::Wait(Reason::DiskFull { nodes });
+    }
     let behind = config.members.iter().filter(|member| !view.in_place(config, member));
     let mut nodes: Vec<_> = behind.map(|member| member.name.clone()).collect();
     nodes.extend(view.missing().into_iter().filter(|name| !config.members.iter().any(|m| m.name == *name)));
     if nodes.is_empty() { Step::Nothing } else { Step::Wait(Reason::NodesNotReady { nodes }) }
+}
+
+/// Where nothing else can be done, a node is started anew that does not become ready by itself, and was started from what is
+/// not wanted any more: a bad image, or resources that nobody has. It runs nothing that could be lost.
+fn replace_stuck(view: &View<'_>, step: Step) -> Step {
+    let idle = match &step {
+        Step::Nothing => true,
+        Step::Wait(reason) => !reason.is_pressing(),
+        Step::Do(..) => false,
+    };
+    let stuck = |seen: &&Seen<'_>| seen.node.template == Template::Stuck && !seen.answers && !seen.leaving();
+    match view.nodes.iter().find(stuck) {
+        Some(seen) if idle => {
+            let node = seen.node.name.clone();
+            Step::Do(Action::Replace { node: node.clone() }, Reason::Replacing { node })
+        }
+        _ => step,
+    }
 }
 
 /// Where nodes are waited for and another one answers in the place of one of them, that is the reason to show.

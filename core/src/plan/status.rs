@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::NodeState;
 use crate::id::{Epoch, NodeId};
 use crate::plan::view::{View, views};
-use crate::plan::{Observed, Plan, Presence, ShardPlan, Step};
+use crate::plan::{Observed, Plan, Presence, ShardPlan, Step, Template};
 use crate::shard::{Role, ShardConfig};
 use crate::slot::SlotSet;
 use crate::spec::ClusterSpec;
@@ -14,7 +14,7 @@ use crate::spec::ClusterSpec;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStatus {
-    /// Ready, Progressing and Degraded, in this order.
+    /// Ready, Progressing, Degraded and UpToDate, in this order.
     pub conditions: Vec<Condition>,
     /// Nodes that do what their shard's config says.
     pub ready_nodes: u32,
@@ -50,6 +50,8 @@ pub enum ConditionKind {
     Progressing,
     /// Something that worked, or should work, does not.
     Degraded,
+    /// Every node was started from what is specified now.
+    UpToDate,
 }
 
 /// Something that went wrong outside the plan: a spec that cannot be taken, an object that cannot be written.
@@ -112,6 +114,8 @@ pub enum NodeCondition {
     Syncing,
     /// It promised a newer epoch and waits for its config.
     Fenced,
+    /// It cannot write to its disk, and so keeps nothing.
+    DiskFull,
     /// It is about to stop.
     Leaving,
     /// It does not answer, has exited, or is not there.
@@ -128,7 +132,7 @@ pub fn status(spec: &ClusterSpec, observed: &Observed, plan: &Plan, problems: &[
     let masters = plan.shards.iter().filter(|shard| shard.serving).count();
     let facts = Facts { spec, plan, problems, ready_nodes, total_nodes };
     ClusterStatus {
-        conditions: vec![facts.ready(), facts.progressing(), facts.degraded()],
+        conditions: vec![facts.ready(), facts.progressing(), facts.degraded(), up_to_date(observed)],
         ready_nodes,
         total_nodes,
         masters: format!("{masters}/{}", spec.shards),
@@ -219,6 +223,30 @@ impl Facts<'_> {
     }
 }
 
+fn up_to_date(observed: &Observed) -> Condition {
+    const SHOWN: usize = 3;
+    let nodes = observed.shards.iter().flat_map(|shard| &shard.nodes);
+    let outdated: Vec<_> =
+        nodes.filter(|node| node.template != Template::Current).map(|node| node.name.as_str()).collect();
+    let more = match outdated.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown: Vec<_> = outdated.iter().take(SHOWN).copied().collect();
+    let (reason, message) = if outdated.is_empty() {
+        ("AsSpecified", "every node was started from what is specified now".to_owned())
+    } else {
+        let text = format!(
+            "started from an older spec (image, resources): {}{more}; to renew them, delete their pods one by one, \
+             replicas first, and wait for Ready after each",
+            shown.join(", ")
+        );
+        ("OutdatedNodes", text)
+    };
+    let status = outdated.is_empty();
+    Condition { kind: ConditionKind::UpToDate, status, reason: reason.to_owned(), message }
+}
+
 fn shard_status(view: &View<'_>) -> ShardStatus {
     let mut names: Vec<String> = view.nodes.iter().map(|seen| seen.node.name.clone()).collect();
     let members = view.config.map(|config| config.members.as_slice()).unwrap_or_default();
@@ -285,6 +313,8 @@ fn condition(view: &View<'_>, config: Option<&ShardConfig>, name: &str) -> NodeC
         NodeCondition::Down
     } else if seen.leaving() {
         NodeCondition::Leaving
+    } else if report.disk_error.is_some() {
+        NodeCondition::DiskFull
     } else if member.is_some_and(|(config, member)| view.in_place(config, member)) {
         NodeCondition::Ready
     } else {

@@ -2,6 +2,7 @@
 
 use crate::control::{DataState, LinkState, NodeReport, NodeState};
 use crate::id::{Epoch, NodeId};
+use crate::plan::reason::DiskError;
 use crate::plan::{NodeObserved, Observed, Presence, ShardObserved};
 use crate::shard::{Member, ShardConfig};
 use crate::spec::ClusterSpec;
@@ -107,6 +108,14 @@ impl<'a> View<'a> {
             .collect()
     }
 
+    /// The nodes that answer and cannot write to their disks.
+    pub fn disk_errors(&self) -> Vec<DiskError> {
+        let error = |(seen, report): (&Seen<'a>, &NodeReport)| {
+            Some(DiskError { node: seen.node.name.clone(), error: report.disk_error.clone()? })
+        };
+        self.answering().filter_map(error).collect()
+    }
+
     /// The name of a member of `config`, for people.
     pub fn name_of(&self, config: &ShardConfig, id: NodeId) -> String {
         let name = config.member(id).map(|member| member.name.clone());
@@ -125,7 +134,7 @@ impl<'a> View<'a> {
         let Some((seen, report)) = self.node(member.id).and_then(|seen| Some((seen, seen.report?))) else {
             return false;
         };
-        if !seen.answers {
+        if !seen.answers || report.disk_error.is_some() {
             return false;
         }
         if member.id == config.master {

@@ -6,6 +6,7 @@
 //! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes |
 //! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each |
 //! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
+//! | `node 1 disk=full` | it cannot write to its disk; `disk=dead`: it cannot even write a promise |
 //! | `gone 1` | the node is not there any more |
 //! | `apply` | the nodes that answer do what the last plan asks of them |
 //! | `show status` | the next output is the status instead of the plan |
@@ -17,7 +18,9 @@ use std::collections::BTreeMap;
 use kv_core::control::{DataState, Link, LinkState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::plan::check::check;
-use kv_core::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, plan, status};
+use kv_core::plan::{
+    Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, plan, status,
+};
 use kv_core::shard::{Member, ShardConfig};
 use kv_core::slot::even_share;
 use kv_core::spec::ClusterSpec;
@@ -167,7 +170,16 @@ impl Scene {
         let position = nodes.iter().position(|node| node.ordinal == ordinal).unwrap_or_else(|| {
             let presence = Presence::Running;
             let name = format!("a-{index}-{ordinal}");
-            nodes.push(NodeObserved { name, ordinal, presence, report: None, silent_ms: 0, address: None });
+            let template = Template::Current;
+            nodes.push(NodeObserved {
+                name,
+                ordinal,
+                presence,
+                report: None,
+                silent_ms: 0,
+                address: None,
+                template,
+            });
             nodes.len() - 1
         });
         let node = &mut nodes[position];
@@ -177,6 +189,9 @@ impl Scene {
                 ("presence", "running") => node.presence = Presence::Running,
                 ("presence", "leaving") => node.presence = Presence::Leaving,
                 ("presence", "exited") => node.presence = Presence::Exited,
+                ("template", "current") => node.template = Template::Current,
+                ("template", "outdated") => node.template = Template::Outdated,
+                ("template", "stuck") => node.template = Template::Stuck,
                 ("silent", _) => node.silent_ms = number(value),
                 ("report", "none") => node.report = None,
                 ("state", _) => {
@@ -199,6 +214,9 @@ impl Scene {
                 Step::Do(Action::Prepare { epoch, nodes }, _) => {
                     for id in nodes {
                         let Some(report) = self.report_of(id) else { continue };
+                        if report.disk_error.as_deref() == Some("dead") {
+                            continue;
+                        }
                         report.promised = epoch;
                         report.state = NodeState::Fenced;
                         report.paused = false;
@@ -214,6 +232,12 @@ impl Scene {
                 }
                 Step::Do(Action::Pause { master, .. }, _) => {
                     self.report_of(master).into_iter().for_each(|report| report.paused = true);
+                }
+                Step::Do(Action::Replace { node: name }, _) => {
+                    let nodes = self.observed.shards.iter_mut().flat_map(|shard| &mut shard.nodes);
+                    for node in nodes.filter(|node| node.name == name) {
+                        (node.template, node.presence) = (Template::Current, Presence::Starting);
+                    }
                 }
                 Step::Nothing | Step::Wait(_) => {}
             }
@@ -275,6 +299,7 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         full_syncs: 0,
         partial_syncs: 0,
         uptime_ms: 0,
+        disk_error: None,
     }
 }
 
@@ -308,6 +333,7 @@ fn set_report(
             let link = report.link.get_or_insert(Link { parent: None, state, silent_ms: 0 });
             link.state = state;
         }
+        ("disk", _) => report.disk_error = (value != "ok").then(|| value.into()),
         ("paused", _) => report.paused = value == "yes",
         ("leaving", _) => report.leaving = value == "yes",
         (key, value) => panic!("no such part of a node: {key}={value}"),

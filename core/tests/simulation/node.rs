@@ -23,6 +23,8 @@ pub struct SimNode {
     pub write_epoch: Epoch,
     pub link: LinkState,
     pub paused_until: u64,
+    /// Its disk takes nothing.
+    pub full: bool,
     /// A new volume takes a while.
     pub blocked_until: u64,
 }
@@ -47,6 +49,7 @@ impl SimNode {
             link: LinkState::Connecting,
             paused_until: 0,
             blocked_until: 0,
+            full: false,
         }
     }
 
@@ -77,7 +80,7 @@ impl SimNode {
     }
 
     pub fn prepare(&mut self, epoch: Epoch) {
-        if epoch > self.promised {
+        if epoch > self.promised && !self.full {
             self.promised = epoch;
             self.paused_until = 0;
             self.link = LinkState::Connecting;
@@ -90,7 +93,7 @@ impl SimNode {
     /// Whether it accepted. A node takes one config for an epoch.
     pub fn accept(&mut self, config: &ShardConfig) -> bool {
         let rival = self.epoch() == config.epoch && self.config.as_ref() != Some(config);
-        if config.epoch < self.promised || rival {
+        if config.epoch < self.promised || rival || (self.full && self.config.as_ref() != Some(config)) {
             return false;
         }
         let old_parent = self.parent();
@@ -176,6 +179,7 @@ impl SimNode {
             full_syncs: 0,
             partial_syncs: 0,
             uptime_ms: 0,
+            disk_error: self.full.then(|| "full".to_owned()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kv_core::control::{NodeReport, NodeState};
 use kv_core::id::{ClusterUid, NodeId};
 use kv_core::plan::check::check;
-use kv_core::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, plan};
+use kv_core::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, plan};
 use kv_core::shard::ShardConfig;
 use kv_core::spec::ClusterSpec;
 use kv_core::topology::Topology;
@@ -80,7 +80,7 @@ impl World {
 
     pub fn heal(&mut self) {
         self.faults = false;
-        self.nodes.iter_mut().for_each(|node| node.cut = false);
+        self.nodes.iter_mut().for_each(|node| (node.cut, node.full) = (false, false));
     }
 
     fn one_in(&mut self, n: u32) -> bool {
@@ -96,6 +96,10 @@ impl World {
             if self.one_in(60) {
                 self.nodes[i].cut = !self.nodes[i].cut;
                 self.log.push(format!("{} {} cut: {}", self.now, self.nodes[i].name, self.nodes[i].cut));
+            }
+            if self.one_in(100) {
+                self.nodes[i].full = !self.nodes[i].full;
+                self.log.push(format!("{} {} full: {}", self.now, self.nodes[i].name, self.nodes[i].full));
             }
             if self.one_in(150) && self.nodes[i].running {
                 self.nodes[i].deleting = true;
@@ -146,7 +150,7 @@ impl World {
                 continue;
             }
             match node.state {
-                NodeState::Master if node.paused_until <= self.now => {
+                NodeState::Master if node.paused_until <= self.now && !node.full => {
                     let writes = self.rng.u64(0..5);
                     let node = &mut self.nodes[i];
                     node.offset += writes;
@@ -199,6 +203,7 @@ impl World {
                 report: heard.report.clone(),
                 silent_ms: self.now - heard.at,
                 address: None,
+                template: Template::Current,
             }
         });
         let workload_nodes = u16::try_from(self.nodes.len()).ok();
@@ -246,7 +251,7 @@ impl World {
                     true
                 });
             }
-            Step::Nothing | Step::Wait(_) => {}
+            Step::Do(Action::Replace { .. }, _) | Step::Nothing | Step::Wait(_) => {}
         }
     }
 

@@ -187,6 +187,17 @@ impl Local {
         self.signal(node, Signal::SIGTERM).await
     }
 
+    /// Lets no file of a node grow beyond so many bytes: to the node its disk is full. `None` ends that.
+    ///
+    /// # Errors
+    /// If it has no process, or that takes no limit.
+    pub async fn limit_files(&self, node: &str, bytes: Option<u64>) -> Result<()> {
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--pid={}", self.process(node).await?.pid)).arg(format!("--fsize={limit}:unlimited"));
+        output(command).await.map(drop)
+    }
+
     async fn signal(&self, node: &str, which: Signal) -> Result<()> {
         signal(self.process(node).await?.pid, which)
     }

@@ -4,22 +4,9 @@ use std::fmt::Write as _;
 
 use kv_core::directive::{self, Change, DIRECTIVES, Directive, Kind, Value};
 
-use super::{
-    Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec, info, introspect,
-};
+use super::spec::row;
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, info, introspect};
 use crate::server::{ClientKey, Ending, Server};
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    since: &'static str,
-    summary: &'static str,
-    handler: super::ServerHandler,
-) -> CommandSpec {
-    let handler = Handler::Server(handler);
-    CommandSpec { name, arity, flags, keys: KeySpec::None, group: Group::Server, since, summary, handler }
-}
 
 /// Not in a transaction: its changes of data are on their way to the append-only file as a whole, so that none may
 /// begin, and no snapshot be made, in the middle of it.
@@ -29,9 +16,26 @@ const OPEN: Flags = Flags::LOADING.union(Flags::STALE);
 
 /// The part of the command table that is about the server.
 pub const COMMANDS: &[CommandSpec] = &[
-    row("config", -2, ADMIN, "2.0.0", "A container for server configuration commands.", config),
-    row("info", -1, OPEN, "1.0.0", "Returns information and statistics about the server.", info::info),
     row(
+        Group::Server,
+        "config",
+        -2,
+        ADMIN,
+        "2.0.0",
+        "A container for server configuration commands.",
+        config,
+    ),
+    row(
+        Group::Server,
+        "info",
+        -1,
+        OPEN,
+        "1.0.0",
+        "Returns information and statistics about the server.",
+        info::info,
+    ),
+    row(
+        Group::Server,
         "command",
         -1,
         OPEN,
@@ -40,6 +44,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         introspect::command,
     ),
     row(
+        Group::Server,
         "shutdown",
         -1,
         ADMIN,
@@ -47,9 +52,10 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Synchronously saves the database(s) to disk and shuts down the Redis server.",
         shutdown,
     ),
-    row("save", 1, ALONE, "1.0.0", "Synchronously saves the database(s) to disk.", save),
-    row("bgsave", -1, ALONE, "1.0.0", "Asynchronously saves the database(s) to disk.", bgsave),
+    row(Group::Server, "save", 1, ALONE, "1.0.0", "Synchronously saves the database(s) to disk.", save),
+    row(Group::Server, "bgsave", -1, ALONE, "1.0.0", "Asynchronously saves the database(s) to disk.", bgsave),
     row(
+        Group::Server,
         "bgrewriteaof",
         1,
         ALONE,
@@ -58,6 +64,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         bgrewriteaof,
     ),
     row(
+        Group::Server,
         "lastsave",
         1,
         OPEN,
@@ -65,7 +72,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Returns the Unix timestamp of the last successful save to disk.",
         lastsave,
     ),
-    row("time", 1, OPEN.union(Flags::FAST), "2.6.0", "Returns the server time.", time),
+    row(Group::Server, "time", 1, OPEN.union(Flags::FAST), "2.6.0", "Returns the server time.", time),
 ];
 
 fn config(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {

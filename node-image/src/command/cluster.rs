@@ -6,21 +6,21 @@ use kv_core::id::NodeId;
 use kv_core::shard::{Member, NodeAddress, ShardConfig};
 use kv_core::slot::{SLOT_COUNT, Slot, key_slot};
 
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec};
+use super::spec::row;
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
 use crate::resp::Reply;
 use crate::server::{ClientKey, Server};
 
 /// The part of the command table that is about the cluster.
-pub const COMMANDS: &[CommandSpec] = &[CommandSpec {
-    name: "cluster",
-    arity: -2,
-    flags: Flags::LOADING.union(Flags::STALE),
-    keys: KeySpec::None,
-    group: Group::Cluster,
-    since: "3.0.0",
-    summary: "A container for Redis Cluster commands.",
-    handler: Handler::Server(cluster),
-}];
+pub const COMMANDS: &[CommandSpec] = &[row(
+    Group::Cluster,
+    "cluster",
+    -2,
+    Flags::LOADING.union(Flags::STALE),
+    "3.0.0",
+    "A container for Redis Cluster commands.",
+    cluster,
+)];
 
 fn cluster(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     if !server.tunables.cluster_enabled {

@@ -1,29 +1,19 @@
 //! Connection commands: PING, ECHO, AUTH, HELLO, SELECT, CLIENT, QUIT, RESET, READONLY, READWRITE.
 
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec};
+use super::spec::row;
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
 use crate::resp::Protocol;
 use crate::server::{Client, ClientKey, Kind, Server, User};
 
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    since: &'static str,
-    summary: &'static str,
-    handler: super::ServerHandler,
-) -> CommandSpec {
-    let flags = flags.union(Flags::LOADING).union(Flags::STALE);
-    let handler = Handler::Server(handler);
-    CommandSpec { name, arity, flags, keys: KeySpec::None, group: Group::Connection, since, summary, handler }
-}
-
-const FAST: Flags = Flags::FAST;
-const OPEN: Flags = Flags::FAST.union(Flags::NO_AUTH);
+const ANY: Flags = Flags::LOADING.union(Flags::STALE);
+const FAST: Flags = ANY.union(Flags::FAST);
+const OPEN: Flags = FAST.union(Flags::NO_AUTH);
 const ALWAYS: Flags = OPEN.union(Flags::WHILE_SUBSCRIBED);
 
 /// The part of the command table that is about connections.
 pub const COMMANDS: &[CommandSpec] = &[
     row(
+        Group::Connection,
         "ping",
         -1,
         FAST.union(Flags::WHILE_SUBSCRIBED),
@@ -31,14 +21,15 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Returns the server's liveliness response.",
         ping,
     ),
-    row("echo", 2, FAST, "1.0.0", "Returns the given string.", echo),
-    row("auth", -2, OPEN, "1.0.0", "Authenticates the connection.", auth),
-    row("hello", -1, OPEN, "6.0.0", "Handshakes with the Redis server.", hello),
-    row("select", 2, FAST, "1.0.0", "Changes the selected database.", select),
-    row("client", -2, Flags::empty(), "2.4.0", "A container for client connection commands.", client),
-    row("quit", -1, ALWAYS, "1.0.0", "Closes the connection.", quit),
-    row("reset", 1, ALWAYS, "6.2.0", "Resets the connection.", reset),
+    row(Group::Connection, "echo", 2, FAST, "1.0.0", "Returns the given string.", echo),
+    row(Group::Connection, "auth", -2, OPEN, "1.0.0", "Authenticates the connection.", auth),
+    row(Group::Connection, "hello", -1, OPEN, "6.0.0", "Handshakes with the Redis server.", hello),
+    row(Group::Connection, "select", 2, FAST, "1.0.0", "Changes the selected database.", select),
+    row(Group::Connection, "client", -2, ANY, "2.4.0", "A container for client connection commands.", client),
+    row(Group::Connection, "quit", -1, ALWAYS, "1.0.0", "Closes the connection.", quit),
+    row(Group::Connection, "reset", 1, ALWAYS, "6.2.0", "Resets the connection.", reset),
     row(
+        Group::Connection,
         "readonly",
         1,
         FAST,
@@ -47,6 +38,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         readonly,
     ),
     row(
+        Group::Connection,
         "readwrite",
         1,
         FAST,

@@ -8,20 +8,20 @@ use kv_core::directive;
 use kv_core::id::{ClusterUid, Epoch};
 use kv_core::shard::{ClusterMap, ShardConfig};
 
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec};
+use super::spec::row;
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
 use crate::server::{ClientKey, Refusal, Server};
 
 /// The part of the command table that is for the operator.
-pub const COMMANDS: &[CommandSpec] = &[CommandSpec {
-    name: "kv",
-    arity: -2,
-    flags: Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE).union(Flags::NO_MULTI),
-    keys: KeySpec::None,
-    group: Group::Cluster,
-    since: "7.2.0",
-    summary: "Reports and sets the node's place in its shard; for the operator.",
-    handler: Handler::Server(kv),
-}];
+pub const COMMANDS: &[CommandSpec] = &[row(
+    Group::Cluster,
+    "kv",
+    -2,
+    Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE).union(Flags::NO_MULTI),
+    "7.2.0",
+    "Reports and sets the node's place in its shard; for the operator.",
+    kv,
+)];
 
 fn kv(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     let done = match args.at(1).to_ascii_lowercase().as_slice() {

@@ -34,7 +34,6 @@ mod zsets;
 pub use args::Args;
 pub use effects::Effects;
 pub use error::CommandError;
-pub(crate) use spec::ServerHandler;
 pub use spec::{CommandSpec, Ctx, DataHandler, Flags, Group, Handler, KeySpec, Settings};
 
 /// What a command comes to: its reply was written, or this error is the reply.

@@ -1,85 +1,76 @@
 //! Publish and subscribe: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE, their opposites, PUBLISH, SPUBLISH, PUBSUB.
 
 use super::glob::glob_match;
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec};
+use super::spec::row;
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, KeySpec};
 use crate::server::{ClientKey, Scope, Server};
 
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: KeySpec,
-    since: &'static str,
-    summary: &'static str,
-    handler: super::ServerHandler,
-) -> CommandSpec {
-    let flags = flags.union(Flags::LOADING).union(Flags::STALE);
-    let handler = Handler::Server(handler);
-    CommandSpec { name, arity, flags, keys, group: Group::PubSub, since, summary, handler }
-}
-
-const LISTEN: Flags = Flags::PUBSUB.union(Flags::WHILE_SUBSCRIBED);
-const PUBLISH: Flags = Flags::PUBSUB.union(Flags::FAST).union(Flags::MAY_REPLICATE);
+const ANY: Flags = Flags::LOADING.union(Flags::STALE);
+const LISTEN: Flags = ANY.union(Flags::PUBSUB).union(Flags::WHILE_SUBSCRIBED);
+const PUBLISH: Flags = ANY.union(Flags::PUBSUB).union(Flags::FAST).union(Flags::MAY_REPLICATE);
 
 /// The part of the command table that is about publishing and subscribing. Shard channels are routed as keys are.
 pub const COMMANDS: &[CommandSpec] = &[
     row(
+        Group::PubSub,
         "subscribe",
         -2,
         LISTEN,
-        KeySpec::None,
         "2.0.0",
         "Listens for messages published to channels.",
         subscribe,
     ),
     row(
+        Group::PubSub,
         "unsubscribe",
         -1,
         LISTEN,
-        KeySpec::None,
         "2.0.0",
         "Stops listening to messages posted to channels.",
         unsubscribe,
     ),
     row(
+        Group::PubSub,
         "psubscribe",
         -2,
         LISTEN,
-        KeySpec::None,
         "2.0.0",
         "Listens for messages published to channels that match one or more patterns.",
         psubscribe,
     ),
     row(
+        Group::PubSub,
         "punsubscribe",
         -1,
         LISTEN,
-        KeySpec::None,
         "2.0.0",
         "Stops listening to messages published to channels that match one or more patterns.",
         punsubscribe,
     ),
     row(
+        Group::PubSub,
         "ssubscribe",
         -2,
         LISTEN,
-        KeySpec::ALL,
         "7.0.0",
         "Listens for messages published to shard channels.",
         ssubscribe,
-    ),
+    )
+    .with_keys(KeySpec::ALL),
     row(
+        Group::PubSub,
         "sunsubscribe",
         -1,
         LISTEN,
-        KeySpec::ALL,
         "7.0.0",
         "Stops listening to messages posted to shard channels.",
         sunsubscribe,
-    ),
-    row("publish", 3, PUBLISH, KeySpec::None, "2.0.0", "Posts a message to a channel.", publish),
-    row("spublish", 3, PUBLISH, KeySpec::FIRST, "7.0.0", "Posts a message to a shard channel.", spublish),
-    row("pubsub", -2, Flags::empty(), KeySpec::None, "2.8.0", "A container for Pub/Sub commands.", pubsub),
+    )
+    .with_keys(KeySpec::ALL),
+    row(Group::PubSub, "publish", 3, PUBLISH, "2.0.0", "Posts a message to a channel.", publish),
+    row(Group::PubSub, "spublish", 3, PUBLISH, "7.0.0", "Posts a message to a shard channel.", spublish)
+        .with_keys(KeySpec::FIRST),
+    row(Group::PubSub, "pubsub", -2, ANY, "2.8.0", "A container for Pub/Sub commands.", pubsub),
 ];
 
 fn subscribe(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {

@@ -2,20 +2,9 @@
 
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec};
+use super::spec::row;
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
 use crate::server::{ClientKey, Server};
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    since: &'static str,
-    summary: &'static str,
-    handler: super::ServerHandler,
-) -> CommandSpec {
-    let handler = Handler::Server(handler);
-    CommandSpec { name, arity, flags, keys: KeySpec::None, group: Group::Server, since, summary, handler }
-}
 
 // A change of the history, or of what the connection is for, cannot be part of a transaction.
 const ADMIN: Flags = Flags::ADMIN.union(Flags::STALE).union(Flags::NO_MULTI);
@@ -23,6 +12,7 @@ const ADMIN: Flags = Flags::ADMIN.union(Flags::STALE).union(Flags::NO_MULTI);
 /// The part of the command table that is about replication.
 pub const COMMANDS: &[CommandSpec] = &[
     row(
+        Group::Server,
         "replicaof",
         3,
         ADMIN,
@@ -31,6 +21,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         replicaof,
     ),
     row(
+        Group::Server,
         "slaveof",
         3,
         ADMIN,
@@ -38,9 +29,10 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Sets a Redis server as a replica of another, or promotes it to being a master.",
         replicaof,
     ),
-    row("psync", -3, ADMIN, "2.8.0", "An internal command used in replication.", psync),
-    row("sync", 1, ADMIN, "1.0.0", "An internal command used in replication.", sync),
+    row(Group::Server, "psync", -3, ADMIN, "2.8.0", "An internal command used in replication.", psync),
+    row(Group::Server, "sync", 1, ADMIN, "1.0.0", "An internal command used in replication.", sync),
     row(
+        Group::Server,
         "replconf",
         -1,
         ADMIN.union(Flags::LOADING),
@@ -49,6 +41,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         replconf,
     ),
     row(
+        Group::Server,
         "role",
         1,
         Flags::FAST.union(Flags::STALE).union(Flags::LOADING),
@@ -57,6 +50,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         role,
     ),
     row(
+        Group::Server,
         "wait",
         3,
         Flags::STALE,

@@ -184,3 +184,24 @@ pub struct CommandSpec {
     /// What runs it.
     pub handler: Handler,
 }
+
+impl CommandSpec {
+    /// The same command with these keys.
+    pub(super) const fn with_keys(self, keys: KeySpec) -> Self {
+        Self { keys, ..self }
+    }
+}
+
+/// A command on the server that has no keys.
+pub(super) const fn row(
+    group: Group,
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    since: &'static str,
+    summary: &'static str,
+    handler: ServerHandler,
+) -> CommandSpec {
+    let handler = Handler::Server(handler);
+    CommandSpec { name, arity, flags, keys: KeySpec::None, group, since, summary, handler }
+}

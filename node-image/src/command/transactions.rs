@@ -1,35 +1,35 @@
 //! Transactions: MULTI, EXEC, DISCARD, WATCH, UNWATCH.
 
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec};
+use super::spec::row;
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, KeySpec};
 use crate::server::{ClientKey, Server};
 
-const fn row(
-    name: &'static str,
-    arity: i32,
-    keys: KeySpec,
-    since: &'static str,
-    summary: &'static str,
-    handler: super::ServerHandler,
-) -> CommandSpec {
-    let flags = Flags::LOADING.union(Flags::STALE).union(Flags::FAST);
-    let handler = Handler::Server(handler);
-    CommandSpec { name, arity, flags, keys, group: Group::Transactions, since, summary, handler }
-}
+const FLAGS: Flags = Flags::LOADING.union(Flags::STALE).union(Flags::FAST);
 
 /// The part of the command table that is about transactions.
 pub const COMMANDS: &[CommandSpec] = &[
-    row("multi", 1, KeySpec::None, "1.2.0", "Starts a transaction.", multi),
-    row("exec", 1, KeySpec::None, "1.2.0", "Executes all commands in a transaction.", exec),
-    row("discard", 1, KeySpec::None, "2.0.0", "Discards a transaction.", discard),
+    row(Group::Transactions, "multi", 1, FLAGS, "1.2.0", "Starts a transaction.", multi),
+    row(Group::Transactions, "exec", 1, FLAGS, "1.2.0", "Executes all commands in a transaction.", exec),
+    row(Group::Transactions, "discard", 1, FLAGS, "2.0.0", "Discards a transaction.", discard),
     row(
+        Group::Transactions,
         "watch",
         -2,
-        KeySpec::ALL,
+        FLAGS,
         "2.2.0",
         "Monitors changes to keys to determine the execution of a transaction.",
         watch,
+    )
+    .with_keys(KeySpec::ALL),
+    row(
+        Group::Transactions,
+        "unwatch",
+        1,
+        FLAGS,
+        "2.2.0",
+        "Forgets about watched keys of a transaction.",
+        unwatch,
     ),
-    row("unwatch", 1, KeySpec::None, "2.2.0", "Forgets about watched keys of a transaction.", unwatch),
 ];
 
 fn multi(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::shard::{ClusterMap, ShardConfig};
@@ -19,6 +20,16 @@ pub const MAP_FILE: &str = "map.json";
 
 /// Name of the file that the process locks for as long as it uses the directory.
 pub const LOCK_FILE: &str = "lock";
+
+/// Name of a file that only takes up room: on a full disk it makes way for a promise. Else a master could not even hand
+/// over to a node whose disk is not full.
+pub const RESERVE_FILE: &str = "reserve";
+
+/// Bytes that are set aside for the state.
+const RESERVE: usize = 64 * 1024;
+
+/// When the state, or the reserve, is written again that could not be.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What a node must not forget.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +56,10 @@ pub struct PersistedState {
 pub struct NodeStateFile {
     path: PathBuf,
     state: PersistedState,
+    /// Why the state could not be written, until it can be.
+    error: Option<String>,
+    /// When [`NodeStateFile::tend`] does something next.
+    tend_at: Option<Instant>,
     /// Held open: closing it gives the lock up.
     _lock: File,
 }
@@ -99,6 +114,13 @@ pub enum StateError {
     Random(getrandom::Error),
 }
 
+impl StateError {
+    fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Write { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+}
+
 impl NodeStateFile {
     /// Locks the directory, clears it of half-made files, and reads its state file. If there is none, the node is new: it draws an id and writes it.
     ///
@@ -118,11 +140,51 @@ impl NodeStateFile {
             let id = random_node_id()?;
             let state = PersistedState { id, promised: Epoch(0), config: None, uid: None, shard: None };
             write(&path, &state)?;
-            return Ok(Self { path, state, _lock: lock });
+            return Ok(Self::with(path, state, lock));
         };
         match parse(&bytes) {
-            Ok(state) => Ok(Self { path, state, _lock: lock }),
+            Ok(state) => Ok(Self::with(path, state, lock)),
             Err(source) => Err(StateError::Corrupt { path, source }),
+        }
+    }
+
+    fn with(path: PathBuf, state: PersistedState, lock: File) -> Self {
+        let mut file = Self { path, state, error: None, tend_at: None, _lock: lock };
+        file.set_aside();
+        file
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.path.with_file_name(RESERVE_FILE)
+    }
+
+    /// Takes up the room that a promise may need one day. Where the disk is full already, it is tried again.
+    fn set_aside(&mut self) {
+        let path = self.reserve();
+        let is_there = std::fs::metadata(&path).is_ok_and(|found| found.len() == RESERVE as u64);
+        self.tend_at = None;
+        if !is_there && fs::write_atomically(&path, &vec![b'.'; RESERVE]).is_err() {
+            self.tend_at = Some(Instant::now() + RETRY);
+        }
+    }
+
+    /// Why promises cannot be kept on disk; `None` if they can, as far as is known.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Periodic work: tries again what the disk refused.
+    pub fn tend(&mut self, now: Instant) {
+        if self.tend_at.is_none_or(|at| now < at) {
+            return;
+        }
+        match write(&self.path, &self.state) {
+            Ok(()) => {
+                self.error = None;
+                self.set_aside();
+            }
+            Err(_) => self.tend_at = Some(now + RETRY),
         }
     }
 
@@ -158,10 +220,25 @@ impl NodeStateFile {
         let mut state = self.state.clone();
         change(&mut state);
         if state != self.state {
-            write(&self.path, &state)?;
+            self.keep(&state)?;
             self.state = state;
         }
         Ok(())
+    }
+
+    fn keep(&mut self, state: &PersistedState) -> Result<(), StateError> {
+        let mut outcome = write(&self.path, state);
+        if outcome.as_ref().is_err_and(StateError::is_disk_full)
+            && std::fs::remove_file(self.reserve()).is_ok()
+        {
+            outcome = write(&self.path, state);
+        }
+        self.error = outcome.as_ref().err().map(ToString::to_string);
+        self.set_aside();
+        if self.error.is_some() {
+            self.tend_at = Some(Instant::now() + RETRY);
+        }
+        outcome
     }
 }
 
@@ -285,5 +362,12 @@ mod tests {
         std::fs::remove_dir_all(dir.path()).unwrap();
         assert!(file.update(|state| state.promised = Epoch(9)).is_err());
         assert_eq!(file.get().promised, Epoch(0));
+        assert!(file.error().is_some_and(|error| error.contains("node.json")));
+        let later = Instant::now() + 2 * RETRY;
+        file.tend(later);
+        assert!(file.error().is_some());
+        std::fs::create_dir(dir.path()).unwrap();
+        file.tend(later + 2 * RETRY);
+        assert_eq!(file.error(), None, "it finds out by itself that the disk is back");
     }
 }

@@ -44,6 +44,7 @@ impl Server {
         self.drop_slow_subscribers();
         self.answer_waits();
         self.tend_persistence();
+        self.routing.tend(self.clock.instant);
         if let Ending::Leaving(until) = self.ending {
             self.leave_if_relieved(until);
         }

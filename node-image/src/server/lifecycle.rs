@@ -165,16 +165,11 @@ impl Server {
         log::set_level(Level::named(self.config.settings.text("loglevel")));
     }
 
-    /// A signal asks the process to stop. A master that others can take over from waits to be relieved; a second
-    /// signal ends the wait.
+    /// A signal asks the process to stop. A master that others can take over from, or are about to, waits to be relieved;
+    /// a second signal ends the wait.
     pub(super) fn terminate(&mut self) {
-        let others = self.routing.config().is_some_and(|config| config.members.len() > 1);
-        let relievable = self.routing.is_managed()
-            && self.routing.state() == NodeState::Master
-            && others
-            && self.is_fed_from();
         self.ending = match self.ending {
-            Ending::No if relievable => {
+            Ending::No if self.is_relievable() => {
                 notice!("Received SIGTERM: waiting for a replica to take over...");
                 Ending::Leaving(self.clock.instant + self.tunables.handover_timeout)
             }
@@ -185,12 +180,23 @@ impl Server {
         };
     }
 
+    /// Whether somebody is there to take over. In the middle of a hand-over the stream is cut, and held clients are to be
+    /// redirected when it ends.
+    fn is_relievable(&self) -> bool {
+        let others = self.routing.config().is_some_and(|config| config.members.len() > 1);
+        match self.routing.state() {
+            NodeState::Master => self.routing.is_managed() && others && self.is_fed_from(),
+            NodeState::Fenced => self.routing.role() == Some(Role::Master) && others,
+            NodeState::Blank | NodeState::Joining | NodeState::Replica => false,
+        }
+    }
+
     /// Whether a replica gets the stream from here.
     fn is_fed_from(&self) -> bool {
         self.clients.feeds().any(|(_, feed)| feed.online())
     }
 
-    /// Ends the wait of [`Server::terminate`] when this node is master no more, or its time is over.
+    /// Ends the wait of [`Server::terminate`] when this node is master no more, nor about to be none, or its time is over.
     pub(super) fn leave_if_relieved(&mut self, until: std::time::Instant) {
         let now = self.clock.instant;
         if self.routing.state() == NodeState::Master && until > now + ALONE && !self.is_fed_from() {
@@ -265,11 +271,14 @@ fn serve_health(config: &Config, shared: &Arc<Shared>) -> io::Result<()> {
 }
 
 fn watch_signals(mailbox: Mailbox) -> io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGXFSZ])?;
     std::thread::Builder::new().name("kv-signals".into()).spawn(move || {
-        for _ in signals.forever() {
-            mailbox.send(Event::Terminate);
+        for signal in signals.forever() {
+            // A file that may not grow any more is an error of the write that would let it grow.
+            if signal != SIGXFSZ {
+                mailbox.send(Event::Terminate);
+            }
         }
     })?;
     Ok(())

@@ -4,6 +4,7 @@
 //! an epoch refuses everything older.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use kv_core::control::{DataState, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
@@ -131,6 +132,17 @@ impl Routing {
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.file.get().id
+    }
+
+    /// Why promises cannot be kept on disk; `None` if they can.
+    #[must_use]
+    pub fn disk_error(&self) -> Option<&str> {
+        self.file.error()
+    }
+
+    /// Periodic work: tries again what the disk refused.
+    pub fn tend(&mut self, now: Instant) {
+        self.file.tend(now);
     }
 
     /// What the node was started as; `None` if it is not managed.

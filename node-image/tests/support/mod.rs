@@ -97,6 +97,13 @@ impl Process {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Lets no file of the process grow beyond so many bytes from now on: to it the disk is full. `None`: as ever.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, limit).unwrap();
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -4,8 +4,10 @@ use std::fmt::Write;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use kv_core::id::ClusterUid;
@@ -19,6 +21,7 @@ use crate::crd::{self, KvCluster};
 use crate::engine::{Identity, look};
 use crate::provider::kubernetes::apply::changes;
 use crate::provider::kubernetes::build::Cluster;
+use crate::provider::kubernetes::hidden::Hidden;
 use crate::provider::kubernetes::stores::{Stores, Wakers};
 use crate::provider::kubernetes::{explain, secrets, view};
 
@@ -136,9 +139,13 @@ async fn preview(
     let mut watches = JoinSet::new();
     let stores = Stores::start(client, Some(&cluster.namespace), &Wakers::default(), &mut watches);
     stores.ready().await?;
-    let observed = observe(client, &cluster, &stores).await?;
+    let hidden = Hidden::default().find(client, &cluster, &stores).await;
+    let observed = observe(client, &cluster, &stores, &hidden).await?;
     let plan = plan(spec, &observed);
-    let changes = changes(&cluster, &plan.workloads, &stores)?;
+    let (changes, refused) = changes(&cluster, &plan.workloads, &stores, &hidden);
+    if let Some(error) = refused.into_iter().next() {
+        return Err(error.into());
+    }
     let nodes = observed.shards.iter().flat_map(|shard| &shard.nodes);
     Ok(Preview {
         changes: changes.iter().map(ToString::to_string).collect(),
@@ -150,8 +157,13 @@ async fn preview(
     })
 }
 
-async fn observe(client: &Client, cluster: &Cluster, stores: &Stores) -> Result<Observed, Failure> {
-    let sighting = view::sighting(stores, &cluster.namespace, &cluster.name);
+async fn observe(
+    client: &Client,
+    cluster: &Cluster,
+    stores: &Stores,
+    hidden: &[Arc<Pod>],
+) -> Result<Observed, Failure> {
+    let sighting = view::sighting(stores, &cluster.namespace, &cluster.name, hidden);
     let identity = Identity {
         uid: ClusterUid(cluster.uid.clone()),
         name: cluster.name.clone(),

@@ -77,7 +77,8 @@ pub struct KvClusterSpec {
     pub failover: Failover,
 
     /// Image of the nodes. Default: the one that the operator was started with. It takes effect on a node when its
-    /// pod is created.
+    /// pod is created. The condition UpToDate names the pods that are older; one that never became ready is replaced,
+    /// the others are when they are deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
@@ -93,7 +94,9 @@ pub struct KvClusterSpec {
     #[schemars(extend("maxProperties" = 256))]
     pub config: BTreeMap<String, Scalar>,
 
-    /// Compute resources of each node's container. They take effect on a node when its pod is created.
+    /// Compute resources of each node's container. They take effect on a node when its pod is created. The condition
+    /// UpToDate names the pods that are older; one that never became ready is replaced, the others are when they are
+    /// deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 

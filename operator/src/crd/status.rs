@@ -16,8 +16,8 @@ pub struct KvClusterStatus {
     pub observed_generation: Option<i64>,
 
     /// Ready: every shard serves, every node is in step, and nothing is left to do. Progressing: something is being done
-    /// or waited for. Degraded: something that worked, or should work, does not. The reason is for programs, the
-    /// message for people.
+    /// or waited for. Degraded: something that worked, or should work, does not. UpToDate: every node was started from
+    /// what is specified now. The reason is for programs, the message for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -141,6 +141,8 @@ pub enum NodeHealth {
     Fenced,
     /// Its process does not run yet.
     Starting,
+    /// It cannot write to its disk, and so keeps nothing.
+    DiskFull,
     /// It is being deleted.
     Leaving,
     /// It does not answer, or its process has ended.

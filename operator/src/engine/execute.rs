@@ -1,4 +1,4 @@
-//! Carries out actions: the only place from which nodes are asked to change.
+//! Carries out actions: the only place from which nodes are asked to change, or replaced.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,19 +11,23 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::{ClientError, Request};
 use super::prober::{NodeHandle, Prober};
+use crate::provider::Provider;
 
 /// Once enough nodes have answered, the others get this long; a hung one must not hold up a failover.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// Why an action was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ExecuteError {
+pub enum ExecuteError<E: std::error::Error> {
     /// A node refused, or did not answer.
     #[error(transparent)]
     Node(#[from] ClientError),
     /// A node of the action cannot be reached any more; the next pass plans without it.
     #[error("node {0} is gone")]
     Gone(NodeId),
+    /// The provider refused.
+    #[error("{0}")]
+    Provider(#[source] E),
 }
 
 /// Handles of all nodes that an action speaks to.
@@ -36,6 +40,7 @@ pub fn handles(action: &Action, prober: &Prober) -> Handles {
         Action::Prepare { nodes, .. } => nodes.clone(),
         Action::Accept { first, then, .. } => std::iter::once(*first).chain(then.iter().copied()).collect(),
         Action::Pause { master, .. } => vec![*master],
+        Action::Replace { .. } => Vec::new(),
     };
     ids.into_iter().filter_map(|id| Some((id, prober.node(id)?))).collect()
 }
@@ -44,7 +49,12 @@ pub fn handles(action: &Action, prober: &Prober) -> Handles {
 ///
 /// # Errors
 /// If the node on which the action hinges did not do it. That others did not is seen by the next pass.
-pub async fn execute(action: &Action, shard: u16, handles: &Handles) -> Result<(), ExecuteError> {
+pub async fn execute<P: Provider>(
+    action: &Action,
+    shard: u16,
+    handles: &Handles,
+    provider: &P,
+) -> Result<(), ExecuteError<P::Error>> {
     match action {
         Action::Prepare { epoch, nodes } => {
             let majority = nodes.len() / 2 + 1;
@@ -54,7 +64,7 @@ pub async fn execute(action: &Action, shard: u16, handles: &Handles) -> Result<(
             let request = Request::Accept(config.clone());
             one(*first, handles)?.call(&request).await?;
             // Who does not take it now is told again by a later pass.
-            let _ = call_all(then, handles, &request, 0).await;
+            let _ = call_all::<P::Error>(then, handles, &request, 0).await;
             Ok(())
         }
         Action::Pause { master, epoch, milliseconds, .. } => {
@@ -62,6 +72,7 @@ pub async fn execute(action: &Action, shard: u16, handles: &Handles) -> Result<(
             one(*master, handles)?.call(&request).await?;
             Ok(())
         }
+        Action::Replace { node } => provider.replace(node).await.map_err(ExecuteError::Provider),
     }
 }
 
@@ -72,20 +83,20 @@ pub async fn probe_all(nodes: Vec<NodeHandle>, limit: Duration) {
     let _ = timeout(limit, round.count()).await;
 }
 
-fn one(id: NodeId, handles: &Handles) -> Result<&NodeHandle, ExecuteError> {
+fn one<E: std::error::Error>(id: NodeId, handles: &Handles) -> Result<&NodeHandle, ExecuteError<E>> {
     handles.get(&id).ok_or(ExecuteError::Gone(id))
 }
 
 /// Sends a request to all nodes at once. When `enough` have done it, the others get [`GRACE`].
-async fn call_all(
+async fn call_all<E: std::error::Error>(
     nodes: &[NodeId],
     handles: &Handles,
     request: &Request,
     enough: usize,
-) -> Result<(), ExecuteError> {
+) -> Result<(), ExecuteError<E>> {
     let mut calls: FuturesUnordered<_> = nodes
         .iter()
-        .map(|id| async move { Ok::<_, ExecuteError>(one(*id, handles)?.call(request).await?) })
+        .map(|id| async move { Ok::<_, ExecuteError<E>>(one(*id, handles)?.call(request).await?) })
         .collect();
     let mut done = 0;
     let mut failure = None;

@@ -65,8 +65,15 @@ impl Job {
 /// What a job that went well has done.
 #[derive(Debug)]
 pub enum Done {
-    /// Workloads were applied; a line for each change.
-    Applied(Vec<String>),
+    /// Workloads were applied.
+    Applied {
+        /// A line for each change.
+        changes: Vec<String>,
+        /// What could not be applied, in words.
+        failures: Vec<String>,
+        /// When that is to be tried again.
+        retry: Option<Instant>,
+    },
     /// A step was taken.
     Stepped(Box<Action>, Reason),
     /// A node or a shard was asked or told; what it answered is in the prober's cache.
@@ -76,9 +83,6 @@ pub enum Done {
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError<E: std::error::Error> {
-    /// The provider could not write.
-    #[error(transparent)]
-    Provider(E),
     /// A step could not be taken.
     #[error("{reason}: {error}")]
     Step {
@@ -86,7 +90,7 @@ pub enum JobError<E: std::error::Error> {
         reason: Reason,
         /// What went wrong.
         #[source]
-        error: ExecuteError,
+        error: ExecuteError<E>,
     },
     /// A node could not be told.
     #[error(transparent)]

@@ -90,6 +90,8 @@ pub struct Engine<P: Provider + 'static> {
     conditions: BTreeMap<ConditionKind, bool>,
     /// Whether the workloads that are being applied may be outdated.
     apply_again: bool,
+    /// When what could not be applied is to be tried again.
+    retry_apply: Option<Instant>,
     /// Whether no node was asked yet.
     knows_nothing: bool,
 }
@@ -110,6 +112,7 @@ impl<P: Provider + 'static> Engine<P> {
             steps: BTreeMap::new(),
             conditions: BTreeMap::new(),
             apply_again: false,
+            retry_apply: None,
             knows_nothing: true,
         }
     }
@@ -170,7 +173,9 @@ impl<P: Provider + 'static> Engine<P> {
         self.apply_again = self.jobs.is_running(Job::Apply);
         let (provider, workloads) = (Arc::clone(&self.provider), plan.workloads.clone());
         self.jobs.start(Job::Apply, async move {
-            provider.apply(&workloads).await.map(Done::Applied).map_err(JobError::Provider)
+            let applied = provider.apply(&workloads).await;
+            let failures = applied.failures.iter().map(ToString::to_string).collect();
+            Ok(Done::Applied { changes: applied.changes, failures, retry: applied.retry.map(Instant::from) })
         });
     }
 
@@ -182,8 +187,9 @@ impl<P: Provider + 'static> Engine<P> {
             if let Step::Do(action, reason) = &shard.step {
                 let (action, reason, index) = (action.clone(), reason.clone(), shard.index);
                 let handles = execute::handles(&action, &self.prober);
+                let provider = Arc::clone(&self.provider);
                 self.jobs.start(job, async move {
-                    match execute::execute(&action, index, &handles).await {
+                    match execute::execute(&action, index, &handles, &*provider).await {
                         Ok(()) => Ok(Done::Stepped(Box::new(action), reason)),
                         Err(error) => Err(JobError::Step { reason, error }),
                     }
@@ -238,10 +244,14 @@ impl<P: Provider + 'static> Engine<P> {
     fn take(&mut self, (job, outcome): Finished<P::Error>) -> bool {
         match outcome {
             Ok(done) => {
-                self.failures.remove(&job);
+                if !matches!(done, Done::Applied { .. }) {
+                    self.failures.remove(&job);
+                }
                 match done {
-                    Done::Applied(changes) => {
+                    Done::Applied { changes, failures, retry } => {
                         let changed = !changes.is_empty();
+                        self.retry_apply = retry;
+                        self.note_failures(job, &failures);
                         for change in changes {
                             self.tell(None, false, "Applied", change);
                         }
@@ -257,12 +267,24 @@ impl<P: Provider + 'static> Engine<P> {
             // A node that is gone is told as such.
             Err(JobError::Node(ClientError::Unreachable { .. } | ClientError::Refused { .. })) => true,
             Err(error) => {
-                let text = error.to_string();
-                if self.failures.insert(job, text.clone()).as_ref() != Some(&text) {
-                    self.tell(job.shard(), true, job.failure_reason(), text);
-                }
+                self.note_failures(job, &[error.to_string()]);
                 true
             }
+        }
+    }
+
+    /// Keeps for the conditions what a job could not do, and tells it if it is news.
+    fn note_failures(&mut self, job: Job, failures: &[String]) {
+        const SHOWN: usize = 3;
+        let mut shown: Vec<_> = failures.iter().take(SHOWN).cloned().collect();
+        if failures.len() > SHOWN {
+            shown.push(format!("and {} more", failures.len() - SHOWN));
+        }
+        let text = shown.join("; ");
+        if text.is_empty() {
+            self.failures.remove(&job);
+        } else if self.failures.insert(job, text.clone()).as_ref() != Some(&text) {
+            self.tell(job.shard(), true, job.failure_reason(), text);
         }
     }
 
@@ -306,6 +328,8 @@ impl<P: Provider + 'static> Engine<P> {
                 let (warning, reason) = match (condition.kind, condition.status) {
                     (ConditionKind::Degraded, true) => (true, "Degraded"),
                     (ConditionKind::Degraded, false) => (false, "Recovered"),
+                    (ConditionKind::UpToDate, true) => (false, "UpToDate"),
+                    (ConditionKind::UpToDate, false) => (false, "OutdatedNodes"),
                     (_, true) => (false, "Ready"),
                     (_, false) => (false, "NotReady"),
                 };
@@ -322,7 +346,8 @@ impl<P: Provider + 'static> Engine<P> {
         let until_down = silent
             .filter(|silent| (SILENT_MS..spec.down_after_ms).contains(silent))
             .map(|silent| now + Duration::from_millis(spec.down_after_ms - silent + 1));
-        until_down.chain(self.jobs.next_retry()).fold(now + TICK, Instant::min)
+        let retry = self.retry_apply.filter(|at| *at > now);
+        until_down.chain(retry).chain(self.jobs.next_retry()).fold(now + TICK, Instant::min)
     }
 }
 

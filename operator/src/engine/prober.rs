@@ -208,6 +208,7 @@ impl Prober {
             report: None,
             silent_ms: 0,
             address: node.address.clone(),
+            template: node.template,
         };
         if let Some(tracked) = self.nodes.get(&node.name) {
             let seen = lock(&tracked.seen);

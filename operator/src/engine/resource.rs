@@ -82,6 +82,7 @@ fn node(node: &plan::NodeStatus) -> NodeStatus {
             plan::NodeCondition::Joining => NodeHealth::Joining,
             plan::NodeCondition::Fenced => NodeHealth::Fenced,
             plan::NodeCondition::Syncing => NodeHealth::Syncing,
+            plan::NodeCondition::DiskFull => NodeHealth::DiskFull,
             plan::NodeCondition::Leaving => NodeHealth::Leaving,
             plan::NodeCondition::Down => NodeHealth::Down,
             plan::NodeCondition::Stray => NodeHealth::Stray,

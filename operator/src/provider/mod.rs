@@ -1,8 +1,9 @@
 //! Where a cluster runs. The engine decides and talks to nodes; a provider makes nodes exist and says what it sees.
 
 use std::future::Future;
+use std::time::Instant;
 
-use kv_core::plan::{Presence, Problem, Workload};
+use kv_core::plan::{Presence, Problem, Template, Workload};
 use kv_core::shard::NodeAddress;
 
 pub mod kubernetes;
@@ -19,12 +20,33 @@ pub trait Provider: Send + Sync {
     /// If the provider cannot be asked.
     fn sight(&self) -> impl Future<Output = Result<Sighting, Self::Error>> + Send;
 
-    /// Makes the workloads what is wanted, and deletes those of other shards. Writes nothing where nothing differs.
-    /// Returns one line for each change that was made.
+    /// Makes the workloads what is wanted, and deletes those of other shards. Writes nothing where nothing differs. What
+    /// cannot be written holds up nothing else, and a later call goes on with it.
+    fn apply(&self, wanted: &[Workload]) -> impl Future<Output = Applied<Self::Error>> + Send;
+
+    /// Starts a node anew, from what is wanted now. It keeps its volume. Does nothing if the node has become ready, or
+    /// is another one by now.
     ///
     /// # Errors
-    /// If an object cannot be written; what was written before stays, and the next pass goes on.
-    fn apply(&self, wanted: &[Workload]) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send;
+    /// If the provider refuses.
+    fn replace(&self, node: &str) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// What applying came to.
+#[derive(Debug)]
+pub struct Applied<E> {
+    /// One line for each change that was made.
+    pub changes: Vec<String>,
+    /// Why objects are not as they should be; each names its object.
+    pub failures: Vec<E>,
+    /// When something that failed is to be tried again.
+    pub retry: Option<Instant>,
+}
+
+impl<E> Default for Applied<E> {
+    fn default() -> Self {
+        Self { changes: Vec::new(), failures: Vec::new(), retry: None }
+    }
 }
 
 /// What a provider sees of a cluster.
@@ -53,4 +75,6 @@ pub struct SightedNode {
     pub incarnation: String,
     /// Where it can be reached, if known.
     pub address: Option<NodeAddress>,
+    /// Whether it was started from what is wanted now.
+    pub template: Template,
 }

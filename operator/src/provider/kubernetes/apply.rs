@@ -1,7 +1,9 @@
 //! Makes the objects of a cluster what they should be, and writes nothing where nothing differs.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt};
@@ -10,12 +12,14 @@ use serde_json::{Value, json};
 
 use super::build::{Built, Cluster};
 use super::differ::{difference, stamped};
+use super::hidden::lost_labels;
+use super::retries::Object;
 use super::stores::{Key, Stores};
 use super::{explain, names};
 use crate::crd::quantity;
 
 /// Why the objects of a cluster could not be made what they should be.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The API server refused a request, or did not answer.
     #[error("cannot {verb} {kind} {name}: {why}")]
@@ -85,16 +89,26 @@ pub enum Change {
         /// The wanted size.
         size: String,
     },
+    /// Give a pod back the labels by which it is selected.
+    Label {
+        /// Its name.
+        name: String,
+        /// Its UID, so that the labels never land on the next pod of that name.
+        uid: String,
+        /// The labels.
+        labels: Value,
+    },
 }
 
 impl Change {
-    /// Kind of the object that is written.
+    /// Kind and name of the object that is written.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub fn object(&self) -> Object {
         match self {
-            Self::Apply { built, .. } => built.kind.name(),
-            Self::DeleteSet { .. } => "StatefulSet",
-            Self::Grow { .. } => "PersistentVolumeClaim",
+            Self::Apply { built, .. } => (built.kind.name(), built.name.clone()),
+            Self::DeleteSet { name, .. } => ("StatefulSet", name.clone()),
+            Self::Grow { name, .. } => ("PersistentVolumeClaim", name.clone()),
+            Self::Label { name, .. } => ("Pod", name.clone()),
         }
     }
 }
@@ -108,32 +122,36 @@ impl std::fmt::Display for Change {
             }
             Self::DeleteSet { name, .. } => write!(f, "delete StatefulSet {name}"),
             Self::Grow { name, size } => write!(f, "grow PersistentVolumeClaim {name} to {size}"),
+            Self::Label { name, .. } => write!(f, "give Pod {name} back its labels"),
         }
     }
 }
 
-/// What differs between the cluster as wanted and as it is.
-///
-/// # Errors
-/// If an object of a needed name belongs to somebody else.
+/// What differs between the cluster as wanted and as it is, and the objects that belong to somebody else. `hidden` are
+/// its pods that the watches do not show.
+#[must_use]
 pub fn changes(
     cluster: &Cluster,
     workloads: &[Workload],
     stores: &Stores,
-) -> Result<Vec<Change>, ApplyError> {
+    hidden: &[Arc<Pod>],
+) -> (Vec<Change>, Vec<ApplyError>) {
     let key: Key = (cluster.namespace.clone(), cluster.name.clone());
     let sets = stores.sets_of(&key);
     let size_of = |shard| {
         let set = sets.iter().find(|set| set.name_any() == names::shard(&cluster.name, shard))?;
         template_size(set)
     };
-    let mut changes = Vec::new();
+    let (mut changes, mut refused) = (Vec::new(), Vec::new());
     for built in cluster.objects(workloads, size_of) {
         let wanted = stamped(built.object.clone());
         let field = match stores.get(built.kind, &cluster.namespace, &built.name) {
             None => None,
             Some(live) => {
-                owned(cluster, built.kind.name(), &built.name, &live)?;
+                if let Err(error) = owned(cluster, built.kind.name(), &built.name, &live) {
+                    refused.push(error);
+                    continue;
+                }
                 // The stamp tells only that something differs: better a field that says what.
                 match difference(&built.object, &live).or_else(|| difference(&wanted, &live)) {
                     None => continue,
@@ -155,7 +173,16 @@ pub fn changes(
         }
     }
     changes.extend(growth(cluster, workloads, &stores.claims_of(&key)));
-    Ok(changes)
+    changes.extend(unlabelled(cluster, &stores.pods_of(&key)));
+    changes.extend(unlabelled(cluster, hidden));
+    (changes, refused)
+}
+
+fn unlabelled<'a>(cluster: &'a Cluster, pods: &'a [Arc<Pod>]) -> impl Iterator<Item = Change> + 'a {
+    pods.iter().filter_map(|pod| {
+        let labels = lost_labels(cluster, pod)?;
+        Some(Change::Label { name: pod.name_any(), uid: pod.uid()?, labels })
+    })
 }
 
 fn template_size(set: &StatefulSet) -> Option<String> {
@@ -173,7 +200,7 @@ fn requested(claim: &PersistentVolumeClaim) -> Option<&str> {
 fn growth<'a>(
     cluster: &'a Cluster,
     workloads: &'a [Workload],
-    claims: &'a [std::sync::Arc<PersistentVolumeClaim>],
+    claims: &'a [Arc<PersistentVolumeClaim>],
 ) -> impl Iterator<Item = Change> + 'a {
     let size = cluster.volume().map(|volume| volume.size.as_str());
     claims.iter().filter_map(move |claim| {
@@ -222,6 +249,17 @@ pub async fn write(client: &Client, cluster: &Cluster, change: &Change) -> Resul
                 ApplyError::Growth { name: name.clone(), size: size.clone(), why: explain(&source) }
             })
         }
+        Change::Label { name, uid, labels } => {
+            let api: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace);
+            let metadata = json!({ "name": name, "uid": uid, "labels": labels });
+            let patch = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata });
+            let params = PatchParams::apply(names::MANAGER).force();
+            match api.patch_metadata(name, &params, &Patch::Apply(patch)).await {
+                Ok(_) => Ok(true),
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
+                Err(source) => Err(failed("label", "Pod", name, source)),
+            }
+        }
     }
 }
 
@@ -268,6 +306,7 @@ fn differs(built: &Built, live: &DynamicObject) -> Option<String> {
     difference(&built.object, &serde_json::to_value(live).unwrap_or_default())
 }
 
-fn failed(verb: &'static str, kind: &'static str, name: &str, source: kube::Error) -> ApplyError {
+/// An API server's refusal, with what was tried.
+pub(super) fn failed(verb: &'static str, kind: &'static str, name: &str, source: kube::Error) -> ApplyError {
     ApplyError::Api { verb, kind, name: name.to_owned(), why: explain(&source) }
 }

@@ -1,16 +1,18 @@
 //! Clusters on Kubernetes: a StatefulSet for each shard, and the Services, Secrets and other objects around them.
 //!
 //! `build` says what the objects are (pure), `differ` whether a live one departs from that (pure), `apply` writes,
-//! `view` reads pods as nodes (pure), `stores` are the watches. `controller` runs one engine for each KvCluster,
+//! `view` reads pods as nodes (pure), `stores` are the watches, `hidden` finds pods that these miss. `controller` runs one engine for each KvCluster,
 //! `publish` tells users what it does, `lease` lets one of several operators act.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
-use kv_core::plan::Workload;
+use kv_core::plan::{Template, Workload};
 
-use super::{Provider, Sighting};
+use super::{Applied, Provider, Sighting};
 use crate::crd::KvCluster;
 
 pub mod apply;
@@ -18,15 +20,21 @@ pub mod build;
 pub mod controller;
 pub mod differ;
 pub mod health;
+pub mod hidden;
 pub mod lease;
 pub mod names;
 pub mod publish;
+pub mod retries;
 pub mod secrets;
 pub mod stores;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
 use build::{Cluster, Kind};
 use health::Metrics;
+use hidden::Hidden;
+use retries::{Object, Retries};
 use secrets::{Passwords, SecretError};
 use stores::{Key, Stores};
 
@@ -41,6 +49,7 @@ pub struct KubernetesProvider {
     metrics: Arc<Metrics>,
     cluster: Mutex<Arc<Cluster>>,
     memory: Mutex<Memory>,
+    hidden: Hidden,
 }
 
 /// What saves work, and nothing that matters.
@@ -50,9 +59,13 @@ struct Memory {
     secrets: Instant,
     /// What was in the Secrets, in case they get lost.
     passwords: Passwords,
+    /// What could not be written.
+    retries: Retries<Error>,
+    /// The pods that the last look found without their labels.
+    hidden: Vec<Arc<Pod>>,
 }
 
-type Fingerprint = (Arc<Cluster>, Vec<Workload>, Vec<(Kind, String, String)>, Vec<String>);
+type Fingerprint = (Arc<Cluster>, Vec<Workload>, Vec<(Kind, String, String)>, Vec<String>, Vec<String>);
 
 impl KubernetesProvider {
     /// A provider for a cluster whose Secrets were made just now.
@@ -64,8 +77,21 @@ impl KubernetesProvider {
         cluster: Cluster,
         passwords: Passwords,
     ) -> Self {
-        let memory = Memory { clean: None, secrets: Instant::now(), passwords };
-        Self { client, stores, metrics, cluster: Mutex::new(Arc::new(cluster)), memory: Mutex::new(memory) }
+        let memory = Memory {
+            clean: None,
+            secrets: Instant::now(),
+            passwords,
+            retries: Retries::default(),
+            hidden: Vec::new(),
+        };
+        Self {
+            client,
+            stores,
+            metrics,
+            cluster: Mutex::new(Arc::new(cluster)),
+            memory: Mutex::new(memory),
+            hidden: Hidden::default(),
+        }
     }
 
     /// The cluster as it is wanted now.
@@ -82,11 +108,32 @@ impl KubernetesProvider {
         }
     }
 
-    fn fingerprint(&self, cluster: Arc<Cluster>, wanted: &[Workload]) -> Fingerprint {
+    fn fingerprint(&self, cluster: Arc<Cluster>, wanted: &[Workload], hidden: &[Arc<Pod>]) -> Fingerprint {
         let key: Key = (cluster.namespace.clone(), cluster.name.clone());
         let claims = self.stores.claims_of(&key);
         let claims = claims.iter().map(|claim| claim.resource_version().unwrap_or_default()).collect();
-        (cluster, wanted.to_vec(), self.stores.version_of(&key), claims)
+        let pods = self.stores.pods_of(&key);
+        let unlabelled = pods.iter().chain(hidden).filter(|pod| hidden::lost_labels(&cluster, pod).is_some());
+        let unlabelled = unlabelled.map(|pod| pod.name_any()).collect();
+        (cluster, wanted.to_vec(), self.stores.version_of(&key), claims, unlabelled)
+    }
+
+    /// Tries something on an object, unless it failed a short while ago. Returns what came of it.
+    async fn attempt<T>(
+        &self,
+        object: Object,
+        what: String,
+        work: impl AsyncFnOnce() -> Result<T, Error>,
+    ) -> Option<T> {
+        if !lock(&self.memory).retries.may_try(&object, &what, Instant::now()) {
+            return None;
+        }
+        let (outcome, done) = match work().await {
+            Ok(done) => (Ok(()), Some(done)),
+            Err(error) => (Err(error), None),
+        };
+        lock(&self.memory).retries.note(object, what, outcome, Instant::now());
+        done
     }
 
     async fn check_secrets(&self, cluster: &Cluster) -> Result<(), SecretError> {
@@ -108,7 +155,7 @@ impl KubernetesProvider {
 }
 
 /// Why a cluster on Kubernetes could not be made what it should be.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// An object.
     #[error(transparent)]
@@ -123,26 +170,60 @@ impl Provider for KubernetesProvider {
 
     async fn sight(&self) -> Result<Sighting, Error> {
         let cluster = self.cluster();
-        Ok(view::sighting(&self.stores, &cluster.namespace, &cluster.name))
+        let hidden = self.hidden.find(&self.client, &cluster, &self.stores).await;
+        let sighting = view::sighting(&self.stores, &cluster.namespace, &cluster.name, &hidden);
+        lock(&self.memory).hidden = hidden;
+        Ok(sighting)
     }
 
-    async fn apply(&self, wanted: &[Workload]) -> Result<Vec<String>, Error> {
+    async fn apply(&self, wanted: &[Workload]) -> Applied<Error> {
         let cluster = self.cluster();
-        self.check_secrets(&cluster).await?;
-        let fingerprint = self.fingerprint(Arc::clone(&cluster), wanted);
-        if lock(&self.memory).clean.as_ref() == Some(&fingerprint) {
-            return Ok(Vec::new());
-        }
-        let changes = apply::changes(&cluster, wanted, &self.stores)?;
-        let mut lines = Vec::new();
-        for change in &changes {
-            if apply::write(&self.client, &cluster, change).await? {
-                self.metrics.wrote(change.kind());
-                lines.push(change.to_string());
+        let secrets: Object = ("Secret", String::new());
+        self.attempt(secrets.clone(), String::new(), async || Ok(self.check_secrets(&cluster).await?)).await;
+        let hidden = lock(&self.memory).hidden.clone();
+        let fingerprint = self.fingerprint(Arc::clone(&cluster), wanted, &hidden);
+        let mut applied = Applied::default();
+        if lock(&self.memory).clean.as_ref() != Some(&fingerprint) {
+            let (changes, refused) = apply::changes(&cluster, wanted, &self.stores, &hidden);
+            for change in &changes {
+                let write = async || Ok(apply::write(&self.client, &cluster, change).await?);
+                if self.attempt(change.object(), format!("{change:?}"), write).await == Some(true) {
+                    self.metrics.wrote(change.object().0);
+                    applied.changes.push(change.to_string());
+                }
             }
+            let mut memory = lock(&self.memory);
+            memory
+                .retries
+                .keep(|object| *object == secrets || changes.iter().any(|change| change.object() == *object));
+            memory.clean = (changes.is_empty() && refused.is_empty()).then_some(fingerprint);
+            applied.failures.extend(refused.into_iter().map(Error::from));
         }
-        lock(&self.memory).clean = changes.is_empty().then_some(fingerprint);
-        Ok(lines)
+        let memory = lock(&self.memory);
+        applied.failures.extend(memory.retries.errors());
+        applied.retry = memory.retries.next();
+        applied
+    }
+
+    /// The pod is deleted as it was seen when it was stuck: if it has become ready meanwhile, it is another version of it,
+    /// and stays.
+    async fn replace(&self, node: &str) -> Result<(), Error> {
+        let cluster = self.cluster();
+        let sets = self.stores.sets_of(&(cluster.namespace.clone(), cluster.name.clone()));
+        let Some(pod) = hidden::shown(&self.stores, &cluster.namespace, node) else { return Ok(()) };
+        let stuck = view::node(&cluster.name, &cluster.namespace, &pod, &sets)
+            .is_some_and(|node| node.template == Template::Stuck);
+        if !stuck {
+            return Ok(());
+        }
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);
+        let only = Preconditions { uid: pod.uid(), resource_version: pod.resource_version() };
+        match api.delete(node, &DeleteParams { preconditions: Some(only), ..DeleteParams::default() }).await {
+            Ok(_) => self.metrics.wrote("Pod"),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+            Err(source) => return Err(apply::failed("delete", "Pod", node, source).into()),
+        }
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ const CONTROL_KEY: &str = "control-password";
 const PASSWORD_KEY: &str = "password";
 
 /// Why a cluster's Secrets are not there.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum SecretError {
     /// The API server refused, or the Secret belongs to somebody else.
     #[error(transparent)]

@@ -5,12 +5,18 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
-use kv_core::plan::{Presence, Problem, Workload};
+use kv_core::plan::{Presence, Problem, Template, Workload};
 use kv_core::shard::NodeAddress;
 
 use super::names;
 use super::stores::Stores;
 use crate::provider::{SightedNode, Sighting};
+
+/// The label by which a StatefulSet says what a pod was made from.
+const REVISION: &str = "controller-revision-hash";
+
+/// Within so many seconds from its start a pod is told to be unready for the first time; times are in whole seconds.
+const START_SECONDS: i64 = 1;
 
 /// The workload that a StatefulSet stands for.
 #[must_use]
@@ -22,12 +28,11 @@ pub fn workload(set: &StatefulSet) -> Option<Workload> {
     Some(Workload { shard: names::shard_of(set.labels())?, nodes: u16::try_from(replicas).ok()? })
 }
 
-/// The node that a pod stands for, if it is one of the cluster's.
+/// The node that a pod stands for, if it is one of the cluster's. Told by its name: labels can be lost.
 #[must_use]
-pub fn node(cluster: &str, namespace: &str, pod: &Pod) -> Option<SightedNode> {
+pub fn node(cluster: &str, namespace: &str, pod: &Pod, sets: &[Arc<StatefulSet>]) -> Option<SightedNode> {
     let name = pod.name_any();
-    let shard = names::shard_of(pod.labels())?;
-    let ordinal = name.strip_prefix(&format!("{}-", names::shard(cluster, shard)))?.parse().ok()?;
+    let (shard, ordinal) = names::node_of(cluster, &name)?;
     let status = pod.status.as_ref();
     let container = status
         .and_then(|status| status.container_statuses.as_ref())
@@ -48,8 +53,51 @@ pub fn node(cluster: &str, namespace: &str, pod: &Pod) -> Option<SightedNode> {
             port: names::CLIENT_PORT,
             bus_port: names::BUS_PORT,
         }),
+        template: template(pod, sets.iter().find(|set| set.name_any() == names::shard(cluster, shard))),
         name,
     })
+}
+
+/// Whether a pod was made from what its StatefulSet asks for now.
+#[must_use]
+pub fn template(pod: &Pod, set: Option<&Arc<StatefulSet>>) -> Template {
+    let wanted = set.and_then(|set| {
+        let status = set.status.as_ref()?;
+        let is_current = status.observed_generation >= set.metadata.generation;
+        status.update_revision.as_ref().filter(|_| is_current)
+    });
+    match (wanted, pod.labels().get(REVISION)) {
+        (Some(wanted), Some(own)) if wanted != own => {
+            if is_stuck(pod) {
+                Template::Stuck
+            } else {
+                Template::Outdated
+            }
+        }
+        _ => Template::Current,
+    }
+}
+
+/// Whether a pod never became ready, or ends again and again.
+fn is_stuck(pod: &Pod) -> bool {
+    let Some(status) = pod.status.as_ref().filter(|_| pod.metadata.deletion_timestamp.is_none()) else {
+        return false;
+    };
+    let containers = status.container_statuses.iter().flatten();
+    let waiting =
+        containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    let loops = waiting.into_iter().any(|reason| reason == "CrashLoopBackOff");
+    match status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready") {
+        Some(ready) if ready.status == "True" => false,
+        // It turned once more, after it was set at the start: it has been ready.
+        Some(ready) => {
+            let since = ready.last_transition_time.as_ref().map(|time| time.0.as_second());
+            let started = status.start_time.as_ref().map(|time| time.0.as_second());
+            let never = since.zip(started).is_none_or(|(since, started)| since - started <= START_SECONDS);
+            loops || never
+        }
+        None => true,
+    }
 }
 
 fn presence(pod: &Pod, container: Option<&ContainerStatus>) -> Presence {
@@ -113,14 +161,16 @@ fn problems(pods: &[Arc<Pod>]) -> Vec<Problem> {
     messages.into_iter().map(|message| Problem { reason: "PodNotStarting".into(), message }).collect()
 }
 
-/// What the watches know of a cluster.
+/// What the watches know of a cluster, and pods that these do not show.
 #[must_use]
-pub fn sighting(stores: &Stores, namespace: &str, cluster: &str) -> Sighting {
+pub fn sighting(stores: &Stores, namespace: &str, cluster: &str, hidden: &[Arc<Pod>]) -> Sighting {
     let key = (namespace.to_owned(), cluster.to_owned());
-    let pods = stores.pods_of(&key);
+    let mut pods = stores.pods_of(&key);
+    pods.extend(hidden.iter().cloned());
+    let sets = stores.sets_of(&key);
     Sighting {
-        workloads: stores.sets_of(&key).iter().filter_map(|set| workload(set)).collect(),
-        nodes: pods.iter().filter_map(|pod| node(cluster, namespace, pod)).collect(),
+        workloads: sets.iter().filter_map(|set| workload(set)).collect(),
+        nodes: pods.iter().filter_map(|pod| node(cluster, namespace, pod, &sets)).collect(),
         problems: problems(&pods),
     }
 }
@@ -147,7 +197,7 @@ mod tests {
                 "state": state, "lastState": last,
             }] },
         });
-        node("shop", "market", &serde_json::from_value(pod).unwrap()).unwrap()
+        node("shop", "market", &serde_json::from_value(pod).unwrap(), &[]).unwrap()
     }
 
     #[test]
@@ -170,6 +220,50 @@ mod tests {
         for (deleted, phase, state, last, expected) in cases {
             let node = seen(deleted, phase, state.clone(), last.clone());
             assert_eq!(node.presence, expected, "{deleted} {phase} {state} {last}");
+        }
+    }
+
+    #[test]
+    fn pods_of_an_older_template_are_told_and_stuck_ones_apart() {
+        let set = |observed: i64| {
+            let set = json!({
+                "metadata": { "name": "shop-1", "generation": 4 }, "spec": { "selector": {}, "template": {} },
+                "status": { "replicas": 1, "observedGeneration": observed, "updateRevision": "new" },
+            });
+            Arc::new(serde_json::from_value::<StatefulSet>(set).unwrap())
+        };
+        let pod = |revision: &str, conditions: Value, reason: &str, deleted: bool| {
+            let mut pod = json!({
+                "metadata": { "name": "shop-1-0", "labels": { "controller-revision-hash": revision } },
+                "status": {
+                    "startTime": "2026-01-01T00:00:00Z", "conditions": conditions,
+                    "containerStatuses": [{
+                        "name": "node", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                        "state": { "waiting": { "reason": reason } },
+                    }],
+                },
+            });
+            if deleted {
+                pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            serde_json::from_value::<Pod>(pod).unwrap()
+        };
+        let ready = |status: &str, time: &str| json!([{ "type": "Ready", "status": status, "lastTransitionTime": format!("2026-01-01T00:{time}Z") }]);
+        let unscheduled = json!([{ "type": "PodScheduled", "status": "False" }]);
+        let cases = [
+            ("new", unscheduled.clone(), "", false, Template::Current),
+            ("old", unscheduled, "", false, Template::Stuck),
+            ("old", ready("False", "00:01"), "ImagePullBackOff", false, Template::Stuck),
+            ("old", ready("False", "00:01"), "ImagePullBackOff", true, Template::Outdated),
+            ("old", ready("True", "00:05"), "", false, Template::Outdated),
+            ("old", ready("False", "10:00"), "", false, Template::Outdated),
+            ("old", ready("False", "10:00"), "CrashLoopBackOff", false, Template::Stuck),
+        ];
+        for (revision, conditions, reason, deleted, expected) in cases {
+            let pod = pod(revision, conditions, reason, deleted);
+            assert_eq!(template(&pod, Some(&set(4))), expected, "{pod:?}");
+            assert_eq!(template(&pod, Some(&set(3))), Template::Current, "the status is of an older spec");
+            assert_eq!(template(&pod, None), Template::Current);
         }
     }
 

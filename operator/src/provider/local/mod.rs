@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use kv_core::plan::{Presence, Problem, Workload};
+use kv_core::plan::{Presence, Problem, Template, Workload};
 use kv_core::shard::NodeAddress;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
@@ -18,13 +19,16 @@ pub mod ports;
 pub mod process;
 mod supervisor;
 
-use super::{Provider, SightedNode, Sighting};
+use super::{Applied, Provider, SightedNode, Sighting};
 use launch::Launch;
 use layout::{Layout, LayoutError, Settings, read_json};
 use ports::{PortError, Ports};
 use process::{Process, Record};
 pub use supervisor::Incident;
 use supervisor::{Order, State, Supervisor};
+
+/// When what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What the local provider could not do.
 #[derive(Debug, thiserror::Error)]
@@ -237,7 +241,24 @@ impl Provider for LocalProvider {
         Ok(sighting)
     }
 
-    async fn apply(&self, wanted: &[Workload]) -> Result<Vec<String>, LocalError> {
+    async fn apply(&self, wanted: &[Workload]) -> Applied<LocalError> {
+        match self.make(wanted) {
+            Ok(changes) => Applied { changes, ..Applied::default() },
+            Err(error) => {
+                Applied { failures: vec![error], retry: Some(Instant::now() + RETRY), ..Applied::default() }
+            }
+        }
+    }
+
+    /// A process is started from what is wanted at that time, and told what changes: none is outdated, and so none is
+    /// ever to be replaced.
+    async fn replace(&self, _: &str) -> Result<(), LocalError> {
+        Ok(())
+    }
+}
+
+impl LocalProvider {
+    fn make(&self, wanted: &[Workload]) -> Result<Vec<String>, LocalError> {
         let mut inner = self.inner();
         if inner.settings.workloads != wanted {
             let settings = Settings { workloads: wanted.to_vec(), ..inner.settings.clone() };
@@ -303,6 +324,7 @@ fn sighted(name: &str, shard: u16, ordinal: u16, ports: Ports, state: &State) ->
             port: ports.data,
             bus_port: ports.bus,
         }),
+        template: Template::Current,
     }
 }
 
