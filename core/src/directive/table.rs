@@ -139,7 +139,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("maxmemory-policy", Kind::Enum(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), "noeviction", "What is evicted."),
     directive("maxmemory-samples", Kind::Integer { min: 1, max: 64 }, "5", "Keys that are looked at to find one to evict."),
     directive("maxmemory-eviction-tenacity", Kind::Integer { min: 0, max: 100 }, "10", "How hard eviction tries.").no_effect(),
-    directive("maxmemory-clients", Kind::MemoryOrPercent, "0", "Bytes that all clients' buffers together may take.").no_effect(),
+    directive("maxmemory-clients", Kind::MemoryOrPercent, "0", "Bytes that all clients' buffers together may take, or a percentage of maxmemory: beyond it the clients with the largest ones are closed; 0 for no limit."),
     directive("lfu-log-factor", Kind::Integer { min: 0, max: i64::MAX }, "10", "How slowly the counter of uses grows."),
     directive("lfu-decay-time", Kind::Integer { min: 0, max: i64::MAX }, "1", "Minutes in which the counter of uses falls by one."),
     directive("active-expire-effort", Kind::Integer { min: 1, max: 10 }, "1", "How hard expired keys are looked for.").no_effect(),

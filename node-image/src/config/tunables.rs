@@ -24,12 +24,14 @@ pub struct Tunables {
     pub limits: Limits,
     /// `client-query-buffer-limit` in bytes.
     pub query_buffer: usize,
-    /// Hard `client-output-buffer-limit` of normal clients in bytes; 0 for none.
-    pub normal_output: u64,
+    /// `maxmemory-clients` in bytes; 0 for no bound.
+    pub maxmemory_clients: u64,
+    /// `client-output-buffer-limit` of normal clients.
+    pub normal_output: OutputLimit,
     /// `client-output-buffer-limit` of subscribers.
     pub pubsub_output: OutputLimit,
-    /// Hard `client-output-buffer-limit` of replicas in bytes; 0 for none.
-    pub replica_output: u64,
+    /// `client-output-buffer-limit` of replicas.
+    pub replica_output: OutputLimit,
     /// `repl-backlog-size` in bytes.
     pub backlog: usize,
     /// `repl-ping-replica-period`.
@@ -67,12 +69,6 @@ impl Tunables {
         let seconds = |name| Duration::from_secs(settings.number(name));
         let some = |duration: Duration| Some(duration).filter(|duration| !duration.is_zero());
         let count = |name| usize::try_from(settings.number(name)).unwrap_or(usize::MAX);
-        let output = |class| match settings.get("client-output-buffer-limit") {
-            Some(Value::OutputLimits(limits)) => limits.iter().find(|limit| limit.class == class).copied(),
-            _ => None,
-        };
-        let hard = |class| output(class).map_or(0, |limit| limit.hard);
-        let unlimited = OutputLimit { class: "pubsub", hard: 0, soft: 0, seconds: 0 };
         Self {
             requirepass: settings.text("requirepass").to_owned(),
             maxclients: count("maxclients"),
@@ -81,9 +77,10 @@ impl Tunables {
             maxmemory: settings.number("maxmemory"),
             limits: Limits::trusted(count("proto-max-bulk-len")),
             query_buffer: count("client-query-buffer-limit"),
-            normal_output: hard("normal"),
-            pubsub_output: output("pubsub").unwrap_or(unlimited),
-            replica_output: hard("slave"),
+            maxmemory_clients: settings.share("maxmemory-clients", settings.number("maxmemory")),
+            normal_output: settings.output_limit("normal"),
+            pubsub_output: settings.output_limit("pubsub"),
+            replica_output: settings.output_limit("slave"),
             backlog: count("repl-backlog-size"),
             ping_period: seconds("repl-ping-replica-period"),
             repl_timeout: seconds("repl-timeout"),

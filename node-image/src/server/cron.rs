@@ -11,15 +11,22 @@ const EXPIRE_BUDGET: usize = 1000;
 impl Server {
     /// Whether there is work that should not wait for the next event.
     pub(super) fn has_background_work(&self) -> bool {
-        self.sync_job_can_step() || self.persistence.can_step() || self.is_evicting()
+        self.sync_job_can_step()
+            || self.persistence.can_step()
+            || self.is_evicting()
+            || self.accepting
+            || self.clients.has_queued()
     }
 
-    /// Goes on with snapshots and with eviction.
+    /// Goes on with what is done in pieces.
     pub(super) fn background_work(&mut self) {
         self.step_sync_job();
         self.step_persistence();
         if self.is_evicting() {
             self.make_room();
+        }
+        if self.accepting {
+            self.accept();
         }
     }
 
@@ -36,12 +43,13 @@ impl Server {
             self.replicate_expired();
             self.beat();
         }
-        self.count_buffers();
+        self.clients.peaks.turn(self.clock.unix_ms / 1000);
+        self.trim_buffers();
         self.accept(); // what a lack of descriptors left waiting
         self.tend_link();
         self.drop_silent_replicas();
         self.close_idle();
-        self.drop_slow_subscribers();
+        self.drop_slow();
         self.answer_waits();
         self.tend_persistence();
         if let Ending::Leaving(until) = self.ending {
