@@ -106,6 +106,8 @@ fn memory(server: &Server, text: &mut String) {
     line!(text, "mem_clients_normal:{}", server.clients.totals().normal());
     line!(text, "mem_clients_slaves:{}", server.clients.totals().replicas);
     line!(text, "mem_replication_backlog:{}", server.history.backlog.len());
+    line!(text, "lazyfree_pending_objects:{}", server.keyspace.lazyfree_pending());
+    line!(text, "lazyfreed_objects:{}", server.keyspace.lazyfreed());
 }
 
 fn persistence(server: &Server, text: &mut String) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kv_core::directive::{OutputLimit, Settings, Value};
 
-use crate::keyspace::{Policy, Tracking, value};
+use crate::keyspace::{LazyFree, Policy, Tracking, value};
 use crate::resp::Limits;
 
 /// Directives in the form that the data thread looks at.
@@ -50,6 +50,8 @@ pub struct Tunables {
     pub resync_wait: Duration,
     /// `hz`: ticks of background work a second.
     pub hz: u64,
+    /// `active-expire-effort`, from 1 to 10.
+    pub expire_effort: u32,
     /// `save` points: seconds and changes.
     pub save_points: Vec<(u64, u64)>,
     /// `maxmemory-policy`; none for `noeviction`.
@@ -58,6 +60,8 @@ pub struct Tunables {
     pub eviction_samples: usize,
     /// What that policy keeps account of.
     pub tracking: Tracking,
+    /// Which removals free on a thread of their own.
+    pub lazily: LazyFree,
     /// Up to which size collections keep their compact forms.
     pub compact: value::Limits,
 }
@@ -89,6 +93,7 @@ impl Tunables {
             cluster_enabled: settings.bool("cluster-enabled"),
             handover_timeout: Duration::from_millis(settings.number("kv-handover-timeout")),
             resync_wait: Duration::from_millis(settings.number("kv-resync-wait-timeout")),
+            expire_effort: u32::try_from(settings.number("active-expire-effort")).unwrap_or(1).clamp(1, 10),
             hz: settings.number("hz").clamp(1, 500),
             save_points: match settings.get("save") {
                 Some(Value::SavePoints(points)) => points.iter().map(|p| (p.seconds, p.changes)).collect(),
@@ -97,6 +102,14 @@ impl Tunables {
             eviction_policy: Policy::named(settings.text("maxmemory-policy")),
             eviction_samples: usize::try_from(settings.number("maxmemory-samples")).unwrap_or(5),
             tracking: tracking(settings),
+            lazily: LazyFree {
+                eviction: settings.bool("lazyfree-lazy-eviction"),
+                expire: settings.bool("lazyfree-lazy-expire"),
+                server_del: settings.bool("lazyfree-lazy-server-del"),
+                user_del: settings.bool("lazyfree-lazy-user-del"),
+                user_flush: settings.bool("lazyfree-lazy-user-flush"),
+                replica_flush: settings.bool("replica-lazy-flush"),
+            },
             compact: compact_limits(settings),
         }
     }

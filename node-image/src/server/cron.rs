@@ -5,15 +5,13 @@ use std::time::Duration;
 use super::{Ending, Server};
 use crate::notice;
 
-/// Slots whose expired keys are looked for in one tick.
-const EXPIRE_BUDGET: usize = 1000;
-
 impl Server {
     /// Whether there is work that should not wait for the next event.
     pub(super) fn has_background_work(&self) -> bool {
         self.sync_job_can_step()
             || self.persistence.can_step()
             || self.is_evicting()
+            || self.is_expiring()
             || self.accepting
             || self.clients.has_queued()
     }
@@ -25,6 +23,7 @@ impl Server {
         if self.is_evicting() {
             self.make_room();
         }
+        self.expire_slice();
         if self.accepting {
             self.accept();
         }
@@ -37,10 +36,8 @@ impl Server {
             notice!("The hand-over was not completed in time: writes go on here.");
             self.release_writes();
         }
-        self.set_expiry_mode();
+        self.begin_expiry();
         if self.may_originate() {
-            self.keyspace.expire_cycle(self.clock.unix_ms, EXPIRE_BUDGET);
-            self.replicate_expired();
             self.beat();
         }
         self.clients.peaks.turn(self.clock.unix_ms / 1000);

@@ -59,6 +59,7 @@ impl Server {
     /// Takes over the directives: the policy asks for other accounts of keys, and likes other ones.
     pub(super) fn retune_eviction(&mut self) {
         self.keyspace.track(self.tunables.tracking);
+        self.keyspace.set_lazily(self.tunables.lazily);
         self.eviction.pool = crate::keyspace::Pool::default();
     }
 }

@@ -112,6 +112,7 @@ impl Server {
             void: Vec::new(),
             read_buffer: Vec::new(),
             eviction: super::eviction::Eviction::default(),
+            expiry: super::expiry::Pace::default(),
             gathered: Vec::new(),
             batch: super::input::Batch::default(),
             link_generation: 0,

@@ -9,6 +9,7 @@ mod clients;
 mod cron;
 mod dispatch;
 mod eviction;
+mod expiry;
 mod feeding;
 mod following;
 mod input;
@@ -164,6 +165,7 @@ pub struct Server {
     void: Vec<u8>,
     read_buffer: Vec<u8>,
     eviction: eviction::Eviction,
+    expiry: expiry::Pace,
     gathered: Vec<(ClientKey, std::ops::Range<usize>)>,
     batch: input::Batch,
     link_generation: u64,
