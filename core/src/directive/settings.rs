@@ -66,6 +66,26 @@ impl Settings {
         }
     }
 
+    /// A number of bytes that may be said as a percentage of `whole`; 0 if there is no such directive of that kind.
+    #[must_use]
+    pub fn share(&self, name: &str, whole: u64) -> u64 {
+        match self.get(name) {
+            Some(Value::Percent(percent)) => whole / 100 * u64::from(*percent),
+            _ => self.number(name),
+        }
+    }
+
+    /// The limits of a class of clients (`normal`, `slave` or `pubsub`); none if nothing is said of it.
+    #[must_use]
+    pub fn output_limit(&self, class: &'static str) -> OutputLimit {
+        let limits = match self.get("client-output-buffer-limit") {
+            Some(Value::OutputLimits(limits)) => limits.as_slice(),
+            _ => &[],
+        };
+        let found = limits.iter().find(|limit| limit.class == class).copied();
+        found.unwrap_or(OutputLimit { class, hard: 0, soft: 0, seconds: 0 })
+    }
+
     /// A text or a choice; empty if there is no such directive of that kind.
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
@@ -117,5 +137,13 @@ mod tests {
         assert_eq!(settings.text("appendfsync"), "everysec");
         assert_eq!(settings.number("repl-backlog-size"), 1 << 20);
         assert_eq!(settings.text("no-such"), "");
+        let mut settings = settings;
+        settings.load(&parse_file("maxmemory-clients 5%", "f").unwrap());
+        assert_eq!(
+            (settings.share("maxmemory-clients", 2000), settings.share("maxmemory-clients", 0)),
+            (100, 0)
+        );
+        assert_eq!(settings.share("repl-backlog-size", 0), 1 << 20);
+        assert_eq!(settings.output_limit("pubsub").seconds, 60);
     }
 }

@@ -201,6 +201,7 @@ fn reset(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
         client.db = 0;
         client.protocol = Protocol::Resp2;
         client.readonly = false;
+        (client.no_evict, client.no_touch) = (false, false);
         client.name.clear();
     }
     server.reply(key).simple("RESET");
@@ -280,6 +281,13 @@ fn client(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult 
             arity(args.len() == 3)?;
             if !args.is(2, "on") && !args.is(2, "off") {
                 return Err(CommandError::Syntax);
+            }
+            let on = args.is(2, "on");
+            if let Some(client) = server.clients.get_mut(key) {
+                match subcommand.as_slice() {
+                    b"no-evict" => client.no_evict = on,
+                    _ => client.no_touch = on,
+                }
             }
             server.reply(key).ok();
         }

@@ -82,7 +82,7 @@ fn set_expiry(ctx: &mut Ctx<'_>, args: Args<'_>, seconds: bool, base: u64) -> Co
     // A time before 1970 is as past as any.
     let time = u64::try_from(time).unwrap_or(0).max(1);
     if time <= ctx.now && ctx.keyspace.expiry_mode() != ExpiryMode::Ignore {
-        ctx.keyspace.remove(at, key);
+        ctx.keyspace.delete(at, key, ctx.keyspace.lazily().expire);
         ctx.effects.replicate(&[b"DEL", key]);
     } else {
         ctx.keyspace.set_expire(at, key, time);

@@ -78,6 +78,8 @@ fn clients(server: &Server, text: &mut String) {
     let blocked = server.clients.iter().filter(|(_, client)| client.blocked.is_some()).count();
     line!(text, "connected_clients:{normal}");
     line!(text, "maxclients:{}", server.tunables.maxclients);
+    line!(text, "client_recent_max_input_buffer:{}", server.clients.peaks.input());
+    line!(text, "client_recent_max_output_buffer:{}", server.clients.peaks.output());
     line!(text, "blocked_clients:{blocked}");
     let subscribers = server.clients.iter().filter(|(_, client)| client.is_subscriber()).count();
     line!(text, "pubsub_clients:{subscribers}");
@@ -101,7 +103,11 @@ fn memory(server: &Server, text: &mut String) {
     line!(text, "used_memory_dataset:{data}");
     line!(text, "maxmemory:{}", server.tunables.maxmemory);
     line!(text, "maxmemory_policy:{}", server.config.settings.text("maxmemory-policy"));
+    line!(text, "mem_clients_normal:{}", server.clients.totals().normal());
+    line!(text, "mem_clients_slaves:{}", server.clients.totals().replicas);
     line!(text, "mem_replication_backlog:{}", server.history.backlog.len());
+    line!(text, "lazyfree_pending_objects:{}", server.keyspace.lazyfree_pending());
+    line!(text, "lazyfreed_objects:{}", server.keyspace.lazyfreed());
 }
 
 fn persistence(server: &Server, text: &mut String) {
@@ -124,9 +130,12 @@ fn stats(server: &Server, text: &mut String) {
     line!(text, "kv_partial_syncs:{}", stats.partial_syncs);
     line!(text, "expired_keys:{}", stats.expired);
     line!(text, "evicted_keys:{}", stats.evicted);
+    line!(text, "evicted_clients:{}", stats.evicted_clients);
     line!(text, "pubsub_channels:{}", server.pubsub.of(Scope::Channel).len());
     line!(text, "pubsub_patterns:{}", server.pubsub.of(Scope::Pattern).len());
     line!(text, "pubsubshard_channels:{}", server.pubsub.of(Scope::Shard).len());
+    line!(text, "client_query_buffer_limit_disconnections:{}", stats.query_limit_disconnections);
+    line!(text, "client_output_buffer_limit_disconnections:{}", stats.output_limit_disconnections);
     line!(text, "total_error_replies:{}", stats.rejected_commands);
 }
 

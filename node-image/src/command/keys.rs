@@ -6,7 +6,7 @@ use crate::keyspace::{At, Expire, Tracking};
 
 data_commands! { Generic;
     "del" -2 [WRITE] KeySpec::ALL, "1.0.0", del, "Deletes one or more keys.";
-    "unlink" -2 [WRITE FAST] KeySpec::ALL, "4.0.0", del, "Asynchronously deletes one or more keys.";
+    "unlink" -2 [WRITE FAST] KeySpec::ALL, "4.0.0", unlink, "Asynchronously deletes one or more keys.";
     "exists" -2 [READONLY FAST] KeySpec::ALL, "1.0.0", exists, "Determines whether one or more keys exist.";
     "touch" -2 [READONLY FAST] KeySpec::ALL, "3.2.1", touch, "Returns the number of existing keys out of those specified after updating the time they were last accessed.";
     "type" 2 [READONLY FAST] KeySpec::FIRST, "1.0.0", type_, "Determines the type of value stored at a key.";
@@ -21,8 +21,16 @@ data_commands! { Generic;
 }
 
 fn del(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    delete(ctx, args, ctx.keyspace.lazily().user_del)
+}
+
+fn unlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
+    delete(ctx, args, true)
+}
+
+fn delete(ctx: &mut Ctx<'_>, args: Args<'_>, lazily: bool) -> CommandResult {
     let at = ctx.at();
-    let removed = args.from(1).iter().filter(|key| ctx.keyspace.remove(at, key)).count();
+    let removed = args.from(1).iter().filter(|key| ctx.keyspace.delete(at, key, lazily)).count();
     ctx.effects.changed(removed);
     ctx.reply.count(removed);
     Ok(())
@@ -141,23 +149,27 @@ fn move_(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     Ok(())
 }
 
-/// ASYNC and SYNC come to the same: large databases are freed on a thread of their own.
-fn check_flush_mode(args: Args<'_>) -> CommandResult {
-    let known = args.len() == 1 || (args.len() == 2 && (args.is(1, "ASYNC") || args.is(1, "SYNC")));
-    if known { Ok(()) } else { Err(CommandError::Syntax) }
+/// Whether FLUSHALL or FLUSHDB frees on a thread of its own.
+fn flushes_lazily(ctx: &Ctx<'_>, args: Args<'_>) -> Result<bool, CommandError> {
+    match args.len() {
+        1 => Ok(ctx.keyspace.lazily().user_flush),
+        2 if args.is(1, "ASYNC") => Ok(true),
+        2 if args.is(1, "SYNC") => Ok(false),
+        _ => Err(CommandError::Syntax),
+    }
 }
 
 fn flushdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    check_flush_mode(args)?;
-    ctx.keyspace.flush(ctx.db);
+    let lazily = flushes_lazily(ctx, args)?;
+    ctx.keyspace.flush(ctx.db, lazily);
     ctx.effects.changed(1);
     ctx.reply.ok();
     Ok(())
 }
 
 fn flushall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
-    check_flush_mode(args)?;
-    ctx.keyspace.flush_all();
+    let lazily = flushes_lazily(ctx, args)?;
+    ctx.keyspace.flush_all(lazily);
     ctx.effects.changed(1);
     ctx.reply.ok();
     Ok(())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kv_core::directive::{OutputLimit, Settings, Value};
 
-use crate::keyspace::{Policy, Tracking, value};
+use crate::keyspace::{LazyFree, Policy, Tracking, value};
 use crate::resp::Limits;
 
 /// Directives in the form that the data thread looks at.
@@ -24,12 +24,14 @@ pub struct Tunables {
     pub limits: Limits,
     /// `client-query-buffer-limit` in bytes.
     pub query_buffer: usize,
-    /// Hard `client-output-buffer-limit` of normal clients in bytes; 0 for none.
-    pub normal_output: u64,
+    /// `maxmemory-clients` in bytes; 0 for no bound.
+    pub maxmemory_clients: u64,
+    /// `client-output-buffer-limit` of normal clients.
+    pub normal_output: OutputLimit,
     /// `client-output-buffer-limit` of subscribers.
     pub pubsub_output: OutputLimit,
-    /// Hard `client-output-buffer-limit` of replicas in bytes; 0 for none.
-    pub replica_output: u64,
+    /// `client-output-buffer-limit` of replicas.
+    pub replica_output: OutputLimit,
     /// `repl-backlog-size` in bytes.
     pub backlog: usize,
     /// `repl-ping-replica-period`.
@@ -48,6 +50,8 @@ pub struct Tunables {
     pub resync_wait: Duration,
     /// `hz`: ticks of background work a second.
     pub hz: u64,
+    /// `active-expire-effort`, from 1 to 10.
+    pub expire_effort: u32,
     /// `save` points: seconds and changes.
     pub save_points: Vec<(u64, u64)>,
     /// `stop-writes-on-bgsave-error`.
@@ -58,6 +62,8 @@ pub struct Tunables {
     pub eviction_samples: usize,
     /// What that policy keeps account of.
     pub tracking: Tracking,
+    /// Which removals free on a thread of their own.
+    pub lazily: LazyFree,
     /// Up to which size collections keep their compact forms.
     pub compact: value::Limits,
 }
@@ -69,12 +75,6 @@ impl Tunables {
         let seconds = |name| Duration::from_secs(settings.number(name));
         let some = |duration: Duration| Some(duration).filter(|duration| !duration.is_zero());
         let count = |name| usize::try_from(settings.number(name)).unwrap_or(usize::MAX);
-        let output = |class| match settings.get("client-output-buffer-limit") {
-            Some(Value::OutputLimits(limits)) => limits.iter().find(|limit| limit.class == class).copied(),
-            _ => None,
-        };
-        let hard = |class| output(class).map_or(0, |limit| limit.hard);
-        let unlimited = OutputLimit { class: "pubsub", hard: 0, soft: 0, seconds: 0 };
         Self {
             requirepass: settings.text("requirepass").to_owned(),
             maxclients: count("maxclients"),
@@ -83,9 +83,10 @@ impl Tunables {
             maxmemory: settings.number("maxmemory"),
             limits: Limits::trusted(count("proto-max-bulk-len")),
             query_buffer: count("client-query-buffer-limit"),
-            normal_output: hard("normal"),
-            pubsub_output: output("pubsub").unwrap_or(unlimited),
-            replica_output: hard("slave"),
+            maxmemory_clients: settings.share("maxmemory-clients", settings.number("maxmemory")),
+            normal_output: settings.output_limit("normal"),
+            pubsub_output: settings.output_limit("pubsub"),
+            replica_output: settings.output_limit("slave"),
             backlog: count("repl-backlog-size"),
             ping_period: seconds("repl-ping-replica-period"),
             repl_timeout: seconds("repl-timeout"),
@@ -94,6 +95,7 @@ impl Tunables {
             cluster_enabled: settings.bool("cluster-enabled"),
             handover_timeout: Duration::from_millis(settings.number("kv-handover-timeout")),
             resync_wait: Duration::from_millis(settings.number("kv-resync-wait-timeout")),
+            expire_effort: u32::try_from(settings.number("active-expire-effort")).unwrap_or(1).clamp(1, 10),
             hz: settings.number("hz").clamp(1, 500),
             save_points: match settings.get("save") {
                 Some(Value::SavePoints(points)) => points.iter().map(|p| (p.seconds, p.changes)).collect(),
@@ -103,6 +105,14 @@ impl Tunables {
             eviction_policy: Policy::named(settings.text("maxmemory-policy")),
             eviction_samples: usize::try_from(settings.number("maxmemory-samples")).unwrap_or(5),
             tracking: tracking(settings),
+            lazily: LazyFree {
+                eviction: settings.bool("lazyfree-lazy-eviction"),
+                expire: settings.bool("lazyfree-lazy-expire"),
+                server_del: settings.bool("lazyfree-lazy-server-del"),
+                user_del: settings.bool("lazyfree-lazy-user-del"),
+                user_flush: settings.bool("lazyfree-lazy-user-flush"),
+                replica_flush: settings.bool("replica-lazy-flush"),
+            },
             compact: compact_limits(settings),
         }
     }

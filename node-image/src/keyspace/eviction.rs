@@ -5,7 +5,7 @@
 
 use super::db::Address;
 use super::table::Place;
-use super::{At, Change, Keyspace, Tracking, access, drop_value};
+use super::{At, Change, Keyspace, Tracking, access};
 
 /// Keys that are remembered as good ones to evict.
 const POOL: usize = 16;
@@ -131,7 +131,7 @@ impl Keyspace {
             if let Some((found, seen)) = self.writable(db)
                 && let Some(gone) = found.remove(seen, address, place)
             {
-                drop_value(gone.object);
+                self.freer.value(gone.object, self.freer.lazily.eviction);
                 return Some((db, key));
             }
         }

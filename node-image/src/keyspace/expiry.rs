@@ -16,6 +16,25 @@ pub enum ExpiryMode {
     Ignore,
 }
 
+/// What a part of the search for expired keys came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpirySearch {
+    /// Keys with a time to live that were looked at. Those of slots in which nothing is due are not.
+    pub looked_at: usize,
+    /// Those that were expired, and were removed.
+    pub expired: usize,
+    /// The end of all databases was reached; the next search begins at their start.
+    pub round: bool,
+}
+
+impl std::ops::AddAssign for ExpirySearch {
+    fn add_assign(&mut self, other: Self) {
+        self.looked_at += other.looked_at;
+        self.expired += other.expired;
+        self.round |= other.round;
+    }
+}
+
 /// Where the next [`Keyspace::expire_cycle`] goes on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ExpiryCursor {
@@ -25,42 +44,40 @@ pub(super) struct ExpiryCursor {
 }
 
 impl Keyspace {
-    /// Removes keys whose time is over, looking at no more than about `budget` entries, and goes on next time where it
-    /// stopped. Returns how many it removed. Does nothing unless the mode is [`ExpiryMode::Delete`].
-    pub fn expire_cycle(&mut self, now: u64, budget: usize) -> usize {
+    /// Removes keys whose time is over, looking at no more than about `budget` entries and slots, and goes on next time
+    /// where it stopped. Does nothing unless the mode is [`ExpiryMode::Delete`].
+    pub fn expire_cycle(&mut self, now: u64, budget: usize) -> ExpirySearch {
+        let mut found = ExpirySearch::default();
         if self.expiry != ExpiryMode::Delete {
-            return 0;
+            return ExpirySearch { round: true, ..found };
         }
         let mut left = budget;
-        let mut removed = 0;
-        let mut databases_left = self.dbs.len() + 1;
-        while left > 0 && databases_left > 0 {
+        while left > 0 && !found.round {
             let ExpiryCursor { db, slot, .. } = self.cursor;
             let next = self.dbs.get(db).and_then(Option::as_ref).and_then(|found| found.expiring.next(slot));
             let Some(next) = next else {
-                databases_left -= 1;
-                self.cursor = ExpiryCursor { db: (db + 1) % self.dbs.len().max(1), slot: 0, page: 0 };
+                found.round = db + 1 >= self.dbs.len();
+                self.cursor = ExpiryCursor { db: if found.round { 0 } else { db + 1 }, slot: 0, page: 0 };
                 continue;
             };
             if next != slot {
                 self.cursor = ExpiryCursor { db, slot: next, page: 0 };
             }
-            let (expired, cost) = self.expire_page(At { db, now });
-            removed += expired;
+            let (page, cost) = self.expire_page(At { db, now });
+            found += page;
             left = left.saturating_sub(cost);
         }
-        removed
+        found
     }
 
-    /// Removes what is expired in the page of the cursor, and moves the cursor on. Returns how many entries it removed
-    /// and looked at.
-    fn expire_page(&mut self, at: At) -> (usize, usize) {
+    /// Removes what is expired in the page of the cursor, and moves the cursor on. Returns what that cost, too.
+    fn expire_page(&mut self, at: At) -> (ExpirySearch, usize) {
         let ExpiryCursor { slot, page, .. } = self.cursor;
         let next_slot = ExpiryCursor { db: at.db, slot: slot.saturating_add(1).min(SLOT_COUNT), page: 0 };
         let table = self.db_mut(at.db).and_then(|db| db.slot_mut(slot));
         let Some(table) = table.filter(|table| page > 0 || table.soonest < at.now) else {
             self.cursor = next_slot;
-            return (0, 1);
+            return (ExpirySearch::default(), 1);
         };
         if page == 0 {
             // Found anew on the way through the pages; what is set meanwhile lowers it, too.
@@ -68,10 +85,12 @@ impl Keyspace {
         }
         let Some(found) = table.pages().get(page) else {
             self.cursor = next_slot;
-            return (0, 1);
+            return (ExpirySearch::default(), 1);
         };
         let (mut keys, mut soonest): (Vec<Box<[u8]>>, _) = (Vec::new(), u64::MAX);
+        let mut looked_at = 0;
         for entry in found.iter().filter(|entry| entry.expire_at != 0) {
+            looked_at += 1;
             if entry.is_expired(at.now) {
                 keys.push(entry.key.into());
             } else {
@@ -85,7 +104,7 @@ impl Keyspace {
         for key in keys {
             self.expire_if_due(at, &key);
         }
-        (expired, cost)
+        (ExpirySearch { looked_at, expired, round: false }, cost)
     }
 
     /// Keys that were removed because their time was over, since the last call: their removal is to be propagated.

@@ -11,6 +11,7 @@ mod db;
 mod entry;
 mod eviction;
 mod expiry;
+mod lazy;
 mod page;
 mod pages;
 mod slots;
@@ -29,7 +30,8 @@ pub use entry::EntryRef;
 use entry::Meta;
 pub use eviction::{Policy, Pool};
 use expiry::ExpiryCursor;
-pub use expiry::ExpiryMode;
+pub use expiry::{ExpiryMode, ExpirySearch};
+pub use lazy::LazyFree;
 use page::NewValue;
 pub use page::Page;
 use table::Place;
@@ -90,6 +92,7 @@ pub struct Keyspace {
     observer: Option<Box<dyn WriteObserver>>,
     watches: Watches,
     tracking: Tracking,
+    freer: lazy::Freer,
     random: fastrand::Rng,
     /// Number of the current snapshot: pages of an older number were not seen by the observer.
     version: u32,
@@ -115,6 +118,7 @@ impl Keyspace {
             observer: None,
             watches: Watches::default(),
             tracking: Tracking::Off,
+            freer: lazy::Freer::default(),
             random: fastrand::Rng::new(),
             version: 0,
         }
@@ -242,7 +246,8 @@ impl Keyspace {
 
     fn remove_expired(&mut self, db: usize, address: Address, place: Place, key: &[u8]) {
         let removed = self.writable(db).and_then(|(db, seen)| db.remove(seen, address, place));
-        if removed.is_some() {
+        if let Some(gone) = removed {
+            self.freer.value(gone.object, self.freer.lazily.expire);
             self.watches.mark(db, key, Change::Removed);
             self.expired.push((db, key.into()));
             self.expired_total += 1;
@@ -415,7 +420,7 @@ impl Keyspace {
         let place = found.map(|(place, _)| place);
         let meta = Meta { expire_at, access };
         if let Some(gone) = db.insert(seen, address, place, key, NewValue::string(bytes), meta) {
-            drop_value(gone.object);
+            self.freer.value(gone.object, self.freer.lazily.server_del);
         }
     }
 
@@ -449,24 +454,31 @@ impl Keyspace {
         self.watches.touch(db, key, Change::Written);
         let Some((db, seen)) = self.writable(db) else { return };
         if let Some(gone) = db.insert(seen, address, found, key, value, meta) {
-            drop_value(gone.object);
+            self.freer.value(gone.object, self.freer.lazily.server_del);
         }
     }
 
-    /// Removes `key`. Returns whether it was there; not if its time is over.
+    /// Removes `key`, which another value took the place of. Returns whether it was there; not if its time is over.
     pub fn remove(&mut self, at: At, key: &[u8]) -> bool {
+        self.delete(at, key, self.freer.lazily.server_del)
+    }
+
+    /// Removes `key`; `lazily`: a large value is freed on a thread of its own. Returns whether it was there; not if its
+    /// time is over.
+    pub fn delete(&mut self, at: At, key: &[u8], lazily: bool) -> bool {
         let Some((address, place)) = self.place(at, key) else { return self.remove_hidden(at, key) };
         self.watches.touch(at.db, key, Change::Removed);
         let gone = self.writable(at.db).and_then(|(db, seen)| db.remove(seen, address, place));
-        gone.map(|gone| drop_value(gone.object)).is_some()
+        gone.map(|gone| self.freer.value(gone.object, lazily)).is_some()
     }
 
     /// Removes a key that is hidden since its time is over; says that it was not there.
     fn remove_hidden(&mut self, at: At, key: &[u8]) -> bool {
         if let Some((address, place, _)) = self.locate(at.db, key)
             && let Some((db, seen)) = self.writable(at.db)
+            && let Some(gone) = db.remove(seen, address, place)
         {
-            db.remove(seen, address, place);
+            self.freer.value(gone.object, self.freer.lazily.expire);
         }
         false
     }
@@ -493,25 +505,25 @@ impl Keyspace {
         db.set_expire(seen, address, key, expire_at)
     }
 
-    /// Empties a database.
-    pub fn flush(&mut self, db: usize) {
+    /// Empties a database; `lazily`: it is freed on a thread of its own.
+    pub fn flush(&mut self, db: usize, lazily: bool) {
         self.touch_all(db, |_, _| false);
         if let Some(observer) = &mut self.observer {
             observer.before_flush(&[db]);
         }
         if let Some(flushed) = self.dbs.get_mut(db).and_then(Option::take) {
-            drop_elsewhere(flushed);
+            self.freer.db(flushed, lazily);
         }
     }
 
-    /// Empties every database.
-    pub fn flush_all(&mut self) {
+    /// Empties every database; `lazily`: they are freed on a thread of their own.
+    pub fn flush_all(&mut self, lazily: bool) {
         let all: Vec<_> = (0..self.dbs.len()).collect();
         all.iter().for_each(|db| self.touch_all(*db, |_, _| false));
         if let Some(observer) = &mut self.observer {
             observer.before_flush(&all);
         }
-        self.dbs.iter_mut().filter_map(Option::take).for_each(drop_elsewhere);
+        self.dbs.iter_mut().filter_map(Option::take).for_each(|db| self.freer.db(db, lazily));
     }
 
     /// Lets two databases change places. Returns whether both exist.
@@ -535,7 +547,7 @@ impl Keyspace {
     pub fn replace_all(&mut self, loaded: Self) {
         let databases = self.dbs.len().max(loaded.dbs.len());
         (0..databases).for_each(|db| self.touch_all(db, |_, key| loaded.locate(db, key).is_some()));
-        self.flush_all();
+        self.flush_all(self.freer.lazily.replica_flush);
         self.dbs = loaded.dbs;
         self.dbs.resize_with(databases, || None);
         self.expired.clear();
@@ -580,7 +592,7 @@ impl Keyspace {
             }
             within = table.scan(within, |page| {
                 page.iter().filter(|entry| !self.is_gone(entry, at.now)).for_each(&mut show);
-                seen += page.len();
+                seen += page.len().max(1);
             });
             if within == 0 {
                 from += 1;
@@ -598,24 +610,5 @@ impl Keyspace {
         let db = self.db(at.db).filter(|db| db.len() > 0)?;
         let mut picks = (0..ATTEMPTS).filter_map(|_| db.nth(random.usize(..db.len())));
         picks.find(|entry| !self.is_gone(entry, at.now)).map(|entry| entry.key)
-    }
-}
-
-/// Frees a database on a thread of its own: that can take seconds. Without a thread it is freed here.
-fn drop_elsewhere(db: Box<Db>) {
-    const WORTH_A_THREAD: usize = 10_000;
-    if db.len() >= WORTH_A_THREAD {
-        // If no thread can be had, the closure is dropped, and the database with it.
-        let _ = std::thread::Builder::new().name("lazy-free".into()).spawn(move || drop(db));
-    }
-}
-
-/// Frees a value that a command took out, on a thread of its own if that can take long.
-fn drop_value(value: Option<Value>) {
-    /// Bytes of a collection that take about a millisecond to free.
-    const WORTH_A_THREAD: usize = 1024 * 1024;
-    if value.as_ref().is_some_and(|value| value.memory() >= WORTH_A_THREAD && !matches!(value, Value::Str(_)))
-    {
-        let _ = std::thread::Builder::new().name("lazy-free".into()).spawn(move || drop(value));
     }
 }

@@ -43,8 +43,10 @@ fn the_expiry_cycle_removes_what_is_due_within_its_budget() {
         let at = At { db: (i % 4 / 2) as usize, now: 1000 };
         keyspace.insert(at, format!("key:{i}").as_bytes(), Value::string(b"v"), expire);
     }
-    assert_eq!(keyspace.expire_cycle(2000, 10_000), 0);
-    assert!(keyspace.expire_cycle(2501, 100) <= 100);
+    let found = keyspace.expire_cycle(2000, 100_000);
+    assert_eq!(found, ExpirySearch { round: true, ..found });
+    assert_eq!(found.expired, 0);
+    assert!(keyspace.expire_cycle(2501, 100).expired <= 100);
     for _ in 0..100 {
         keyspace.expire_cycle(2501, 100);
     }
@@ -99,7 +101,7 @@ fn flush_swap_and_replace() {
     loaded.insert_loaded(0, b"b", Value::string(b"2"), 0);
     keyspace.replace_all(loaded);
     assert_eq!((keyspace.len(0), keyspace.len(1), keyspace.databases()), (1, 0, 2));
-    keyspace.flush(0);
+    keyspace.flush(0, true);
     assert!(keyspace.is_empty());
     assert_eq!(keyspace.used_memory(), 0);
 }

@@ -170,10 +170,10 @@ mod tests {
         assert!(changed_by(b"a", |k| assert!(k.take(AT, b"a").is_some())));
         assert!(changed_by(b"a", |k| assert!(k.set_expire(AT, b"a", 5000).is_some())));
         assert!(changed_by(b"a", |k| k.update_str(AT, b"a", |_| ()).unwrap()));
-        assert!(changed_by(b"a", |k| k.flush(0)));
-        assert!(changed_by(b"a", Keyspace::flush_all));
-        assert!(!changed_by(b"a", |k| k.flush(1)));
-        assert!(!changed_by(b"new", Keyspace::flush_all));
+        assert!(changed_by(b"a", |k| k.flush(0, true)));
+        assert!(changed_by(b"a", |k| k.flush_all(true)));
+        assert!(!changed_by(b"a", |k| k.flush(1, true)));
+        assert!(!changed_by(b"new", |k| k.flush_all(true)));
         assert!(changed_by(b"a", |k| assert!(k.swap_databases(0, 1))));
         assert!(!changed_by(b"new", |k| assert!(k.swap_databases(0, 1))));
         assert!(changed_by(b"a", |k| k.replace_all(keyspace())));
@@ -196,7 +196,7 @@ mod tests {
         assert!(!changed_by(b"old", |_| ()));
         assert!(!changed_by(b"old", |k| k.expire_if_due(AT, b"old")));
         assert!(!changed_by(b"old", |k| _ = k.remove(AT, b"old")));
-        assert!(!changed_by(b"old", Keyspace::flush_all));
+        assert!(!changed_by(b"old", |k| k.flush_all(true)));
         assert!(changed_by(b"old", |k| k.set_str(AT, b"old", b"2", Expire::Never)));
         // As the stream of a master removes it.
         assert!(!changed_by(b"old", |k| {

@@ -263,7 +263,7 @@ mod tests {
         let mut keyspace = filled();
         let mut save = start_bgsave(&mut keyspace, &path, &Aux::default()).unwrap();
         assert!(save.poll(&mut keyspace, 1).is_none());
-        keyspace.flush_all();
+        keyspace.flush_all(true);
         let error = wait(&mut save, &mut keyspace).unwrap_err();
         assert!(matches!(error, SaveError::Aborted { .. }), "{error}");
         drop(save);

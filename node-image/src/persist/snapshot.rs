@@ -253,8 +253,8 @@ mod tests {
     #[test]
     fn what_replaces_the_data_aborts_the_snapshot() {
         let flushes: [fn(&mut Keyspace); 4] = [
-            |keyspace| keyspace.flush(1),
-            |keyspace| keyspace.flush_all(),
+            |keyspace| keyspace.flush(1, true),
+            |keyspace| keyspace.flush_all(true),
             |keyspace| assert!(keyspace.swap_databases(0, 1)),
             |keyspace| keyspace.replace_all(Keyspace::new(2)),
         ];

@@ -17,12 +17,24 @@ pub enum Protocol {
 pub struct Reply<'a> {
     out: &'a mut Vec<u8>,
     protocol: Protocol,
+    limit: usize,
 }
 
 impl<'a> Reply<'a> {
     /// A writer to the end of `out`.
     pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Self {
-        Self { out, protocol }
+        Self { out, protocol, limit: usize::MAX }
+    }
+
+    /// The same, for a client that is closed as soon as the buffer holds more than `limit` bytes: what would be added
+    /// then is left out.
+    #[must_use]
+    pub fn limited(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
+    fn is_full(&self) -> bool {
+        self.out.len() > self.limit
     }
 
     /// The protocol that is written.
@@ -38,6 +50,9 @@ impl<'a> Reply<'a> {
     }
 
     fn header(&mut self, kind: u8, number: i64) {
+        if self.is_full() {
+            return;
+        }
         self.out.push(kind);
         self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         self.out.extend_from_slice(b"\r\n");
@@ -80,6 +95,9 @@ impl<'a> Reply<'a> {
     /// A bulk string.
     pub fn bulk(&mut self, bytes: &[u8]) {
         self.header(b'$', i64::try_from(bytes.len()).unwrap_or(i64::MAX));
+        if self.is_full() {
+            return;
+        }
         self.out.extend_from_slice(bytes);
         self.out.extend_from_slice(b"\r\n");
     }
@@ -194,6 +212,16 @@ mod tests {
             assert_eq!(written(Protocol::Resp2, write), two);
             assert_eq!(written(Protocol::Resp3, write), three);
         }
+    }
+
+    #[test]
+    fn a_reply_ends_soon_after_its_limit() {
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, Protocol::Resp2).limited(1000);
+        reply.array(1_000_000);
+        (0..1_000_000).for_each(|_| reply.bulk(&[b'x'; 100]));
+        (0..1_000_000).for_each(|number| reply.integer(number));
+        assert!((1001..1200).contains(&out.len()), "{}", out.len());
     }
 
     #[test]

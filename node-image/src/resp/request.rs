@@ -69,6 +69,25 @@ pub struct Request {
     pub end: usize,
 }
 
+/// Arguments that a request keeps room for.
+const KEPT_ARGS: usize = 256;
+
+impl Request {
+    /// Bytes that it takes besides itself.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let inline = self.inline.iter().map(Vec::capacity).sum::<usize>();
+        self.args.capacity() * size_of::<Range<usize>>() + inline
+    }
+
+    /// Gives back what a request of unusually many arguments took.
+    pub fn trim(&mut self) {
+        if self.args.capacity() > KEPT_ARGS {
+            self.args = Vec::new();
+        }
+    }
+}
+
 /// What the parser found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{Client, Server, User};
-use crate::verbose;
+use crate::{verbose, warning};
 
 /// Token of the waker; listeners follow it.
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
@@ -18,6 +19,32 @@ const FIRST_LISTENER: usize = usize::MAX - 64;
 /// Places beyond `maxclients` of a managed node, for the operator and for replicas: whoever floods a node with
 /// connections must not make it look dead.
 const RESERVED: usize = 32;
+
+/// Connections that are taken in one go.
+const ACCEPTS: usize = 64;
+
+/// Files that the node needs besides its clients.
+const FILES: usize = 64;
+
+/// Asks the system for as many files as so many clients need. Returns how many clients there can be.
+pub(super) fn allow_clients(wanted: usize) -> usize {
+    let others = (RESERVED + FILES) as u64;
+    let files = (wanted as u64).saturating_add(others);
+    let limit = getrlimit(Resource::Nofile);
+    let Some(current) = limit.current.filter(|current| *current < files) else { return wanted };
+    let current_after = limit.maximum.map_or(files, |most| most.min(files)).max(current);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current_after), maximum: limit.maximum });
+    let allowed = if raised.is_ok() { current_after } else { current };
+    if allowed >= files {
+        return wanted;
+    }
+    let clients = usize::try_from(allowed.saturating_sub(others)).unwrap_or(usize::MAX).max(1);
+    warning!(
+        "The system allows {allowed} open files: there can be {clients} clients instead of {wanted}. Raise the limit \
+         of files (ulimit -n) to {files}, or lower maxclients."
+    );
+    clients
+}
 
 /// Why a node does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -90,12 +117,21 @@ impl Server {
         (FIRST_LISTENER..FIRST_LISTENER + 16).contains(&token.0)
     }
 
-    /// Takes all connections that wait.
+    /// Takes connections that wait; who is there already has its turn before the rest.
     pub(super) fn accept(&mut self) {
+        let mut taken = 0;
+        self.accepting = false;
         for index in 0..self.listeners.len() {
             while let Some(listener) = self.listeners.get(index) {
+                if taken == ACCEPTS {
+                    self.accepting = true;
+                    return;
+                }
                 match listener.accept() {
-                    Ok((stream, peer)) => self.welcome(stream, peer),
+                    Ok((stream, peer)) => {
+                        taken += 1;
+                        self.welcome(stream, peer);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => {

@@ -3,13 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use kv_core::directive::OutputLimit;
 use mio::net::TcpStream;
 
 use super::pubsub::Scope;
 use super::transactions::{Session, Transaction};
 use crate::config::Tunables;
-use crate::replication::Feed;
-use crate::resp::{Protocol, Request, RequestParser};
+use crate::replication::{Feed, FeedState};
+use crate::resp::{Protocol, Reply, Request, RequestParser};
+
+/// Buffers that grew beyond this are given back when they are empty.
+const KEPT_BUFFER: usize = 64 * 1024;
 
 /// Names a client as long as it is connected: its place in [`super::Clients`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +59,41 @@ pub enum Kind {
     Replica(Box<Feed>),
     /// The parent that this node follows: its requests are applied, and nothing is replied.
     Parent,
+}
+
+/// Whose memory is counted together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Account {
+    /// Clients that `maxmemory-clients` may close.
+    #[default]
+    Evictable,
+    /// Clients that it spares: the operator, nodes of the shard, the parent, and who asked by `CLIENT NO-EVICT`.
+    Spared,
+    /// Replicas that are fed: they have limits of their own, and do not count towards `maxmemory`.
+    Replica,
+}
+
+/// Since when a client's output is above its soft limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slowness(Option<Instant>);
+
+impl Slowness {
+    /// Whether so many bytes of output are more than the limit allows, or were so for too long.
+    pub fn exceeds(&mut self, limit: &OutputLimit, pending: u64, now: Instant) -> bool {
+        let above = |limit: u64| limit > 0 && pending > limit;
+        if !above(limit.soft) {
+            self.0 = None;
+            return above(limit.hard);
+        }
+        let since = *self.0.get_or_insert(now);
+        above(limit.hard) || now.saturating_duration_since(since).as_secs() >= limit.seconds
+    }
+
+    /// Whether it is above its soft limit.
+    #[must_use]
+    pub fn is_slow(self) -> bool {
+        self.0.is_some()
+    }
 }
 
 /// Why a client's requests are not read on.
@@ -120,10 +159,20 @@ pub struct Client {
     pub readable: bool,
     /// The other end sends no more, or the connection is broken: reading comes to its end.
     pub hung_up: bool,
+    /// Its input may hold whole requests, which could not run yet.
+    pub stopped: bool,
     /// The socket is watched for room to write.
     pub wants_write: bool,
     /// It has a place beyond `maxclients`, which is for the operator and for replicas.
     pub reserved: bool,
+    /// `CLIENT NO-EVICT`: `maxmemory-clients` spares it.
+    pub no_evict: bool,
+    /// `CLIENT NO-TOUCH`: what it reads counts as not used.
+    pub no_touch: bool,
+    /// Since when its output is above the soft limit.
+    pub slowness: Slowness,
+    /// What is counted for it.
+    pub(super) counted: (Account, usize),
     /// It is in the list of those to be read from.
     pub woken: bool,
     /// It is in the list of those to be written to.
@@ -176,8 +225,13 @@ impl Client {
             doomed: false,
             readable: true,
             hung_up: false,
+            stopped: false,
             wants_write: false,
             reserved: false,
+            no_evict: false,
+            no_touch: false,
+            slowness: Slowness::default(),
+            counted: (Account::Evictable, 0),
             woken: false,
             queued: false,
             since: now,
@@ -218,23 +272,85 @@ impl Client {
         self.session.as_ref().is_some_and(|session| !session.subscriptions.is_empty())
     }
 
+    /// The limits of its output; none for a replica and the parent, which have limits of their own.
+    #[must_use]
+    pub fn output_limit<'a>(&self, tunables: &'a Tunables) -> Option<&'a OutputLimit> {
+        match self.kind {
+            Kind::Normal if self.is_subscriber() => Some(&tunables.pubsub_output),
+            Kind::Normal => Some(&tunables.normal_output),
+            Kind::Replica(_) | Kind::Parent => None,
+        }
+    }
+
     /// Whether more output waits for it than its class allows, or has for too long.
     pub fn exceeds_output(&mut self, tunables: &Tunables, now: Instant) -> bool {
         let pending = self.pending() as u64;
-        let above = |limit: u64| limit > 0 && pending > limit;
-        if !matches!(self.kind, Kind::Normal) {
-            return false; // a replica has limits of its own
-        }
-        let limits = tunables.pubsub_output;
-        let Some(session) = self.session.as_mut().filter(|session| !session.subscriptions.is_empty()) else {
-            return above(tunables.normal_output);
+        self.output_limit(tunables).is_some_and(|limit| self.slowness.exceeds(limit, pending, now))
+    }
+
+    /// Bytes of output beyond which it is closed in any case, so that there is no use in more; 0 for none.
+    #[must_use]
+    pub fn most_output(&self, tunables: &Tunables) -> u64 {
+        let hard = self.output_limit(tunables).map_or(0, |limit| limit.hard);
+        let most = match self.account() {
+            Account::Evictable => tunables.maxmemory_clients,
+            Account::Spared | Account::Replica => 0,
         };
-        if !above(limits.soft) {
-            session.slow_since = None;
-            return above(limits.hard);
+        [hard, most].into_iter().filter(|limit| *limit > 0).min().unwrap_or(0)
+    }
+
+    /// A writer to its output.
+    pub fn reply(&mut self, tunables: &Tunables) -> Reply<'_> {
+        let limit = match self.most_output(tunables) {
+            0 => usize::MAX,
+            most => usize::try_from(most).unwrap_or(usize::MAX).saturating_add(self.written),
+        };
+        Reply::new(&mut self.output, self.protocol).limited(limit)
+    }
+
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let texts = self.name.capacity() + self.lib_name.capacity() + self.lib_version.capacity();
+        let session = self.session.as_ref().map_or(0, |session| size_of::<Session>() + session.bytes());
+        let buffers = self.input.capacity() + self.request.memory() + self.output.capacity();
+        size_of::<Self>() + buffers + texts + session
+    }
+
+    /// Whose memory it is counted with.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        match &self.kind {
+            Kind::Replica(feed) if feed.state != FeedState::Handshake => Account::Replica,
+            Kind::Parent => Account::Spared,
+            _ if self.no_evict || self.user.is_peer() => Account::Spared,
+            _ => Account::Evictable,
         }
-        let since = *session.slow_since.get_or_insert(now);
-        above(limits.hard) || now.saturating_duration_since(since).as_secs() >= limits.seconds
+    }
+
+    /// Takes `count` bytes of the output as written. Memory that is not needed is given back.
+    pub fn wrote(&mut self, count: usize) {
+        self.written += count;
+        if self.pending() == 0 {
+            self.output.clear();
+            self.written = 0;
+            if self.output.capacity() > KEPT_BUFFER {
+                self.output = Vec::new();
+            }
+        } else if self.written > KEPT_BUFFER && self.written > self.output.len() / 2 {
+            // One that never reads all of it would have it grow for ever.
+            self.output.drain(..self.written);
+            self.written = 0;
+            self.output.shrink_to(self.output.len() * 2);
+        }
+    }
+
+    /// Drops the first bytes of the input, which were used. Memory that is not needed is given back.
+    pub fn used(&mut self, count: usize) {
+        self.input.drain(..count.min(self.input.len()));
+        if self.input.capacity() > KEPT_BUFFER && self.input.capacity() / 4 > self.input.len() {
+            self.input.shrink_to(self.input.len() * 2);
+        }
     }
 
     /// Bytes of replies that wait to be written.
@@ -258,12 +374,14 @@ impl Client {
             ("d", dirty),
             ("c", self.closing),
             ("r", self.readonly),
+            ("e", self.no_evict),
+            ("T", self.no_touch),
         ];
         let flags: String = flags.into_iter().filter(|(_, holds)| *holds).map(|(flag, _)| flag).collect();
         let flags = if flags.is_empty() { "N" } else { &flags };
         format!(
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} \
-             watch={} qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} \
+             watch={} qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} \
              events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.peer,
@@ -280,10 +398,11 @@ impl Client {
             session.map_or(0, Session::watched),
             self.input.len(),
             self.input.capacity() - self.input.len(),
+            self.request.memory(),
             open.map_or(0, Transaction::bytes),
             self.pending(),
             self.output.capacity(),
-            self.input.capacity() + self.output.capacity() + session.map_or(0, Session::bytes),
+            self.memory(),
             if self.wants_write { "rw" } else { "r" },
             self.last_command,
             self.user.name(),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::client::{Client, ClientKey, Kind};
+use super::memory::{Peaks, Totals};
 use crate::replication::Feed;
 
 /// All connected clients, and which of them have something to be written.
@@ -16,6 +17,9 @@ pub struct Clients {
     replicas: Vec<ClientKey>,
     /// Clients whose socket or buffer may hold more requests.
     pub ready: Vec<ClientKey>,
+    /// The largest buffers of late.
+    pub peaks: Peaks,
+    totals: Totals,
     next_id: u64,
 }
 
@@ -46,13 +50,32 @@ impl Clients {
 
     /// Adds a client.
     pub fn insert(&mut self, client: Client) -> ClientKey {
-        ClientKey(self.slab.insert(client))
+        let key = ClientKey(self.slab.insert(client));
+        self.account(key);
+        key
+    }
+
+    /// Counts anew what a client takes.
+    pub fn account(&mut self, key: ClientKey) {
+        if let Some(client) = self.slab.get_mut(key.0) {
+            let counted = (client.account(), client.memory());
+            self.totals.change(client.counted, counted);
+            client.counted = counted;
+        }
+    }
+
+    /// Bytes that clients take, as they were counted last.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        &self.totals
     }
 
     /// Removes a client.
     pub fn remove(&mut self, key: ClientKey) -> Option<Client> {
         self.replicas.retain(|replica| *replica != key);
-        self.slab.try_remove(key.0)
+        let removed = self.slab.try_remove(key.0)?;
+        self.totals.change(removed.counted, (removed.counted.0, 0));
+        Some(removed)
     }
 
     /// The client of this key.
@@ -113,6 +136,12 @@ impl Clients {
             client.queued = true;
             self.queue.push(key);
         }
+    }
+
+    /// Whether any is to be written to.
+    #[must_use]
+    pub fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     /// Those to be written to.

@@ -5,21 +5,27 @@ use std::time::Duration;
 use super::{Ending, Server};
 use crate::notice;
 
-/// Slots whose expired keys are looked for in one tick.
-const EXPIRE_BUDGET: usize = 1000;
-
 impl Server {
     /// Whether there is work that should not wait for the next event.
     pub(super) fn has_background_work(&self) -> bool {
-        self.sync_job_can_step() || self.persistence.can_step() || self.is_evicting()
+        self.sync_job_can_step()
+            || self.persistence.can_step()
+            || self.is_evicting()
+            || self.is_expiring()
+            || self.accepting
+            || self.clients.has_queued()
     }
 
-    /// Goes on with snapshots and with eviction.
+    /// Goes on with what is done in pieces.
     pub(super) fn background_work(&mut self) {
         self.step_sync_job();
         self.step_persistence();
         if self.is_evicting() {
             self.make_room();
+        }
+        self.expire_slice();
+        if self.accepting {
+            self.accept();
         }
     }
 
@@ -30,18 +36,17 @@ impl Server {
             notice!("The hand-over was not completed in time: writes go on here.");
             self.release_writes();
         }
-        self.set_expiry_mode();
+        self.begin_expiry();
         if self.may_originate() {
-            self.keyspace.expire_cycle(self.clock.unix_ms, EXPIRE_BUDGET);
-            self.replicate_expired();
             self.beat();
         }
-        self.count_buffers();
+        self.clients.peaks.turn(self.clock.unix_ms / 1000);
+        self.trim_buffers();
         self.accept(); // what a lack of descriptors left waiting
         self.tend_link();
         self.drop_silent_replicas();
         self.close_idle();
-        self.drop_slow_subscribers();
+        self.drop_slow();
         self.answer_waits();
         self.tend_persistence();
         self.routing.tend(self.clock.instant);

@@ -6,7 +6,6 @@ use super::managed::Route;
 use super::{Blocked, Client, ClientKey, Server, User};
 use crate::command::{Args, CommandError, CommandResult, CommandSpec, Ctx, Flags, Handler, KeySpec};
 use crate::keyspace::ExpiryMode;
-use crate::resp::Reply;
 
 /// What is to happen with a request.
 pub(super) enum Verdict {
@@ -106,7 +105,7 @@ impl Server {
                 keyspace: &mut self.keyspace,
                 db,
                 now: self.clock.unix_ms,
-                reply: Reply::new(&mut client.output, client.protocol),
+                reply: client.reply(&self.tunables),
                 effects: &mut self.effects,
                 random: &mut self.random,
                 settings: &self.settings,

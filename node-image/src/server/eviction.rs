@@ -11,15 +11,13 @@ pub(super) struct Eviction {
     pool: crate::keyspace::Pool,
     /// There is more to evict than was done in one go.
     unfinished: bool,
-    /// Bytes of the clients' buffers, as they were counted last.
-    buffers: u64,
 }
 
 impl Server {
-    /// Bytes that count against `maxmemory`: keys and values, and what clients have in their buffers. What is kept for
+    /// Bytes that count against `maxmemory`: keys and values, and what clients take. What is kept for
     /// replicas and for the append-only file does not count, as in Redis.
     pub(crate) fn counted_memory(&self) -> u64 {
-        self.keyspace.used_memory() as u64 + self.eviction.buffers
+        (self.keyspace.used_memory() + self.clients.totals().normal()) as u64
     }
 
     fn is_over_maxmemory(&self) -> bool {
@@ -35,15 +33,6 @@ impl Server {
     /// Whether keys are still to be evicted.
     pub(super) fn is_evicting(&self) -> bool {
         self.eviction.unfinished
-    }
-
-    /// Counts the clients' buffers anew.
-    pub(super) fn count_buffers(&mut self) {
-        if self.tunables.maxmemory > 0 {
-            let normal = self.clients.iter().filter(|(_, client)| client.feed().is_none());
-            let bytes = normal.map(|(_, client)| client.input.capacity() + client.output.capacity());
-            self.eviction.buffers = bytes.sum::<usize>() as u64;
-        }
     }
 
     /// Evicts keys while the data take too much, as far as the policy allows. Replicas leave it to their master.
@@ -70,6 +59,7 @@ impl Server {
     /// Takes over the directives: the policy asks for other accounts of keys, and likes other ones.
     pub(super) fn retune_eviction(&mut self) {
         self.keyspace.track(self.tunables.tracking);
+        self.keyspace.set_lazily(self.tunables.lazily);
         self.eviction.pool = crate::keyspace::Pool::default();
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Write};
 
+use kv_core::directive::OutputLimit;
+
 use super::{ClientKey, Kind, Server};
 use crate::replication::{FeedState, ResyncVerdict, SyncJob};
 use crate::{notice, warning};
@@ -90,7 +92,10 @@ impl Server {
     }
 
     fn feed_replica(&mut self, key: ClientKey) {
+        let backlog = self.tunables.backlog as u64;
+        let at_least = |limit: u64| if limit > 0 { limit.max(backlog) } else { 0 };
         let limit = self.tunables.replica_output;
+        let limit = OutputLimit { hard: at_least(limit.hard), soft: at_least(limit.soft), ..limit };
         let Some(client) = self.clients.get_mut(key) else { return };
         if client.doomed {
             return; // the history may be another one than it was fed
@@ -98,11 +103,12 @@ impl Server {
         let Kind::Replica(feed) = &mut client.kind else { return };
         let behind = self.history.backlog.end().saturating_sub(feed.position);
         let streaming = matches!(feed.state, FeedState::Online | FeedState::Snapshot);
-        if streaming && limit > 0 && behind > limit.max(self.tunables.backlog as u64) {
+        if streaming && client.slowness.exceeds(&limit, behind, self.clock.instant) {
             warning!(
                 "Replica {} is {behind} bytes behind, more than its output limit: closing it.",
                 client.peer
             );
+            self.stats.output_limit_disconnections += 1;
             return self.clients.doom(key);
         }
         if feed.state != FeedState::Online || client.output.len() > client.written {

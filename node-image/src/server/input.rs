@@ -21,9 +21,9 @@ const LINE: usize = 64;
 /// The most that is read at a time of one large argument.
 const LARGE_CHUNK: usize = 1024 * 1024;
 /// A client with more unwritten output than this has its further requests wait.
-pub(super) const OUTPUT_PAUSE: usize = 1024 * 1024;
-/// Buffers that grew beyond this are given back when they are empty.
-const KEPT_BUFFER: usize = 64 * 1024;
+const OUTPUT_PAUSE: usize = 1024 * 1024;
+/// The same for who has not authenticated yet.
+const STRANGER_PAUSE: usize = 16 * 1024;
 /// Requests that are parsed before the first of them is executed.
 const BATCH: usize = 64;
 
@@ -50,6 +50,13 @@ enum Stop {
     Incomplete,
     /// The rest is no request.
     Error(ParseError),
+}
+
+impl Client {
+    /// Whether it is to read first what it asked for, before it gets more.
+    pub(super) fn is_full(&self) -> bool {
+        self.pending() > if self.user == User::Nobody { STRANGER_PAUSE } else { OUTPUT_PAUSE }
+    }
 }
 
 enum ReadResult {
@@ -87,20 +94,22 @@ impl Server {
     fn is_to_be_read(&mut self, key: ClientKey) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return false };
         client.woken = false;
-        if client.doomed || client.closing || client.pending() > OUTPUT_PAUSE {
+        if client.doomed || client.closing || client.is_full() {
             return false; // woken when its output was written
         }
         if client.blocked.is_some() {
             // Its requests wait, but that it went away must be noticed.
             if client.readable && client.input.len() < READ_CHUNK {
                 self.fill_input(key);
+                self.settle_memory(key);
             }
             return false;
         }
         if client.readable && client.input.is_empty() {
             return true;
         }
-        if client.readable {
+        // What has waited runs before more is read: else its input would grow with every reply that it takes.
+        if client.readable && !client.stopped {
             self.fill_input(key);
         }
         self.execute_input(key);
@@ -130,6 +139,7 @@ impl Server {
         if self.clients.get(key).is_some_and(|client| client.readable && client.blocked.is_none()) {
             self.clients.wake(key);
         }
+        self.settle_memory(key);
     }
 
     /// The buffer to read into, which is to be put back; another one if it is in use, by a request that has the link to
@@ -144,7 +154,8 @@ impl Server {
     pub(super) fn fill_input(&mut self, key: ClientKey) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return false };
         let before = client.input.len();
-        let wanted = client.parser.wanted(&client.input).saturating_sub(before);
+        // Room is made for what a client has shown to send, not for what it says that it will.
+        let wanted = client.parser.wanted(&client.input).saturating_sub(before).min(before);
         let count = if wanted > READ_CHUNK {
             let mut input = std::mem::take(&mut client.input);
             input.resize(before + wanted.min(LARGE_CHUNK), 0);
@@ -166,6 +177,7 @@ impl Server {
         let Some(client) = self.clients.get(key).filter(|_| count.is_some()) else { return false };
         if client.input.len() > self.tunables.query_buffer && !client.is_parent() {
             crate::warning!("Closing client that reached max query buffer length: {}", client.peer);
+            self.stats.query_limit_disconnections += 1;
             self.clients.doom(key);
         }
         true
@@ -180,11 +192,13 @@ impl Server {
                 // own. The end of the stream is none, if it was announced already.
                 client.readable = count == room.len() || client.hung_up;
                 client.active = self.clock.instant;
+                let bytes = client.input.len() + count;
                 if client.is_parent()
                     && let Some(link) = &mut self.link
                 {
                     link.heard = self.clock.instant;
                 }
+                self.clients.peaks.note_input(bytes);
                 Some(count)
             }
             ReadResult::Nothing => {
@@ -211,19 +225,15 @@ impl Server {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.input = input;
         client.parser.dropped(used, &mut client.request);
-        if used == client.input.len() {
-            client.input.clear();
-            if client.input.capacity() > KEPT_BUFFER {
-                client.input = Vec::new();
-            }
-        } else {
-            client.input.drain(..used);
-        }
+        client.used(used);
     }
 
     /// Returns how many bytes of `input` were used.
     fn execute_requests(&mut self, key: ClientKey, input: &[u8]) -> usize {
         let mut batch = std::mem::take(&mut self.batch);
+        if let Some(client) = self.clients.get_mut(key) {
+            client.stopped = false;
+        }
         let mut spare: Vec<&[u8]> = Vec::with_capacity(8);
         let mut used = 0;
         let used = 'all: loop {
@@ -259,6 +269,7 @@ impl Server {
                 }
             }
         };
+        batch.requests.iter_mut().for_each(|parsing| parsing.request.trim());
         self.batch = batch;
         used
     }
@@ -266,7 +277,7 @@ impl Server {
     /// Whether the client's next request may be executed now.
     fn goes_on(&self, key: ClientKey) -> bool {
         self.clients.get(key).is_some_and(|client| {
-            !client.doomed && !client.closing && client.blocked.is_none() && client.pending() <= OUTPUT_PAUSE
+            !client.doomed && !client.closing && client.blocked.is_none() && !client.is_full()
         })
     }
 
@@ -274,6 +285,7 @@ impl Server {
     fn stop_at(&mut self, key: ClientKey, used: usize) -> usize {
         if let Some(client) = self.clients.get_mut(key) {
             client.parser.restart();
+            client.stopped = true;
         }
         used
     }
@@ -332,6 +344,7 @@ impl Server {
 
     fn protocol_error(&mut self, key: ClientKey, text: &str) {
         if let Some(client) = self.clients.get_mut(key) {
+            client.parser.restart(); // it stands in the middle of what is no request
             crate::verbose!("{text} from {}", client.peer);
             if client.is_parent() {
                 client.doomed = true;

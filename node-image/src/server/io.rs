@@ -6,11 +6,11 @@ use mio::event::Event as Readiness;
 use mio::{Interest, Token};
 
 use super::accept::WAKER;
-use super::input::OUTPUT_PAUSE;
 use super::{ClientKey, Kind, Server};
 
-/// Buffers that grew beyond this are given back when they are empty.
-const KEPT_BUFFER: usize = 64 * 1024;
+/// The most that is written to a client in one go, so that one that reads as fast as the node writes does not keep the
+/// others waiting.
+const WRITE_BUDGET: usize = 1024 * 1024;
 
 impl Server {
     pub(super) fn on_ready(&mut self, event: &Readiness) {
@@ -50,14 +50,26 @@ impl Server {
 
     fn write_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let was_full = client.pending() > OUTPUT_PAUSE;
-        let mut broken = client.doomed;
-        while !broken && client.pending() > 0 {
+        let pending = client.pending();
+        self.clients.peaks.note_output(pending);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let was_full = client.is_full();
+        let mut budget = WRITE_BUDGET;
+        // Before anything is written: of a reply that is too large for it, a part was left out.
+        let most = client.most_output(&self.tunables);
+        if most > 0 && client.pending() as u64 > most && !client.doomed {
+            return self.close_unread(key);
+        }
+        let (mut broken, mut blocked) = (client.doomed, false);
+        while !broken && client.pending() > 0 && budget > 0 {
             let rest = client.output.get(client.written..).unwrap_or_default();
+            let rest = rest.get(..budget).unwrap_or(rest);
             match client.stream.write(rest) {
                 Ok(0) => broken = true,
                 Ok(count) => {
-                    client.written += count;
+                    client.wrote(count);
+                    budget = budget.saturating_sub(count);
+                    client.active = self.clock.instant;
                     if let Kind::Replica(feed) = &mut client.kind
                         && !feed.online()
                     {
@@ -66,28 +78,54 @@ impl Server {
                     self.stats.output_bytes += count as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    blocked = true;
+                    break;
+                }
                 Err(_) => broken = true,
             }
         }
-        if client.pending() == 0 {
-            client.output.clear();
-            client.written = 0;
-            if client.output.capacity() > KEPT_BUFFER {
-                client.output = Vec::new();
-            }
-        }
         let over = client.exceeds_output(&self.tunables, self.clock.instant);
-        if broken || over || (client.closing && client.pending() == 0) {
+        if broken || (client.closing && client.pending() == 0) {
             return self.close(key);
+        }
+        if over {
+            return self.close_unread(key);
         }
         // A replica whose snapshot went out is to get the stream at once.
         let replica = client.output.is_empty() && matches!(client.kind, Kind::Replica(_));
-        let (resumed, pending) = (was_full && client.pending() <= OUTPUT_PAUSE, client.pending() > 0);
-        self.watch_write(key, pending);
+        let resumed = was_full && !client.is_full();
+        if client.pending() > 0 && !blocked {
+            self.clients.queue_write(key); // in the next tick
+        }
+        self.clients.account(key);
+        self.watch_write(key, blocked);
         if resumed || replica {
             self.clients.wake(key);
         }
+    }
+
+    /// Closes those whose output was above the soft limit for too long.
+    pub(super) fn drop_slow(&mut self) {
+        let slow = |client: &super::Client| matches!(client.kind, Kind::Normal) && client.slowness.is_slow();
+        for key in self.clients.keys_where(slow) {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            if client.exceeds_output(&self.tunables, self.clock.instant) {
+                self.close_unread(key);
+            }
+        }
+    }
+
+    /// Closes a client that does not read what it asked for.
+    fn close_unread(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get(key) {
+            let (peer, bytes) = (client.peer, client.pending());
+            crate::warning!(
+                "Client {peer} closed for overcoming of output buffer limits: {bytes} bytes wait for it"
+            );
+        }
+        self.stats.output_limit_disconnections += 1;
+        self.close(key);
     }
 
     /// Watches, or no longer watches, the socket for room to write.

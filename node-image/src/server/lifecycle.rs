@@ -13,7 +13,7 @@ use kv_core::id::ClusterUid;
 use kv_core::shard::Role;
 use mio::{Poll, Waker};
 
-use super::accept::{ListenError, WAKER, listen};
+use super::accept::{ListenError, WAKER, allow_clients, listen};
 use super::managed::Identity;
 use super::persistence::{LoadError, Persistence};
 use super::{Clients, Clock, Ending, Event, Mailbox, Refusal, Routing, Server, Stats};
@@ -67,10 +67,11 @@ impl Server {
     /// If anything that the node needs cannot be had; nothing was changed then but the state file's identity.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let clock = Clock::now();
-        let tunables = Tunables::new(&config.settings);
+        let mut tunables = Tunables::new(&config.settings);
         tunables.compact.make_current();
         let file = config.settings.text("logfile").to_owned();
         log::open(file.as_ref()).map_err(|error| StartError::Log { file, error })?;
+        tunables.maxclients = allow_clients(tunables.maxclients);
         let port = u16::try_from(config.settings.number("port")).unwrap_or_default();
         greet(&config, port);
         let poll = Poll::new()?;
@@ -111,6 +112,7 @@ impl Server {
             void: Vec::new(),
             read_buffer: Vec::new(),
             eviction: super::eviction::Eviction::default(),
+            expiry: super::expiry::Pace::default(),
             gathered: Vec::new(),
             batch: super::input::Batch::default(),
             link_generation: 0,
@@ -120,6 +122,7 @@ impl Server {
             tunables,
             config,
             listeners,
+            accepting: false,
             poll,
             mailbox,
             events,
@@ -157,6 +160,7 @@ impl Server {
     /// Directives were changed: makes them count.
     pub(crate) fn apply_settings(&mut self) {
         self.tunables = Tunables::new(&self.config.settings);
+        self.tunables.maxclients = allow_clients(self.tunables.maxclients);
         self.tunables.compact.make_current();
         self.retune_eviction();
         self.settings = data_settings(&self.tunables, self.settings.databases);

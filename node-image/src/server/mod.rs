@@ -9,12 +9,14 @@ mod clients;
 mod cron;
 mod dispatch;
 mod eviction;
+mod expiry;
 mod feeding;
 mod following;
 mod input;
 mod io;
 mod lifecycle;
 mod managed;
+mod memory;
 pub mod persistence;
 mod propagate;
 mod publish;
@@ -32,10 +34,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::net::TcpListener;
 use mio::{Events, Poll, Waker};
 
-pub use client::{Blocked, Client, ClientKey, Kind, User};
+pub use client::{Account, Blocked, Client, ClientKey, Kind, User};
 pub use clients::Clients;
 pub use lifecycle::StartError;
 pub use managed::{Refusal, Routing};
+pub use memory::{Peaks, Totals};
 pub use pubsub::{PubSub, Scope};
 pub use stats::Stats;
 pub use transactions::{Session, Transaction};
@@ -162,12 +165,15 @@ pub struct Server {
     void: Vec<u8>,
     read_buffer: Vec<u8>,
     eviction: eviction::Eviction,
+    expiry: expiry::Pace,
     gathered: Vec<(ClientKey, std::ops::Range<usize>)>,
     batch: input::Batch,
     link_generation: u64,
     next_cron: Instant,
     last_ping: Instant,
     listeners: Vec<TcpListener>,
+    /// More connections wait than were taken in one go.
+    accepting: bool,
     poll: Poll,
     mailbox: Mailbox,
     events: Receiver<Event>,
@@ -216,6 +222,7 @@ impl Server {
         self.flush_aof();
         self.feed_replicas();
         self.write_clients();
+        self.evict_clients();
     }
 
     fn on_event(&mut self, event: Event) {
@@ -229,7 +236,7 @@ impl Server {
     pub fn reply(&mut self, key: ClientKey) -> Reply<'_> {
         self.clients.queue_write(key);
         match self.clients.get_mut(key) {
-            Some(client) => Reply::new(&mut client.output, client.protocol),
+            Some(client) => client.reply(&self.tunables),
             None => {
                 self.void.clear();
                 Reply::new(&mut self.void, crate::resp::Protocol::Resp2)

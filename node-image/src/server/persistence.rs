@@ -190,7 +190,7 @@ impl Server {
         self.shared.beat();
         match step {
             Step::Base(keyspace) => {
-                self.keyspace = keyspace;
+                self.keyspace = *keyspace;
                 Ok(())
             }
             Step::Command(args) => self.replay(Args::new(args), db),

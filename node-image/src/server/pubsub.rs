@@ -6,9 +6,10 @@ use std::sync::Arc;
 use kv_core::slot::key_slot;
 
 use super::managed::Route;
-use super::{Client, ClientKey, Clients, Server};
+use super::{ClientKey, Clients, Server};
 use crate::command::glob::glob_match;
 use crate::command::{CommandError, CommandResult};
+use crate::config::Tunables;
 use crate::resp::{Protocol, Reply};
 
 /// What a subscription takes besides the bytes of its name.
@@ -221,7 +222,7 @@ impl Server {
         let mut send = |keys: &BTreeSet<ClientKey>, words: &[&[u8]]| {
             let frame = frame(words);
             for key in keys {
-                send(clients, *key, &frame, from == Some(*key), tunables.pubsub_output.hard);
+                send(clients, *key, &frame, from == Some(*key), tunables);
             }
             keys.len()
         };
@@ -276,19 +277,6 @@ impl Server {
             }
         }
     }
-
-    /// Closes the subscribers whose unread messages were above the soft limit for too long.
-    pub(super) fn drop_slow_subscribers(&mut self) {
-        let slow =
-            |client: &Client| client.session.as_ref().is_some_and(|session| session.slow_since.is_some());
-        for key in self.clients.keys_where(slow) {
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.exceeds_output(&self.tunables, self.clock.instant) {
-                crate::warning!("Closing a subscriber that does not read: {}", client.peer);
-                self.clients.doom(key);
-            }
-        }
-    }
 }
 
 /// A message as it is sent in RESP2. In RESP3 its first byte is another one.
@@ -298,22 +286,24 @@ fn frame(words: &[&[u8]]) -> Vec<u8> {
     frame
 }
 
-fn send(clients: &mut Clients, key: ClientKey, frame: &[u8], own: bool, limit: u64) {
+/// Adds a message to what a subscriber is to read, unless it is to be closed since there is too much already.
+fn send(clients: &mut Clients, key: ClientKey, frame: &[u8], own: bool, tunables: &Tunables) {
     let Some(client) = clients.get_mut(key).filter(|client| !client.doomed && !client.closing) else {
         return;
     };
     let kind = if client.protocol == Protocol::Resp3 { b'>' } else { b'*' };
     let body = frame.get(1..).unwrap_or_default();
+    let waiting = client.pending() + client.session.as_ref().map_or(0, |session| session.own_messages.len());
+    let most = client.most_output(tunables);
+    if most > 0 && waiting as u64 > most {
+        return;
+    }
     let out = match client.session.as_mut() {
         Some(session) if own => &mut session.own_messages,
         _ => &mut client.output,
     };
     out.push(kind);
     out.extend_from_slice(body);
-    if limit > 0 && client.pending() as u64 > limit {
-        crate::warning!("Closing a subscriber that does not read: {}", client.peer);
-        return clients.doom(key);
-    }
     clients.queue_write(key);
 }
 

@@ -9,6 +9,12 @@ pub struct Stats {
     pub connections: u64,
     /// Connections that were refused.
     pub rejected_connections: u64,
+    /// Clients that were closed since all of them took too much memory.
+    pub evicted_clients: u64,
+    /// Clients that were closed since a request of theirs was too large.
+    pub query_limit_disconnections: u64,
+    /// Clients that were closed since they did not read.
+    pub output_limit_disconnections: u64,
     /// Commands that were run.
     pub commands: u64,
     /// Commands that were refused before they ran.
@@ -58,6 +64,9 @@ impl Stats {
         Self {
             connections: 0,
             rejected_connections: 0,
+            evicted_clients: 0,
+            query_limit_disconnections: 0,
+            output_limit_disconnections: 0,
             commands: 0,
             rejected_commands: 0,
             output_bytes: 0,

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::time::Instant;
 
 use super::dispatch::{Verdict, out_of_memory};
 use super::propagate::encode;
@@ -30,8 +29,6 @@ pub struct Session {
     pub subscriptions: Subscriptions,
     /// Messages of its own that it gets after the reply that is being written.
     pub own_messages: Vec<u8>,
-    /// Since when its output is above the soft limit.
-    pub slow_since: Option<Instant>,
     /// The parent's transaction that is arriving.
     incoming: Option<Incoming>,
 }
@@ -43,6 +40,7 @@ impl Session {
         self.transaction.as_ref().map_or(0, |open| open.bytes)
             + self.watched_bytes
             + self.subscriptions.bytes()
+            + self.own_messages.capacity()
     }
 
     /// Number of keys that it watches.

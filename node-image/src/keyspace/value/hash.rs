@@ -141,6 +141,14 @@ impl Hash {
         }
     }
 
+    /// About how many blocks of memory it has.
+    pub(super) fn blocks(&self) -> usize {
+        match &self.0 {
+            Form::Packed(_) => 1,
+            Form::Table(_) => self.len(),
+        }
+    }
+
     pub(super) fn memory(&self) -> usize {
         let form = match &self.0 {
             Form::Packed(packed) => packed.size(),

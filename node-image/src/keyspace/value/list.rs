@@ -406,6 +406,14 @@ impl List {
         }
     }
 
+    /// About how many blocks of memory it has.
+    pub(super) fn blocks(&self) -> usize {
+        match &self.0 {
+            Form::One(_) => 1,
+            Form::Many(chunks) => chunks.chunks.len(),
+        }
+    }
+
     pub(super) fn memory(&self) -> usize {
         let form = match &self.0 {
             Form::One(chunk) => chunk.size(),

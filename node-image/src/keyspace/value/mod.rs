@@ -163,6 +163,21 @@ impl Value {
         }
     }
 
+    /// About how many blocks of memory are to be freed with it.
+    #[must_use]
+    pub(super) fn blocks(&self) -> usize {
+        /// A block that is larger goes back to the system, page by page.
+        const LARGE: usize = 16 * 1024;
+        let blocks = match self {
+            Self::Str(_) => 1,
+            Self::List(value) => value.blocks(),
+            Self::Hash(value) => value.blocks(),
+            Self::Set(value) => value.blocks(),
+            Self::ZSet(value) => value.blocks(),
+        };
+        blocks.max(self.memory() / LARGE)
+    }
+
     /// Whether it is a collection without elements, which no key may hold.
     #[must_use]
     pub fn is_empty_collection(&self) -> bool {

@@ -191,6 +191,14 @@ impl Set {
         }
     }
 
+    /// About how many blocks of memory it has.
+    pub(super) fn blocks(&self) -> usize {
+        match &self.0 {
+            Form::Integers(_) | Form::Packed(_) => 1,
+            Form::Table(_) => self.len(),
+        }
+    }
+
     pub(super) fn memory(&self) -> usize {
         let form = match &self.0 {
             Form::Integers(integers) => integers.size(),

@@ -178,6 +178,14 @@ impl ZSet {
         }
     }
 
+    /// About how many blocks of memory it has.
+    pub(super) fn blocks(&self) -> usize {
+        match &self.0 {
+            Form::Packed(_) => 1,
+            Form::Scored(_) => self.len(),
+        }
+    }
+
     pub(super) fn memory(&self) -> usize {
         let form = match &self.0 {
             Form::Packed(packed) => packed.size(),

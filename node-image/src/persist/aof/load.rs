@@ -16,7 +16,7 @@ use crate::persist::rdb::{self, Aux, RdbError};
 /// A step of loading, to be done by the caller.
 pub enum Step<'a> {
     /// Take this data in place of everything.
-    Base(Keyspace),
+    Base(Box<Keyspace>),
     /// Execute this command.
     Command(&'a [&'a [u8]]),
 }
@@ -203,7 +203,7 @@ fn load_base(
 ) -> Result<Aux, LoadError> {
     let loaded =
         rdb::load(input, databases).map_err(|source| LoadError::Base { path: path.to_path_buf(), source })?;
-    apply(Step::Base(loaded.keyspace)).map_err(|why| refused(path, why))?;
+    apply(Step::Base(Box::new(loaded.keyspace))).map_err(|why| refused(path, why))?;
     Ok(loaded.aux)
 }
 

@@ -78,7 +78,7 @@ fn load_node(dir: &Path, options: LoadOptions) -> Result<Option<(Node, LoadedAof
     let mut node = Node::new();
     let loaded = load(&location(dir), options, |step| {
         match step {
-            Step::Base(keyspace) => node.keyspace.replace_all(keyspace),
+            Step::Base(keyspace) => node.keyspace.replace_all(*keyspace),
             Step::Command([b"SET", key, value]) => {
                 node.keyspace.insert(AT, key, Value::string(value), Expire::Never);
             }
@@ -175,7 +175,7 @@ fn an_aborted_rewrite_is_begun_anew() {
     let (mut node, mut aof) = start(dir.path());
     (0..200).for_each(|n| node.set(&mut aof, &format!("k{n}"), "old"));
     node.rewrite(&mut aof, 1).unwrap();
-    node.keyspace.flush_all();
+    node.keyspace.flush_all(true);
     let error = node.finish_rewrite(&mut aof).unwrap_err();
     assert!(matches!(error, AofError::Base(SaveError::Aborted { .. })), "{error}");
     node.rewrite(&mut aof, 1).unwrap();
@@ -192,7 +192,7 @@ fn a_reset_shows_the_old_data_until_the_new_is_whole() {
     node.set(&mut aof, "old", "1");
     aof.flush(Instant::now()).unwrap();
     let old = node.content();
-    node.keyspace.flush_all();
+    node.keyspace.flush_all(true);
     node.keyspace.insert(AT, b"synced", Value::string(b"1"), Expire::Never);
     node.offset = 50_000;
     node.reset(&mut aof, 9);
@@ -200,7 +200,7 @@ fn a_reset_shows_the_old_data_until_the_new_is_whole() {
     aof.flush(Instant::now()).unwrap();
     assert_eq!(reload(dir.path()).0.content(), old);
     // A FLUSHALL in the stream aborts the new base; only another one brings the data to the disk.
-    node.keyspace.flush_all();
+    node.keyspace.flush_all(true);
     assert!(node.finish_rewrite(&mut aof).is_err());
     assert!(aof.rewrite_wanted(Instant::now(), 0, 0));
     node.rewrite(&mut aof, 9).unwrap();
