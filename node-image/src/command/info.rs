@@ -187,7 +187,7 @@ fn replication(server: &Server, text: &mut String) {
     line!(text, "master_replid2:{previous}");
     line!(text, "master_repl_offset:{}", history.offset());
     line!(text, "second_repl_offset:{switch}");
-    line!(text, "repl_backlog_active:1");
+    line!(text, "repl_backlog_active:{}", u8::from(history.is_recorded()));
     line!(text, "repl_backlog_size:{}", server.tunables.backlog);
     line!(text, "repl_backlog_first_byte_offset:{}", history.backlog.start() + 1);
     line!(text, "repl_backlog_histlen:{}", history.backlog.len());

@@ -5,6 +5,8 @@
 //! them is free space. What does not fit into a page (collections, long strings, long keys) is an object beside it, which
 //! the entry names by its index. There is no allocation per key, and none of its overhead.
 
+use smallvec::SmallVec;
+
 use super::entry::{EntryRef, Head, KEY_MAX, Meta, STRING_MAX};
 use super::value::{Str, Value, ValueRef};
 
@@ -58,7 +60,8 @@ impl Object {
 /// The objects of a page. Indices stay as they are when others go.
 #[derive(Clone, Debug, Default)]
 struct Objects {
-    list: Vec<Option<Object>>,
+    /// Many pages have one, which needs no block beside this one.
+    list: SmallVec<[Option<Object>; 1]>,
     vacant: usize,
     /// Bytes of what is in the list.
     memory: usize,
@@ -172,7 +175,8 @@ impl Page {
         let objects = self.objects.as_deref();
         self.bytes.len() - self.garbage as usize
             + objects.map_or(0, |objects| {
-                size_of::<Objects>() + objects.list.capacity() * size_of::<Object>() + objects.memory
+                let spilled = if objects.list.spilled() { objects.list.capacity() } else { 0 };
+                size_of::<Objects>() + spilled * size_of::<Option<Object>>() + objects.memory
             })
     }
 

@@ -13,6 +13,8 @@ pub struct History {
     pub backlog: Backlog,
     /// The database that the last command in the stream was for; `None`: the next command needs a SELECT.
     pub stream_db: Option<usize>,
+    /// Whether the stream is kept: from when somebody may want it on, for ever. See [`History::record`].
+    recorded: bool,
 }
 
 /// 40 random hex digits.
@@ -41,7 +43,21 @@ impl History {
             previous: None,
             backlog: Backlog::new(0, backlog),
             stream_db: None,
+            recorded: false,
         }
+    }
+
+    /// Keeps the stream from now on. A node that never had a replica, a parent or an append-only file need not, and is
+    /// quicker for it: as with Redis, its offset stands still. It never ends once it has begun, for a gap in the stream
+    /// would go unnoticed.
+    pub fn record(&mut self) {
+        self.recorded = true;
+    }
+
+    /// Whether the stream is kept.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.recorded
     }
 
     /// Bytes of the stream so far.
@@ -53,6 +69,7 @@ impl History {
     /// Begins a history of its own that continues the present one: the node was promoted.
     pub fn fork(&mut self, random: &mut fastrand::Rng) {
         let old = std::mem::replace(&mut self.replid, random_hex(random));
+        self.recorded = true;
         self.previous = Some((old, self.offset()));
         self.stream_db = None;
     }
@@ -60,6 +77,7 @@ impl History {
     /// Takes up another history at `offset`: a full synchronisation was loaded.
     pub fn adopt(&mut self, replid: String, offset: u64) {
         self.replid = replid;
+        self.recorded = true;
         self.previous = None;
         self.backlog.reset(offset);
         self.stream_db = None;
@@ -67,6 +85,7 @@ impl History {
 
     /// The parent goes on under the id `replid`: what was held so far is the same up to `switch`.
     pub fn rename(&mut self, replid: String, switch: u64) {
+        self.recorded = true;
         if replid != self.replid {
             let old = std::mem::replace(&mut self.replid, replid);
             self.previous = Some((old, switch));

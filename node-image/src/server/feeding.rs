@@ -14,6 +14,7 @@ const SNAPSHOT_AHEAD: usize = 4 * 1024 * 1024;
 impl Server {
     /// Answers PSYNC: goes on from where the replica stands if that is possible, else begins a full synchronisation.
     pub(crate) fn resync(&mut self, key: ClientKey, replid: &str, offset: u64) {
+        self.history.record();
         let deadline = self.clock.instant + self.tunables.resync_wait;
         let verdict = self.history.resync(replid, offset);
         let now = self.clock.instant;

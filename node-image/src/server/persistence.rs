@@ -83,6 +83,11 @@ impl Persistence {
         }
     }
 
+    /// Whether there is an append-only file.
+    pub(super) fn is_logging(&self) -> bool {
+        self.aof.is_some()
+    }
+
     /// Adds bytes of the replication stream to the append-only file.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         if let Some(aof) = &mut self.aof {

@@ -43,7 +43,7 @@ impl Server {
 
     /// Adds a command to the stream. Only the origin of the stream does: a replica passes on what it gets.
     pub(super) fn replicate(&mut self, db: usize, args: &[&[u8]]) {
-        if self.link.is_some() {
+        if self.link.is_some() || !self.is_recorded() {
             return;
         }
         self.begin_append();
@@ -54,6 +54,14 @@ impl Server {
         encode(&mut self.scratch, args);
         self.history.backlog.append(&self.scratch);
         self.persistence.append(&self.scratch);
+    }
+
+    /// Whether anybody may want the stream. If nobody does, nothing is added to it.
+    fn is_recorded(&mut self) -> bool {
+        if !self.history.is_recorded() && (self.persistence.is_logging() || self.routing.is_managed()) {
+            self.history.record();
+        }
+        self.history.is_recorded()
     }
 
     /// Empties the scratch buffer for what is to be added to the stream; the first of what belongs together begins with
@@ -68,7 +76,7 @@ impl Server {
 
     /// Adds a command to the stream that is no change of data: PING, REPLCONF GETACK, PUBLISH.
     pub(super) fn replicate_beat(&mut self, args: &[&[u8]]) {
-        if !self.may_originate() {
+        if !self.may_originate() || !self.is_recorded() {
             return;
         }
         self.begin_append();

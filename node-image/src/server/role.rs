@@ -117,7 +117,7 @@ impl Server {
             full_syncs: self.stats.full_syncs,
             partial_syncs: self.stats.partial_syncs,
             uptime_ms: self.millis_since(self.started.instant),
-            disk_error: self.persistence.write_error().or(self.routing.disk_error().map(str::to_owned)),
+            disk_error: self.disk_error().or(self.routing.disk_error().map(str::to_owned)),
         })
     }
 

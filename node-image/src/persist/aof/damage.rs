@@ -77,7 +77,7 @@ fn load_all(dir: &Path) -> Result<(Loaded, LoadedAof), LoadError> {
     let mut node = None;
     let loaded = load(&location(dir), LoadOptions { databases: 2, truncate: true }, |step| match step {
         Step::Base(keyspace) => {
-            node = Some(Node { keyspace, db: 0 });
+            node = Some(Node { keyspace: *keyspace, db: 0 });
             Ok(())
         }
         Step::Command(args) => node.as_mut().ok_or("a command without a base")?.apply(args),
