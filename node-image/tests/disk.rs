@@ -2,16 +2,14 @@
 //! the writes come back, too.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../support/mod.rs"]
 mod support;
-mod volume;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use redis::Connection;
+use support::volume::Volume;
 use support::{Process, Run, eventually, free_port, until};
-use volume::Volume;
 
 /// A node that keeps its files on a volume.
 struct Node {
@@ -258,9 +256,7 @@ fn a_directory_that_becomes_read_only_fails_snapshots_and_rewrites_only() {
 
 #[test]
 fn a_file_system_that_fails_loses_nothing_acknowledged() {
-    let images = tempfile::tempdir().unwrap();
-    let image = images.path().join("image");
-    let Some(volume) = Volume::ext4(&image) else { return };
+    let Some(mut volume) = Volume::ext4() else { return };
     let mut node = Node::start(&volume, &["--appendonly", "yes", "--appendfsync", "always"]);
     node.set_some(50);
     volume.fail();
@@ -269,12 +265,8 @@ fn a_file_system_that_fails_loses_nothing_acknowledged() {
     assert_eq!(node.process.info("aof_last_write_status"), "err");
     node.until_not_ready("Errors writing to the AOF file");
     node.process.kill();
-    drop(volume);
-    // The journal is replayed when it is mounted.
-    let volume = Volume::ext4(&image).unwrap();
-    let acknowledged = std::mem::take(&mut node.acknowledged);
-    let mut node = Node::start(&volume, &["--appendonly", "yes", "--appendfsync", "always"]);
-    node.acknowledged = acknowledged;
+    volume.mount_again();
+    node.process.restart();
     node.check();
     node.set_some(1);
 }
