@@ -189,12 +189,21 @@ fn a_snapshot_that_cannot_be_saved_stops_writes_and_leaves_the_old_one() {
     let () = node.process.run(&["CONFIG", "SET", "save", "100000 100000"]).unwrap();
     node.write_until_refused();
 
+    // It does not throw away what it cannot save.
+    let error = node.process.run::<()>(&["SHUTDOWN"]).unwrap_err().to_string();
+    assert!(error.contains("Errors trying to SHUTDOWN"), "{error}");
+    node.check();
+
     volume.give_space_back();
     until("a snapshot was saved", || node.process.info("rdb_last_bgsave_status") == "ok");
     node.process.kill();
     node.process.restart();
     node.check();
     node.set_some(1);
+
+    volume.fill();
+    assert!(node.process.run::<()>(&["SHUTDOWN", "FORCE"]).is_err(), "there is no reply");
+    node.process.wait_until_gone();
 }
 
 #[test]
