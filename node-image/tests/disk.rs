@@ -268,7 +268,7 @@ fn a_file_system_that_fails_loses_nothing_acknowledged() {
     let Some(mut volume) = Volume::ext4() else { return };
     let mut node = Node::start(&volume, &["--appendonly", "yes", "--appendfsync", "always"]);
     node.set_some(50);
-    volume.fail();
+    volume.fail().unwrap();
     node.write_until_refused();
     node.check();
     assert_eq!(node.process.info("aof_last_write_status"), "err");

@@ -5,7 +5,7 @@
 //! steps, and none that is too early:
 //!
 //! - `always`: no acknowledged step is missing;
-//! - `everysec`: none that was acknowledged more than 2 s before the kill;
+//! - `everysec`: none that was acknowledged more than 2 s before the kill, and twice as long as the disk took to sync;
 //! - `no`: none either. A kill leaves what was handed to the system.
 //!
 //! A file system that fails is as a machine that crashes: what was not synced is lost, too.
@@ -18,6 +18,8 @@ mod model;
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use model::{Entry, Model, Step, Value, draw, is_short_lived};
 use redis::{Connection, RedisResult};
 use support::volume::Volume;
-use support::{Process, Run, until};
+use support::{Process, Run};
 
 const WRITERS: usize = 4;
 
@@ -185,24 +187,45 @@ fn read(connection: &mut Connection, key: &str) -> Option<Entry> {
     }
 }
 
-/// Lets all write, with snapshots and rewrites at random moments, and strikes at another; returns up to when what was
-/// acknowledged counts.
+/// Syncs a file again and again; returns how long it took at most.
+fn slowest_sync(dir: &Path, over: &AtomicBool) -> Duration {
+    let mut slowest = Duration::ZERO;
+    while !over.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        // In the end the disk may have failed.
+        let _ = File::create(dir.join("probe"))
+            .and_then(|mut file| file.write_all(b"x").and_then(|()| file.sync_all()));
+        slowest = slowest.max(start.elapsed());
+        std::thread::sleep(Duration::from_millis(50)); // it is not to keep the disk busy itself
+    }
+    slowest
+}
+
+/// Lets all write, with snapshots and rewrites at random moments, and strikes at another, which is up to `most`
+/// milliseconds later. Returns up to when what was acknowledged counts, and how long the disk took to sync.
 fn write_until_struck(
     node: &mut Process,
     disk: Option<&Volume>,
     writers: &mut [Writer],
     random: &mut fastrand::Rng,
-) -> Instant {
+    most: u64,
+) -> (Instant, Duration) {
     let acknowledged: Vec<_> = writers.iter().map(|_| AtomicBool::new(false)).collect();
-    std::thread::scope(|scope| {
-        for (writer, acknowledged) in writers.iter_mut().zip(&acknowledged) {
-            let connection = writer.connect(node);
+    let dir = disk.map_or(node.dir.path(), Volume::path).to_path_buf();
+    let over = &AtomicBool::new(false);
+    let connections: Vec<_> = writers.iter().map(|writer| writer.connect(node)).collect();
+    let mut control = node.connect();
+    // Nothing in here may panic before the node is killed: the writers would go on for ever.
+    let (struck, failed, slowest) = std::thread::scope(|scope| {
+        let slowest = scope.spawn(move || slowest_sync(&dir, over));
+        for ((writer, connection), acknowledged) in writers.iter_mut().zip(connections).zip(&acknowledged) {
             scope.spawn(move || writer.write(connection, acknowledged));
         }
-        until("all have written", || acknowledged.iter().all(|flag| flag.load(Ordering::Relaxed)));
-        let most = if random.u8(..10) == 0 { 2500 } else { 250 };
+        let patience = Instant::now() + Duration::from_secs(30);
+        while !acknowledged.iter().all(|flag| flag.load(Ordering::Relaxed)) && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1)); // poll interval
+        }
         let end = Instant::now() + Duration::from_millis(random.u64(..most));
-        let mut control = node.connect();
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             let wait = Duration::from_millis(random.u64(..100));
             std::thread::sleep(wait.min(left)); // the moment is what is drawn
@@ -210,14 +233,15 @@ fn write_until_struck(
             let _ = control.run::<redis::Value>(&[command]); // one may be under way
         }
         // While ext4 gives up, fdatasync may report success for what is lost (seen on Linux 6.18).
-        let failed = disk.map(|disk| {
-            let before = Instant::now();
-            disk.fail();
-            before
-        });
+        let before = Instant::now();
+        let failed = disk.map_or(Ok(()), Volume::fail);
         node.kill();
-        failed.unwrap_or_else(Instant::now)
-    })
+        over.store(true, Ordering::Relaxed);
+        (if disk.is_some() { before } else { Instant::now() }, failed, slowest.join())
+    });
+    failed.unwrap();
+    assert!(acknowledged.iter().all(|flag| flag.load(Ordering::Relaxed)), "not in time: all have written");
+    (struck, slowest.unwrap())
 }
 
 /// Whether the snapshot, if one was saved, reads.
@@ -247,7 +271,11 @@ fn crash(policy: &str, bound: Duration, mut volume: Option<Volume>) {
     let mut writers: Vec<_> = (0..WRITERS).map(|index| Writer::new(index, seed)).collect();
     let (mut steps, mut acknowledged, mut lost, mut more) = (0, 0, 0, 0);
     for round in 0..rounds {
-        let struck = write_until_struck(&mut node, volume.as_ref(), &mut writers, &mut random);
+        // Long enough now and then that something is to be found which was acknowledged before the bound.
+        let most = if random.u8(..3) == 0 { 250 + 2 * bound.as_millis() as u64 } else { 250 };
+        let (struck, slowest) =
+            write_until_struck(&mut node, volume.as_ref(), &mut writers, &mut random, most);
+        let bound = if bound.is_zero() { bound } else { bound + 2 * slowest };
         volume.iter_mut().for_each(Volume::mount_again);
         while random.u8(..4) == 0 {
             // Killed while it loads.

@@ -94,8 +94,8 @@ impl Volume {
 
     /// What the kernel does to an ext4 whose device fails: it turns read-only, whatever is open, and what was not
     /// synced is lost.
-    pub fn fail(&self) {
-        run(&["mount", "-o", "remount,abort", self.name()]).unwrap();
+    pub fn fail(&self) -> Result<(), String> {
+        run(&["mount", "-o", "remount,abort", self.name()])
     }
 
     /// Mounts an ext4 again that failed. No process may have a file open there. The journal is replayed.
