@@ -3,6 +3,7 @@
 
 mod support;
 
+use support::wire::Wire;
 use support::{Process, Run, until};
 
 #[test]
@@ -122,4 +123,18 @@ fn a_damaged_file_is_refused_by_its_name_and_place() {
     std::fs::write(&path, &good[..chunk]).unwrap();
     node.restart();
     assert_eq!(node.run::<String>(&["GET", "key"]).unwrap(), "first");
+}
+
+#[test]
+fn nothing_is_acknowledged_after_the_last_save() {
+    let mut node = Process::node(&["--save", "100000 100000"]);
+    let mut wire = Wire::connect(&node);
+    wire.send(&["SET", "before", "1"]);
+    wire.send(&["SHUTDOWN"]);
+    wire.send(&["SET", "after", "1"]);
+    assert_eq!(wire.read(), "+OK");
+    assert!(wire.is_closed());
+    node.wait_until_gone();
+    node.restart();
+    assert_eq!(node.run::<Vec<String>>(&["KEYS", "*"]).unwrap(), ["before"]);
 }

@@ -181,18 +181,22 @@ pub(crate) fn set_directives<'a>(
 }
 
 fn shutdown(server: &mut Server, _: ClientKey, args: Args<'_>) -> CommandResult {
-    let mut save = None;
+    let (mut save, mut force) = (None, false);
     for index in 1..args.len() {
         match args.at(index).to_ascii_lowercase().as_slice() {
             b"save" => save = Some(true),
             b"nosave" => save = Some(false),
-            b"now" | b"force" => {}
+            b"now" => {}
+            b"force" => force = true,
             b"abort" => return Err(CommandError::text("ERR No shutdown in progress.")),
             _ => return Err(CommandError::Syntax),
         }
     }
     crate::notice!("User requested shutdown...");
-    server.ending = Ending::Now { save };
+    if server.saves_at_the_end(save) && server.save_now().is_err() && !force {
+        return Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."));
+    }
+    server.ending = Ending::Now { save: Some(false) };
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use kv_core::slot::key_slot;
 
 use super::managed::Route;
-use super::{Blocked, Client, ClientKey, Server, User};
+use super::{Blocked, Client, ClientKey, Ending, Server, User};
 use crate::command::{Args, CommandError, CommandResult, CommandSpec, Ctx, Flags, Handler, KeySpec};
 use crate::keyspace::ExpiryMode;
 
@@ -214,7 +214,8 @@ impl Server {
         if self.link.is_some() && (self.tunables.replica_read_only || self.routing.is_managed()) {
             return refuse("READONLY You can't write against a read only replica.");
         }
-        if self.pause.is_some() {
+        // What is written after the last save would be lost.
+        if self.pause.is_some() || matches!(self.ending, Ending::Now { .. }) {
             return Verdict::Hold;
         }
         if !self.routing.may_write() {

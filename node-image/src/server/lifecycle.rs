@@ -219,10 +219,16 @@ impl Server {
         };
     }
 
+    /// Whether a snapshot is to be saved before the process ends: as asked for, or if there are save points.
+    pub(crate) fn saves_at_the_end(&self, asked: Option<bool>) -> bool {
+        asked.unwrap_or(!self.tunables.save_points.is_empty())
+    }
+
     /// After the last tick: saves what is to be saved.
     pub(super) fn finish(&mut self, save: Option<bool>) {
-        let wanted = save.unwrap_or(!self.tunables.save_points.is_empty());
-        if wanted && let Err(error) = self.save_now() {
+        if self.saves_at_the_end(save)
+            && let Err(error) = self.save_now()
+        {
             warning!("{error}");
         }
         self.close_aof();

@@ -227,13 +227,19 @@ fn a_cut_of_the_last_file_leaves_what_was_complete_and_is_gone_on_with() {
 }
 
 #[test]
-fn zeros_in_place_of_the_end_are_refused() {
+fn zeros_in_place_of_the_end_are_cut_off_as_if_the_file_ended_there() {
     let sample = sample();
     let name = "log.2.incr.aof";
     let good = std::fs::read(sample.path(name)).unwrap();
     for from in 0..good.len() {
         let mut bytes = good.clone();
         bytes[from..].fill(0);
+        let complete = |end: u64| end.saturating_sub(SEAL) <= from as u64;
+        let (_, expected) = sample.states.iter().rfind(|(end, _)| complete(*end)).unwrap();
+        let (found, loaded) = sample.load_with(name, &bytes).unwrap();
+        assert_eq!((&found, loaded.cut.is_some()), (expected, true), "zeros from {from}");
+        // Anywhere else they are damage.
+        bytes.push(b'*');
         assert!(sample.load_with(name, &bytes).is_err(), "zeros from {from}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use kv_core::id::Epoch;
@@ -229,15 +230,22 @@ fn load_incr(
     apply: &mut impl FnMut(Step<'_>) -> Result<(), String>,
 ) -> Result<Option<CutTail>, LoadError> {
     let path = location.path(file);
-    let mut input = open(&path)?;
-    check_length(&path, input.get_ref(), file.len)?;
+    let file_error = |source| LoadError::Io { path: path.clone(), source };
+    let input = open(&path)?;
+    let len = input.get_ref().metadata().map_err(file_error)?.len();
+    if let Some(listed) = file.len.filter(|&listed| listed != len) {
+        return Err(LoadError::Length { path, found: len, listed });
+    }
+    // A machine that crashes leaves zeros where it had made room for what it did not write any more.
+    let zeros = if truncate { trailing_zeros(input.get_ref(), len).map_err(file_error)? } else { 0 };
+    let mut input = input.take(len - zeros);
     let failed = |offset, source| LoadError::Commands { path: path.clone(), offset, source };
     replay.begin_file();
     let mut buffer = vec![0; 256 * 1024];
     loop {
         let count = match input.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(source) => return Err(LoadError::Io { path, source }),
+            Err(source) => return Err(file_error(source)),
             Ok(count) => count,
         };
         if count == 0 {
@@ -247,24 +255,34 @@ fn load_incr(
             .feed(buffer.get(..count).unwrap_or_default(), &mut |command| apply(Step::Command(command)))
             .map_err(|source| failed(replay.offset(), source))?;
     }
-    let Some(bytes) = replay.torn() else { return Ok(None) };
-    let offset = replay.offset();
+    let (offset, bytes) = (replay.offset(), replay.torn() + zeros);
+    if bytes == 0 {
+        return Ok(None);
+    }
     if replay.is_endless() {
         return Err(failed(offset, ReplayError::Endless));
     }
     if !truncate {
         return Err(failed(offset, ReplayError::Torn));
     }
-    cut(&path, offset).map_err(|source| LoadError::Io { path: path.clone(), source })?;
+    cut(&path, offset).map_err(file_error)?;
     Ok(Some(CutTail { path, offset, bytes }))
 }
 
-fn check_length(path: &Path, file: &File, listed: Option<u64>) -> Result<(), LoadError> {
-    let found = file.metadata().map_err(|source| LoadError::Io { path: path.to_path_buf(), source })?.len();
-    match listed {
-        Some(listed) if listed != found => Err(LoadError::Length { path: path.to_path_buf(), found, listed }),
-        _ => Ok(()),
+/// How many bytes at the end of a file are zero.
+fn trailing_zeros(file: &File, len: u64) -> io::Result<u64> {
+    let mut block = [0; 4096];
+    let mut end = len;
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let piece = block.get_mut(..usize::try_from(end - start).unwrap_or(0)).unwrap_or_default();
+        file.read_exact_at(piece, start)?;
+        if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
+            return Ok(len - start - last as u64 - 1);
+        }
+        end = start;
     }
+    Ok(len)
 }
 
 fn cut(path: &Path, len: u64) -> io::Result<()> {

@@ -110,11 +110,10 @@ impl Replay {
         self.write_epoch
     }
 
-    /// Bytes behind the last whole command or transaction, if there are any.
-    pub fn torn(&self) -> Option<u64> {
+    /// Bytes behind the last whole command or transaction.
+    pub fn torn(&self) -> u64 {
         let open = self.transaction.as_ref().map_or(0, |open| open.file_bytes);
-        let bytes = open + self.buffer.len() as u64;
-        (bytes > 0).then_some(bytes)
+        open + self.buffer.len() as u64
     }
 
     /// Whether the bytes behind the last whole command were not left by a write that was cut off.
@@ -358,7 +357,7 @@ mod tests {
                 _ => seen.len().min(1),
             };
             assert_eq!(seen.len(), whole, "cut at {len}");
-            assert_eq!(replay.torn(), Some(len as u64 - replay.offset()).filter(|&bytes| bytes > 0));
+            assert_eq!(replay.torn(), len as u64 - replay.offset());
             assert_eq!(replay.stream_bytes(), replay.offset());
         }
     }
@@ -372,7 +371,7 @@ mod tests {
         assert_eq!(replay.write_epoch(), Some(Epoch(7)));
         assert_eq!(replay.stream_bytes(), 2 * command.len() as u64);
         assert_eq!(replay.offset(), text.len() as u64);
-        assert_eq!(replay.torn(), None);
+        assert_eq!(replay.torn(), 0);
     }
 
     #[test]
@@ -412,7 +411,7 @@ mod tests {
         let long = b"*1\r\n$99\r\nvalue\r\n#kv-crc 00000000\r\n";
         let mut replay = Replay::default();
         run(&mut replay, long).1.unwrap();
-        assert!(replay.torn().is_some() && replay.is_endless());
+        assert!(replay.torn() > 0 && replay.is_endless());
     }
 
     #[test]

@@ -402,3 +402,22 @@ fn a_rewrite_that_fails_again_and_again_is_tried_less_often() {
     assert!(!aof.last_rewrite_failed());
     assert_eq!(reload(dir.path()).0.content(), node.content());
 }
+
+#[test]
+fn a_manifest_that_is_in_doubt_stops_writes_until_a_rewrite_heals_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut node, mut aof) = start(dir.path());
+    node.set(&mut aof, "a", "1");
+    aof.flush(Instant::now()).unwrap();
+    let path = location(dir.path()).manifest_path();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(node.rewrite(&mut aof, 1).is_err());
+    assert!(aof.flush(Instant::now()).is_err(), "what is added now may never be read");
+    std::fs::remove_dir(&path).unwrap();
+    assert!(aof.rewrite_wanted(Instant::now() + AFTER_FAILURE, 0, 0));
+    node.rewrite(&mut aof, 1).unwrap();
+    node.finish_rewrite(&mut aof).unwrap();
+    aof.flush(Instant::now()).unwrap();
+    assert_eq!(reload(dir.path()).0.content(), node.content());
+}

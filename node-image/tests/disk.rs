@@ -2,16 +2,14 @@
 //! the writes come back, too.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../support/mod.rs"]
 mod support;
-mod volume;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use redis::Connection;
+use support::volume::Volume;
 use support::{Process, Run, eventually, free_port, until};
-use volume::Volume;
 
 /// A node that keeps its files on a volume.
 struct Node {
@@ -191,12 +189,21 @@ fn a_snapshot_that_cannot_be_saved_stops_writes_and_leaves_the_old_one() {
     let () = node.process.run(&["CONFIG", "SET", "save", "100000 100000"]).unwrap();
     node.write_until_refused();
 
+    // It does not throw away what it cannot save.
+    let error = node.process.run::<()>(&["SHUTDOWN"]).unwrap_err().to_string();
+    assert!(error.contains("Errors trying to SHUTDOWN"), "{error}");
+    node.check();
+
     volume.give_space_back();
     until("a snapshot was saved", || node.process.info("rdb_last_bgsave_status") == "ok");
     node.process.kill();
     node.process.restart();
     node.check();
     node.set_some(1);
+
+    volume.fill();
+    assert!(node.process.run::<()>(&["SHUTDOWN", "FORCE"]).is_err(), "there is no reply");
+    node.process.wait_until_gone();
 }
 
 #[test]
@@ -258,23 +265,17 @@ fn a_directory_that_becomes_read_only_fails_snapshots_and_rewrites_only() {
 
 #[test]
 fn a_file_system_that_fails_loses_nothing_acknowledged() {
-    let images = tempfile::tempdir().unwrap();
-    let image = images.path().join("image");
-    let Some(volume) = Volume::ext4(&image) else { return };
+    let Some(mut volume) = Volume::ext4() else { return };
     let mut node = Node::start(&volume, &["--appendonly", "yes", "--appendfsync", "always"]);
     node.set_some(50);
-    volume.fail();
+    volume.fail().unwrap();
     node.write_until_refused();
     node.check();
     assert_eq!(node.process.info("aof_last_write_status"), "err");
     node.until_not_ready("Errors writing to the AOF file");
     node.process.kill();
-    drop(volume);
-    // The journal is replayed when it is mounted.
-    let volume = Volume::ext4(&image).unwrap();
-    let acknowledged = std::mem::take(&mut node.acknowledged);
-    let mut node = Node::start(&volume, &["--appendonly", "yes", "--appendfsync", "always"]);
-    node.acknowledged = acknowledged;
+    volume.mount_again();
+    node.process.restart();
     node.check();
     node.set_some(1);
 }

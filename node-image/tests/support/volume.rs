@@ -11,6 +11,8 @@ use tempfile::TempDir;
 pub struct Volume {
     dir: TempDir,
     mounts: usize,
+    /// The directory of the file that holds an ext4.
+    image: Option<TempDir>,
 }
 
 /// Runs a command; its error output if it fails.
@@ -24,27 +26,24 @@ fn run(words: &[&str]) -> Result<(), String> {
 impl Volume {
     /// In memory.
     pub fn tmpfs(size: &str) -> Option<Self> {
-        Self::mount(|path| run(&["mount", "-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", path]))
+        Self::mount(None, |path| run(&["mount", "-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", path]))
     }
 
-    /// An ext4 in a file, which is made for it if it is not there.
-    pub fn ext4(image: &Path) -> Option<Self> {
-        let file = image.to_str().unwrap();
-        Self::mount(|path| {
-            if !image.exists() {
-                File::create(image)
-                    .and_then(|file| file.set_len(16 << 20))
-                    .map_err(|error| error.to_string())?;
-                run(&["mkfs.ext4", "-q", "-F", file])?;
-            }
-            run(&["mount", "-o", "loop", file, path])
+    /// An ext4 of 32 MB in a file.
+    pub fn ext4() -> Option<Self> {
+        let image = tempfile::tempdir().unwrap();
+        let file = image.path().join("image");
+        File::create(&file).and_then(|file| file.set_len(32 << 20)).unwrap();
+        let name = file.to_str().unwrap().to_owned();
+        Self::mount(Some(image), |path| {
+            run(&["mkfs.ext4", "-q", "-F", &name]).and_then(|()| run(&["mount", "-o", "loop", &name, path]))
         })
     }
 
-    fn mount(mount: impl Fn(&str) -> Result<(), String>) -> Option<Self> {
+    fn mount(image: Option<TempDir>, mount: impl Fn(&str) -> Result<(), String>) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         match mount(dir.path().to_str().unwrap()) {
-            Ok(()) => Some(Self { dir, mounts: 1 }),
+            Ok(()) => Some(Self { dir, mounts: 1, image }),
             Err(error) => {
                 let name = std::thread::current().name().unwrap_or_default().to_owned();
                 let text =
@@ -93,9 +92,17 @@ impl Volume {
         self.mounts -= 1;
     }
 
-    /// What the kernel does to an ext4 whose device fails: it turns read-only, whatever is open.
-    pub fn fail(&self) {
-        run(&["mount", "-o", "remount,abort", self.name()]).unwrap();
+    /// What the kernel does to an ext4 whose device fails: it turns read-only, whatever is open, and what was not
+    /// synced is lost.
+    pub fn fail(&self) -> Result<(), String> {
+        run(&["mount", "-o", "remount,abort", self.name()])
+    }
+
+    /// Mounts an ext4 again that failed. No process may have a file open there. The journal is replayed.
+    pub fn mount_again(&mut self) {
+        let image = self.image.as_ref().unwrap().path().join("image");
+        run(&["umount", self.name()]).unwrap();
+        run(&["mount", "-o", "loop", image.to_str().unwrap(), self.name()]).unwrap();
     }
 }
 
