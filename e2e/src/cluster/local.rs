@@ -194,7 +194,9 @@ impl Local {
     pub async fn limit_files(&self, node: &str, bytes: Option<u64>) -> Result<()> {
         let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
         let mut command = Command::new("prlimit");
-        command.arg(format!("--pid={}", self.process(node).await?.pid)).arg(format!("--fsize={limit}:unlimited"));
+        command
+            .arg(format!("--pid={}", self.process(node).await?.pid))
+            .arg(format!("--fsize={limit}:unlimited"));
         output(command).await.map(drop)
     }
 
