@@ -227,12 +227,7 @@ impl NodeStateFile {
     }
 
     fn keep(&mut self, state: &PersistedState) -> Result<(), StateError> {
-        let mut outcome = write(&self.path, state);
-        if outcome.as_ref().is_err_and(StateError::is_disk_full)
-            && std::fs::remove_file(self.reserve()).is_ok()
-        {
-            outcome = write(&self.path, state);
-        }
+        let outcome = making_room(&self.reserve(), || write(&self.path, state));
         self.error = outcome.as_ref().err().map(ToString::to_string);
         self.set_aside();
         if self.error.is_some() {
@@ -260,6 +255,14 @@ fn lock(dir: &Path) -> Result<File, StateError> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Locked { dir: dir.to_path_buf() }),
         Err(errno) => Err(StateError::Lock { path, source: errno.into() }),
+    }
+}
+
+/// Writes, and if the disk is full gives up the reserve and writes once more.
+fn making_room(reserve: &Path, mut write: impl FnMut() -> Result<(), StateError>) -> Result<(), StateError> {
+    match write() {
+        Err(error) if error.is_disk_full() && std::fs::remove_file(reserve).is_ok() => write(),
+        outcome => outcome,
     }
 }
 
@@ -326,6 +329,24 @@ mod tests {
         let error = NodeStateFile::open(dir.path()).unwrap_err().to_string();
         assert!(error.contains("node.json is corrupt"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"id\": 4");
+    }
+
+    #[test]
+    fn on_a_full_disk_the_reserve_makes_way_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = NodeStateFile::open(dir.path()).unwrap();
+        let reserve = file.reserve();
+        assert_eq!(std::fs::metadata(&reserve).unwrap().len(), RESERVE as u64);
+        let full = |kind: io::ErrorKind| StateError::Write { path: dir.path().into(), source: kind.into() };
+        let fits = || if reserve.exists() { Err(full(io::ErrorKind::StorageFull)) } else { Ok(()) };
+        making_room(&reserve, fits).unwrap();
+        let never = || Err(full(io::ErrorKind::StorageFull));
+        assert!(making_room(&reserve, never).is_err(), "there is no more room to make");
+        drop(file);
+        let _again = NodeStateFile::open(dir.path()).unwrap();
+        let denied = || Err(full(io::ErrorKind::PermissionDenied));
+        assert!(making_room(&reserve, denied).is_err());
+        assert!(reserve.exists(), "it is set aside again, and given up for nothing but room");
     }
 
     #[test]
