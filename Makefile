@@ -94,7 +94,6 @@ crd: ## Generate crds/ and the chart's CRD from the Rust types
 	cargo build --locked -p kv-operator
 	$${CARGO_TARGET_DIR:-target}/debug/kv-operator crd >crds/kvclusters.yaml
 	$${CARGO_TARGET_DIR:-target}/debug/kv-operator crd --template >charts/kvcluster/templates/crd.yaml
-	cargo run --locked --quiet -p kv-operator -- crd --template >charts/kvcluster/templates/crd.yaml
 
 .PHONY: tools
 tools:

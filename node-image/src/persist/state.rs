@@ -227,12 +227,7 @@ impl NodeStateFile {
     }
 
     fn keep(&mut self, state: &PersistedState) -> Result<(), StateError> {
-        let mut outcome = write(&self.path, state);
-        if outcome.as_ref().is_err_and(StateError::is_disk_full)
-            && std::fs::remove_file(self.reserve()).is_ok()
-        {
-            outcome = write(&self.path, state);
-        }
+        let outcome = making_room(&self.reserve(), || write(&self.path, state));
         self.error = outcome.as_ref().err().map(ToString::to_string);
         self.set_aside();
         if self.error.is_some() {
@@ -266,6 +261,14 @@ fn lock(dir: &Path) -> Result<File, StateError> {
 fn parse(bytes: &[u8]) -> Result<PersistedState, serde_json::Error> {
     let wrong = || serde::de::Error::custom("the checksum in line 1 is not that of the lines below");
     serde_json::from_slice(checksum::open(bytes).ok_or_else(wrong)?)
+}
+
+/// Writes, and if the disk is full gives up the reserve and writes once more.
+fn making_room(reserve: &Path, mut write: impl FnMut() -> Result<(), StateError>) -> Result<(), StateError> {
+    match write() {
+        Err(error) if error.is_disk_full() && std::fs::remove_file(reserve).is_ok() => write(),
+        outcome => outcome,
+    }
 }
 
 fn write(path: &Path, state: &PersistedState) -> Result<(), StateError> {
@@ -353,6 +356,24 @@ mod tests {
         // As an editor, or an earlier version, writes it.
         let text = serde_json::to_vec(file.get()).unwrap();
         assert_eq!(&parse(&text).unwrap(), file.get());
+    }
+
+    #[test]
+    fn on_a_full_disk_the_reserve_makes_way_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = NodeStateFile::open(dir.path()).unwrap();
+        let reserve = file.reserve();
+        assert_eq!(std::fs::metadata(&reserve).unwrap().len(), RESERVE as u64);
+        let full = |kind: io::ErrorKind| StateError::Write { path: dir.path().into(), source: kind.into() };
+        let fits = || if reserve.exists() { Err(full(io::ErrorKind::StorageFull)) } else { Ok(()) };
+        making_room(&reserve, fits).unwrap();
+        let never = || Err(full(io::ErrorKind::StorageFull));
+        assert!(making_room(&reserve, never).is_err(), "there is no more room to make");
+        drop(file);
+        let _again = NodeStateFile::open(dir.path()).unwrap();
+        let denied = || Err(full(io::ErrorKind::PermissionDenied));
+        assert!(making_room(&reserve, denied).is_err());
+        assert!(reserve.exists(), "it is set aside again, and given up for nothing but room");
     }
 
     #[test]

@@ -81,7 +81,8 @@ fn is_ready(cluster: &KvCluster, status: &KvClusterStatus) -> bool {
 }
 
 fn why_not_ready(status: &KvClusterStatus) -> String {
-    let conditions = status.conditions.iter().filter(|condition| condition.type_ != "Progressing");
+    let conditions =
+        status.conditions.iter().filter(|condition| matches!(condition.type_.as_str(), "Ready" | "Degraded"));
     let texts: Vec<_> =
         conditions.map(|condition| format!("{}: {}", condition.type_, condition.message)).collect();
     texts.join("; ")

@@ -65,8 +65,8 @@ impl Server {
 
 fn refusal(code: u16, message: &str) -> (u16, Value) {
     let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": "",
-        "code": code,
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
+        "reason": if code == 404 { "NotFound" } else { "Forbidden" }, "code": code,
     });
     (code, status)
 }
@@ -151,11 +151,12 @@ async fn an_object_that_is_refused_holds_up_no_other_and_is_left_alone_for_a_whi
     assert_eq!(server.count(&Method::PATCH, "poddisruptionbudgets/shop-0"), 1);
     assert!(first.retry.is_some_and(|at| at > Instant::now()));
 
-    for _ in 0..10 {
-        let again = provider.apply(&WORKLOADS).await;
-        assert_eq!(again.failures.len(), 1, "it is still told");
-    }
-    assert_eq!(server.count(&Method::PATCH, "services/shop"), 1, "it is not tried again at once");
+    let next = first.retry.unwrap();
+    let again = provider.apply(&WORKLOADS).await;
+    assert_eq!(again.failures.len(), 1, "it is still told");
+    let tried = server.count(&Method::PATCH, "services/shop");
+    // On a busy machine its time may have come.
+    assert!(tried == 1 || Instant::now() >= next, "it is not tried again at once");
 
     // Another spec is another try.
     refuses.store(0, Ordering::Relaxed);
@@ -164,7 +165,7 @@ async fn an_object_that_is_refused_holds_up_no_other_and_is_left_alone_for_a_whi
     provider.set_cluster(mended);
     let mended = provider.apply(&WORKLOADS).await;
     assert!(mended.failures.is_empty() && mended.retry.is_none(), "{:?}", mended.failures);
-    assert_eq!(server.count(&Method::PATCH, "services/shop"), 2);
+    assert_eq!(server.count(&Method::PATCH, "services/shop"), tried + 1);
 }
 
 #[tokio::test]
