@@ -330,6 +330,12 @@ impl Client {
         }
     }
 
+    /// Whether `CLIENT PAUSE ALL` holds its commands: not those of the operator and of nodes.
+    #[must_use]
+    pub fn is_pausable(&self) -> bool {
+        matches!(self.kind, Kind::Normal) && !self.user.is_peer()
+    }
+
     /// Takes `count` bytes of the output as written. Memory that is not needed is given back.
     pub fn wrote(&mut self, count: usize) {
         self.written += count;
