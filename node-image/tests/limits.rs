@@ -122,12 +122,12 @@ fn one_reply_does_not_grow_beyond_the_limit_of_its_class() {
 
 #[test]
 fn a_soft_limit_closes_who_stays_above_it() {
-    let node = Process::node(&["--client-output-buffer-limit", "normal 0 4mb 1"]);
-    store(&node, "k", 32 * MB);
+    let node = Process::node(&["--client-output-buffer-limit", "normal 0 4mb 3"]);
+    store(&node, "k", 16 * MB);
     let (mut slow, mut quick) = (raw(&node), raw(&node));
     slow.write_all(&request(&[b"GET", b"k"])).unwrap();
     quick.write_all(&request(&[b"GET", b"k"])).unwrap();
-    let mut reply = vec![0; 11 + 32 * MB + 2];
+    let mut reply = vec![0; 11 + 16 * MB + 2];
     quick.read_exact(&mut reply).unwrap();
     until("the slow one is closed", || number(&node, "client_output_buffer_limit_disconnections") == 1);
     quick.write_all(&request(&[b"PING"])).unwrap();

@@ -188,7 +188,7 @@ fn what_is_refused_while_queueing_aborts() {
 fn a_watched_key_that_expires_is_a_change_unless_it_was_expired_when_watched() {
     let node = Process::node(&[]);
     let (mut a, mut b) = (Wire::connect(&node), Wire::connect(&node));
-    assert_eq!(a.run("SET k v PX 20"), "+OK");
+    assert_eq!(a.run("SET k v PX 300"), "+OK");
     assert_eq!(a.run("WATCH k"), "+OK");
     until("the key expires", || b.run("EXISTS k") == ":0");
     assert_eq!(a.run("MULTI"), "+OK");

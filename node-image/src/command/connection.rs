@@ -1,9 +1,9 @@
 //! Connection commands: PING, ECHO, AUTH, HELLO, SELECT, CLIENT, QUIT, RESET, READONLY, READWRITE.
 
 use super::spec::row;
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, clients};
 use crate::resp::Protocol;
-use crate::server::{Client, ClientKey, Kind, Server, User};
+use crate::server::{Client, ClientKey, Server, User};
 
 const ANY: Flags = Flags::LOADING.union(Flags::STALE);
 const FAST: Flags = ANY.union(Flags::FAST);
@@ -269,13 +269,21 @@ fn client(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult 
         }
         b"info" => {
             arity(args.len() == 2)?;
-            let line = server.clients.get(key).map(|client| describe(server, client)).unwrap_or_default();
-            server.reply(key).verbatim(&format!("{line}\n"));
+            clients::info(server, key);
         }
-        b"list" => list(server, key, args)?,
+        b"list" => clients::list(server, key, args)?,
         b"kill" => {
             arity(args.len() >= 3)?;
-            kill(server, key, args)?;
+            clients::kill(server, key, args)?;
+        }
+        b"pause" => {
+            arity(args.len() == 3 || args.len() == 4)?;
+            clients::pause(server, key, args)?;
+        }
+        b"unpause" => {
+            arity(args.len() == 2)?;
+            server.unpause_clients();
+            server.reply(key).ok();
         }
         b"no-evict" | b"no-touch" => {
             arity(args.len() == 3)?;
@@ -315,112 +323,4 @@ fn set_info(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
     }
     server.reply(key).ok();
     Ok(())
-}
-
-/// Whether a client is of a type, as CLIENT LIST and KILL name types; `None` if there is no such type.
-fn is_type(client: &Client, name: &[u8]) -> Option<bool> {
-    Some(match name.to_ascii_lowercase().as_slice() {
-        b"normal" => matches!(client.kind, Kind::Normal) && !client.is_subscriber(),
-        b"replica" | b"slave" => matches!(client.kind, Kind::Replica(_)),
-        b"master" => client.is_parent(),
-        b"pubsub" => client.is_subscriber(),
-        _ => return None,
-    })
-}
-
-fn unknown_type(name: &[u8]) -> CommandError {
-    CommandError::text(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(name)))
-}
-
-fn describe(server: &Server, client: &Client) -> String {
-    let dirty = client.session.as_ref().is_some_and(|session| server.session_is_dirty(session));
-    client.describe(server.clock.instant, dirty)
-}
-
-fn list(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
-    let mut text = String::new();
-    let wanted: Vec<&[u8]> = args.from(3).to_vec();
-    for (_, client) in server.clients.iter() {
-        let shown = if args.len() == 2 {
-            true
-        } else if args.is(2, "type") && wanted.len() == 1 {
-            is_type(client, args.at(3)).ok_or_else(|| unknown_type(args.at(3)))?
-        } else if args.is(2, "id") && !wanted.is_empty() {
-            wanted.iter().any(|id| *id == client.id.to_string().as_bytes())
-        } else {
-            return Err(CommandError::Syntax);
-        };
-        if shown {
-            text.push_str(&describe(server, client));
-            text.push('\n');
-        }
-    }
-    server.reply(key).verbatim(&text);
-    Ok(())
-}
-
-fn kill(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
-    if args.len() == 3 {
-        let found = server.clients.keys_where(|client| client.peer.to_string().as_bytes() == args.at(2));
-        let Some(&victim) = found.first() else { return Err(CommandError::text("ERR No such client")) };
-        server.reply(key).ok();
-        end(server, victim, key);
-        return Ok(());
-    }
-    if !args.len().is_multiple_of(2) {
-        return Err(CommandError::Syntax);
-    }
-    let mut skip_me = true;
-    for index in (2..args.len()).step_by(2) {
-        if args.is(index, "skipme") {
-            skip_me = match args.at(index + 1).to_ascii_lowercase().as_slice() {
-                b"yes" => true,
-                b"no" => false,
-                _ => return Err(CommandError::Syntax),
-            };
-        }
-    }
-    let mut victims = Vec::new();
-    for (candidate, client) in server.clients.iter() {
-        if matches_filters(client, args)? && !(skip_me && candidate == key) {
-            victims.push(candidate);
-        }
-    }
-    server.reply(key).count(victims.len());
-    victims.into_iter().for_each(|victim| end(server, victim, key));
-    Ok(())
-}
-
-fn matches_filters(client: &Client, args: Args<'_>) -> Result<bool, CommandError> {
-    for index in (2..args.len()).step_by(2) {
-        let value = args.at(index + 1);
-        let fits = match args.at(index).to_ascii_lowercase().as_slice() {
-            b"id" => {
-                let id = crate::resp::parse_i64(value).filter(|id| *id > 0);
-                let id = id.ok_or(CommandError::text("ERR client-id should be greater than 0"))?;
-                client.id == id.unsigned_abs()
-            }
-            b"addr" => client.peer.to_string().as_bytes() == value,
-            b"laddr" => client.local.to_string().as_bytes() == value,
-            b"user" => client.user.name().as_bytes() == value,
-            b"type" => is_type(client, value).ok_or_else(|| unknown_type(value))?,
-            b"skipme" => true,
-            _ => return Err(CommandError::Syntax),
-        };
-        if !fits {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Closes a client; the one that asks for its own end gets its reply first.
-fn end(server: &mut Server, victim: ClientKey, asking: ClientKey) {
-    if victim == asking {
-        if let Some(client) = server.clients.get_mut(victim) {
-            client.closing = true;
-        }
-    } else {
-        server.clients.doom(victim);
-    }
 }

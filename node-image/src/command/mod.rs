@@ -3,6 +3,7 @@
 
 pub(crate) mod admin;
 mod args;
+mod clients;
 mod cluster;
 mod connection;
 mod control;

@@ -76,6 +76,11 @@ impl Keyspace {
         self.tracking = tracking;
     }
 
+    /// Sets whether reads count as no uses from now on (`CLIENT NO-TOUCH`).
+    pub fn set_untouched(&mut self, untouched: bool) {
+        self.untouched = untouched;
+    }
+
     /// What is kept account of.
     #[must_use]
     pub fn tracking(&self) -> Tracking {

@@ -93,6 +93,8 @@ pub struct Keyspace {
     watches: Watches,
     tracking: Tracking,
     freer: lazy::Freer,
+    /// Reads do not count as uses.
+    untouched: bool,
     random: fastrand::Rng,
     /// Number of the current snapshot: pages of an older number were not seen by the observer.
     version: u32,
@@ -119,6 +121,7 @@ impl Keyspace {
             watches: Watches::default(),
             tracking: Tracking::Off,
             freer: lazy::Freer::default(),
+            untouched: false,
             random: fastrand::Rng::new(),
             version: 0,
         }
@@ -285,7 +288,7 @@ impl Keyspace {
     #[inline]
     pub fn use_key(&mut self, at: At, key: &[u8]) -> Option<EntryRef<'_>> {
         let (address, place) = self.place(at, key)?;
-        if self.tracking != Tracking::Off {
+        if self.tracking != Tracking::Off && !self.untouched {
             self.note_use(at, address, place);
         }
         self.db(at.db)?.slot(address.slot)?.entry(place)

@@ -12,8 +12,10 @@ use crate::config::Tunables;
 use crate::replication::{Feed, FeedState};
 use crate::resp::{Protocol, Reply, Request, RequestParser};
 
-/// Buffers that grew beyond this are given back when they are empty.
-const KEPT_BUFFER: usize = 64 * 1024;
+/// What a buffer may take when there is nothing in it.
+pub(super) const IDLE_BUFFER: usize = 512;
+/// Bytes below which it is not worth the effort to make a buffer smaller.
+const SPARE: usize = 64 * 1024;
 
 /// Names a client as long as it is connected: its place in [`super::Clients`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -328,16 +330,19 @@ impl Client {
         }
     }
 
+    /// Whether `CLIENT PAUSE ALL` holds its commands: not those of the operator and of nodes.
+    #[must_use]
+    pub fn is_pausable(&self) -> bool {
+        matches!(self.kind, Kind::Normal) && !self.user.is_peer()
+    }
+
     /// Takes `count` bytes of the output as written. Memory that is not needed is given back.
     pub fn wrote(&mut self, count: usize) {
         self.written += count;
         if self.pending() == 0 {
             self.output.clear();
             self.written = 0;
-            if self.output.capacity() > KEPT_BUFFER {
-                self.output = Vec::new();
-            }
-        } else if self.written > KEPT_BUFFER && self.written > self.output.len() / 2 {
+        } else if self.written > SPARE && self.written > self.output.len() / 2 {
             // One that never reads all of it would have it grow for ever.
             self.output.drain(..self.written);
             self.written = 0;
@@ -348,7 +353,9 @@ impl Client {
     /// Drops the first bytes of the input, which were used. Memory that is not needed is given back.
     pub fn used(&mut self, count: usize) {
         self.input.drain(..count.min(self.input.len()));
-        if self.input.capacity() > KEPT_BUFFER && self.input.capacity() / 4 > self.input.len() {
+        if self.input.is_empty() && self.input.capacity() > IDLE_BUFFER {
+            self.input = Vec::new();
+        } else if self.input.capacity() > SPARE && self.input.capacity() / 4 > self.input.len() {
             self.input.shrink_to(self.input.len() * 2);
         }
     }

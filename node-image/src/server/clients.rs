@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::client::{Client, ClientKey, Kind};
+use super::client::{Client, ClientKey, IDLE_BUFFER, Kind};
 use super::memory::{Peaks, Totals};
 use crate::replication::Feed;
 
@@ -20,6 +20,8 @@ pub struct Clients {
     /// The largest buffers of late.
     pub peaks: Peaks,
     totals: Totals,
+    /// Buffers for output, which go from client to client.
+    spares: Vec<Vec<u8>>,
     next_id: u64,
 }
 
@@ -61,6 +63,28 @@ impl Clients {
             let counted = (client.account(), client.memory());
             self.totals.change(client.counted, counted);
             client.counted = counted;
+        }
+    }
+
+    /// Lends a buffer for output to a client that has none.
+    pub(super) fn lend_output(&mut self, key: ClientKey) {
+        if let Some(client) = self.slab.get_mut(key.0)
+            && client.output.capacity() == 0
+        {
+            client.output = self.spares.pop().unwrap_or_default();
+        }
+    }
+
+    /// Takes the buffer for output of a client that has nothing in it: one that is idle takes little memory.
+    pub(super) fn reclaim_output(&mut self, key: ClientKey) {
+        const MOST: usize = 64;
+        const LARGEST: usize = 64 * 1024;
+        let Some(client) = self.slab.get_mut(key.0) else { return };
+        if client.output.is_empty() && client.output.capacity() > IDLE_BUFFER {
+            let buffer = std::mem::take(&mut client.output);
+            if buffer.capacity() <= LARGEST && self.spares.len() < MOST {
+                self.spares.push(buffer);
+            }
         }
     }
 

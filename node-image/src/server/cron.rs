@@ -36,6 +36,9 @@ impl Server {
             notice!("The hand-over was not completed in time: writes go on here.");
             self.release_writes();
         }
+        if self.client_pause.is_some_and(|pause| self.clock.instant >= pause.until) {
+            self.unpause_clients();
+        }
         self.begin_expiry();
         if self.may_originate() {
             self.beat();

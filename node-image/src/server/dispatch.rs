@@ -82,7 +82,12 @@ impl Server {
         let result = match spec.handler {
             Handler::Data(handler) => {
                 self.set_expiry_mode();
-                self.run_data(key, args, handler)
+                let untouched =
+                    spec.name != "touch" && self.clients.get(key).is_some_and(|client| client.no_touch);
+                self.keyspace.set_untouched(untouched);
+                let result = self.run_data(key, args, handler);
+                self.keyspace.set_untouched(false);
+                result
             }
             Handler::Server(handler) => handler(self, key, args),
         };
@@ -136,11 +141,19 @@ impl Server {
 
     /// Whether this node may add to the replication stream now.
     pub(super) fn may_originate(&self) -> bool {
-        self.link.is_none() && self.pause.is_none() && self.routing.may_write()
+        self.link.is_none() && !self.holds_writes() && self.routing.may_write()
+    }
+
+    /// Whether writes are held: for a hand-over, or since a user asked for it.
+    pub(super) fn holds_writes(&self) -> bool {
+        self.pause.is_some() || self.client_pause.is_some()
     }
 
     fn check(&self, key: ClientKey, spec: &CommandSpec, args: Args<'_>) -> Verdict {
         let Some(client) = self.clients.get(key) else { return Verdict::Hold };
+        if self.client_pause.is_some_and(|pause| pause.all) && client.is_pausable() {
+            return Verdict::Hold;
+        }
         let verdict = match check_client(client, spec, args) {
             Ok(()) => self.check_route(client, spec.flags, std::iter::once((spec, args))),
             Err(error) => Verdict::Refuse(error),
@@ -195,7 +208,7 @@ impl Server {
         if any.contains(Flags::WRITE) {
             return self.check_write(any);
         }
-        if any.contains(Flags::MAY_REPLICATE) && self.pause.is_some() && self.link.is_none() {
+        if any.contains(Flags::MAY_REPLICATE) && self.holds_writes() && self.link.is_none() {
             return Verdict::Hold;
         }
         match self.link.as_ref() {
@@ -215,7 +228,7 @@ impl Server {
             return refuse("READONLY You can't write against a read only replica.");
         }
         // What is written after the last save would be lost.
-        if self.pause.is_some() || matches!(self.ending, Ending::Now { .. }) {
+        if self.holds_writes() || matches!(self.ending, Ending::Now { .. }) {
             return Verdict::Hold;
         }
         if !self.routing.may_write() {

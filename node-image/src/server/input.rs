@@ -231,6 +231,7 @@ impl Server {
     /// Returns how many bytes of `input` were used.
     fn execute_requests(&mut self, key: ClientKey, input: &[u8]) -> usize {
         let mut batch = std::mem::take(&mut self.batch);
+        self.clients.lend_output(key);
         if let Some(client) = self.clients.get_mut(key) {
             client.stopped = false;
         }
@@ -271,6 +272,7 @@ impl Server {
         };
         batch.requests.iter_mut().for_each(|parsing| parsing.request.trim());
         self.batch = batch;
+        self.clients.reclaim_output(key);
         used
     }
 

@@ -98,6 +98,7 @@ impl Server {
         if client.pending() > 0 && !blocked {
             self.clients.queue_write(key); // in the next tick
         }
+        self.clients.reclaim_output(key);
         self.clients.account(key);
         self.watch_write(key, blocked);
         if resumed || replica {

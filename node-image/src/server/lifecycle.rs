@@ -101,6 +101,7 @@ impl Server {
             sync_job: None,
             persistence: Persistence::new(&config, clock.unix_ms),
             pause: None,
+            client_pause: None,
             ending: Ending::No,
             shared,
             port,

@@ -99,6 +99,15 @@ pub struct Pause {
     pub until: Instant,
 }
 
+/// Commands that a user asked to hold.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientPause {
+    /// When they run.
+    pub until: Instant,
+    /// All of them, not only writes.
+    pub all: bool,
+}
+
 /// How the process is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -149,6 +158,8 @@ pub struct Server {
     pub persistence: persistence::Persistence,
     /// Writes are held.
     pub pause: Option<Pause>,
+    /// `CLIENT PAUSE`.
+    pub client_pause: Option<ClientPause>,
     /// How the process is to end.
     pub ending: Ending,
     /// What other threads see of this one.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Blocked, ClientKey, Pause, Server};
+use super::{Blocked, ClientKey, ClientPause, Pause, Server};
 
 impl Server {
     /// How many replicas have acknowledged `offset`.
@@ -71,6 +71,27 @@ impl Server {
     /// Ends a pause: the held requests are run again, or redirected if the master is another now.
     pub(crate) fn release_writes(&mut self) {
         self.pause = None;
+        self.retry_held();
+    }
+
+    /// `CLIENT PAUSE`: holds writes, or `all` commands of clients. A pause that lasts longer already, or holds more, goes
+    /// on to do so, as in Redis.
+    pub(crate) fn pause_clients(&mut self, until: Instant, all: bool) {
+        let running = self.client_pause;
+        self.client_pause = Some(ClientPause {
+            until: running.map_or(until, |pause| pause.until.max(until)),
+            all: all || running.is_some_and(|pause| pause.all),
+        });
+    }
+
+    /// `CLIENT UNPAUSE`, or the end of its time.
+    pub(crate) fn unpause_clients(&mut self) {
+        self.client_pause = None;
+        self.retry_held();
+    }
+
+    /// Has held requests run again; those that are still to be held are held again.
+    fn retry_held(&mut self) {
         for key in self.clients.keys_where(|client| client.blocked == Some(Blocked::Pause)) {
             self.unblock(key);
         }
