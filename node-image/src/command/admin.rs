@@ -7,6 +7,7 @@ use kv_core::directive::{self, Change, DIRECTIVES, Directive, Kind, Value};
 use super::{
     Args, CommandError, CommandResult, CommandSpec, Flags, Group, Handler, KeySpec, info, introspect,
 };
+use crate::server::persistence::Bgsave;
 use crate::server::{ClientKey, Ending, Server};
 
 const fn row(
@@ -189,22 +190,43 @@ fn shutdown(server: &mut Server, _: ClientKey, args: Args<'_>) -> CommandResult 
 }
 
 fn save(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
+    if server.is_saving() {
+        return Err(CommandError::text(IN_PROGRESS));
+    }
     server.save_now().map_err(|error| CommandError::text(format!("ERR {error}")))?;
     server.reply(key).ok();
     Ok(())
 }
 
+const IN_PROGRESS: &str = "ERR Background save already in progress";
+
+/// `BGSAVE [SCHEDULE | CANCEL]`
 fn bgsave(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     let scheduled = args.len() == 2 && args.is(1, "schedule");
+    if args.len() == 2 && args.is(1, "cancel") {
+        const NOTHING: &str = "ERR Background saving is currently not in progress or scheduled";
+        let cancelled = server.cancel_bgsave().ok_or(CommandError::text(NOTHING))?;
+        server.reply(key).simple(cancelled);
+        return Ok(());
+    }
     if args.len() > 2 || (args.len() == 2 && !scheduled) {
         return Err(CommandError::Syntax);
     }
-    if server.start_bgsave() {
-        server.reply(key).simple("Background saving started");
-        Ok(())
-    } else {
-        Err(CommandError::text("ERR Background save already in progress"))
+    match server.start_bgsave() {
+        Bgsave::Started => server.reply(key).simple("Background saving started"),
+        Bgsave::Running => return Err(CommandError::text(IN_PROGRESS)),
+        Bgsave::Busy if scheduled => {
+            server.schedule_bgsave();
+            server.reply(key).simple("Background saving scheduled");
+        }
+        Bgsave::Busy => {
+            return Err(CommandError::text(
+                "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to \
+                 schedule a BGSAVE whenever possible.",
+            ));
+        }
     }
+    Ok(())
 }
 
 fn bgrewriteaof(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {

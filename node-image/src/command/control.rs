@@ -15,7 +15,7 @@ use crate::server::{ClientKey, Refusal, Server};
 pub const COMMANDS: &[CommandSpec] = &[CommandSpec {
     name: "kv",
     arity: -2,
-    flags: Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE).union(Flags::NO_MULTI),
+    flags: Flags::ADMIN.union(Flags::STALE).union(Flags::NO_MULTI),
     keys: KeySpec::None,
     group: Group::Cluster,
     since: "7.2.0",

@@ -15,8 +15,8 @@ use mio::{Poll, Waker};
 
 use super::accept::{ListenError, WAKER, listen};
 use super::managed::Identity;
-use super::persistence::{LoadError, Persistence};
-use super::{Clients, Clock, Ending, Event, Mailbox, Refusal, Routing, Server, Stats};
+use super::persistence::Persistence;
+use super::{Clients, Clock, Ending, Event, LoadError, Mailbox, Refusal, Routing, Server, Stats};
 use crate::command::{Effects, Settings};
 use crate::config::{Config, Tunables};
 use crate::health::{self, Shared};
@@ -98,6 +98,7 @@ impl Server {
             routing,
             link: None,
             sync_job: None,
+            loading: None,
             persistence: Persistence::new(&config, clock.unix_ms),
             pause: None,
             ending: Ending::No,
@@ -212,6 +213,8 @@ impl Server {
     /// After the last tick: saves what is to be saved.
     pub(super) fn finish(&mut self, save: Option<bool>) {
         let wanted = save.unwrap_or(!self.tunables.save_points.is_empty());
+        // It must not replace a newer one.
+        self.cancel_bgsave();
         if wanted && let Err(error) = self.save_now() {
             warning!("{error}");
         }

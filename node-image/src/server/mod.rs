@@ -14,6 +14,7 @@ mod following;
 mod input;
 mod io;
 mod lifecycle;
+mod loading;
 mod managed;
 pub mod persistence;
 mod propagate;
@@ -35,6 +36,7 @@ use mio::{Events, Poll, Waker};
 pub use client::{Blocked, Client, ClientKey, Kind, User};
 pub use clients::Clients;
 pub use lifecycle::StartError;
+pub use loading::{LoadError, Loading};
 pub use managed::{Refusal, Routing};
 pub use pubsub::{PubSub, Scope};
 pub use stats::Stats;
@@ -142,6 +144,8 @@ pub struct Server {
     pub link: Option<ParentLink>,
     /// The snapshot that is being sent to replicas.
     pub sync_job: Option<SyncJob>,
+    /// Files that are being loaded, which is before the first tick.
+    pub loading: Option<Loading>,
     /// Files.
     pub persistence: persistence::Persistence,
     /// Writes are held.

@@ -44,6 +44,11 @@ impl Process {
         Self::start("redis-server", args)
     }
 
+    /// Another server that speaks the protocol.
+    pub fn other(program: &str, args: &[&str]) -> Self {
+        Self::start(program, args)
+    }
+
     /// A managed node of shard 0 of the cluster `uid`.
     pub fn managed(name: &str, args: &[&str]) -> Self {
         let mut all = vec!["--kv-cluster-uid", "uid", "--kv-shard", "0", "--kv-node-name", name];
@@ -82,8 +87,13 @@ impl Process {
         })
     }
 
-    pub fn restart(&mut self) {
+    /// Starts it again, and does not wait until it serves.
+    pub fn respawn(&mut self) {
         self.child = spawn(&self.program, &self.args, &self.dir);
+    }
+
+    pub fn restart(&mut self) {
+        self.respawn();
         assert!(self.wait_until_up(), "its port was taken meanwhile");
     }
 
@@ -95,6 +105,12 @@ impl Process {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait_until_gone();
     }
 
     pub fn wait_until_gone(&mut self) {

@@ -118,7 +118,7 @@ impl Aof {
     fn begin_base(&mut self, keyspace: &mut Keyspace, aux: &Aux) -> Result<(), AofError> {
         let base = self.location.base(self.manifest.next_base_seq());
         let aux = Aux { aof_base: true, ..aux.clone() };
-        let save = start_bgsave(keyspace, &self.location.path(&base), &aux)?;
+        let save = start_bgsave(keyspace, &self.location.path(&base), &aux, self.base_options)?;
         self.rewrite = Some(Rewrite { save, base });
         Ok(())
     }
