@@ -105,6 +105,7 @@ impl BackgroundSave {
                     if done {
                         self.walker = None;
                         self.writer.finish();
+                        return None; // the disk takes longer
                     }
                 }
             }

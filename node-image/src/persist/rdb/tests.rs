@@ -301,7 +301,7 @@ fn encodings_of_old_servers_are_read() {
         (kind::LIST, b"\x02\x01a\xc0\xfe".to_vec(), "a -2"),
         (kind::SET, b"\x02\x01b\xc1\xe8\x03".to_vec(), "1000 b"),
         (kind::HASH, b"\x01\x01f\xc2\0\0\0\x80".to_vec(), "f=-2147483648"),
-        (kind::STRING, b"\xc3\x05\x0c\x01aa\xe0\x01\0".to_vec(), "aaaaaaaaaaaa"),
+        (kind::STRING, b"\xc3\x06\x0c\x01aa\xe0\x01\0".to_vec(), "aaaaaaaaaaaa"),
         (kind::SET_INTSET, string(b"\x02\0\0\0\x02\0\0\0\xff\xff\x05\0"), "-1 5"),
         (kind::ZSET_ZIPLIST, string(&scores_in_a_ziplist()), "1:a 2.5:b"),
         (kind::SET_LISTPACK, string(b"\x0c\0\0\0\x02\0\x81x\x02\x05\x01\xff"), "5 x"),
