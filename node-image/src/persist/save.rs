@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::Duration;
 
 use kv_core::slot::SLOT_COUNT;
 
@@ -15,6 +16,16 @@ use crate::keyspace::Keyspace;
 
 /// Bytes that may wait for the disk before the walker pauses.
 const AHEAD: usize = 8 * 1024 * 1024;
+
+/// Bytes that may wait for the disk before the writing thread saves the time to compress. Writes to pages that the walker
+/// did not visit yet bring them out faster than that can be done.
+const COMPRESSED_AHEAD: usize = 32 * 1024 * 1024;
+
+/// Bytes that may wait for the disk before clients wait for it, too.
+const MOST_AHEAD: usize = 64 * 1024 * 1024;
+
+/// How long clients wait then in each tick.
+const HOLD_BACK: Duration = Duration::from_millis(2);
 
 /// Bytes that are collected before they are written.
 const PIECE: usize = 256 * 1024;
@@ -89,6 +100,14 @@ impl BackgroundSave {
         self.walking() && self.writer.waiting() < AHEAD
     }
 
+    /// Waits a moment if far too much waits for the disk; to be called once a tick. That bounds the memory that a snapshot
+    /// takes while clients write faster than the disk.
+    pub fn hold_back(&self) {
+        if self.writer.waiting() > MOST_AHEAD {
+            std::thread::sleep(HOLD_BACK);
+        }
+    }
+
     /// Serialises about `budget` bytes more if the disk keeps up. Returns the outcome once it is there: the file is
     /// complete and durable under its name, or why not. After that it is not to be called again.
     pub fn poll(&mut self, keyspace: &mut Keyspace, budget: usize) -> Option<Result<(), SaveError>> {
@@ -143,13 +162,13 @@ fn write_all(keyspace: &Keyspace, path: &Path, aux: &Aux, options: SaveOptions) 
         while let Some(slot) = keyspace.next_occupied_slot(db, from).filter(|&slot| slot < SLOT_COUNT) {
             keyspace.slot_entries(db, slot).for_each(|entry| writer.entry(db, &entry));
             if writer.pending() >= PIECE {
-                file.write(writer.take())?;
+                file.write(writer.take(), false)?;
             }
             from = slot + 1;
         }
     }
     writer.finish();
-    file.write(writer.take())?;
+    file.write(writer.take(), false)?;
     file.commit()
 }
 
@@ -172,8 +191,8 @@ impl SnapshotFile {
         })
     }
 
-    fn write(&mut self, piece: Piece) -> io::Result<()> {
-        let bytes = self.finisher.finish(piece);
+    fn write(&mut self, piece: Piece, fast: bool) -> io::Result<()> {
+        let bytes = self.finisher.finish(piece, fast);
         self.file.write(&bytes)?;
         self.unsynced += bytes.len();
         if self.sync_often && self.unsynced >= SYNC_EVERY {
@@ -265,7 +284,8 @@ fn write_pieces(
             Message::End => return Some(file.commit()),
             Message::Piece(piece) => {
                 let len = piece.len();
-                if let Err(error) = file.write(piece) {
+                let fast = waiting.load(Ordering::Relaxed) > COMPRESSED_AHEAD;
+                if let Err(error) = file.write(piece, fast) {
                     return Some(Err(error));
                 }
                 waiting.fetch_sub(len, Ordering::Relaxed);
@@ -276,7 +296,7 @@ fn write_pieces(
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
     use crate::keyspace::value::Value;

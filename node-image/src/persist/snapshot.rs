@@ -235,10 +235,10 @@ mod tests {
                     Write::Step => drop(walker.step(&mut keyspace, 1).unwrap()),
                     other => apply(&mut keyspace, other, n + 1000),
                 }
-                output.append(&mut finisher.finish(walker.take_output()));
+                output.append(&mut finisher.finish(walker.take_output(), false));
             }
             while !walker.step(&mut keyspace, 1).unwrap() {}
-            output.append(&mut finisher.finish(walker.take_output()));
+            output.append(&mut finisher.finish(walker.take_output(), false));
             output.extend(finisher.end());
             let loaded = rdb::load(output.as_slice(), Keyspace::new(2)).unwrap();
             prop_assert_eq!(content(&loaded.keyspace), expected);

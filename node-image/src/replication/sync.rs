@@ -57,7 +57,7 @@ impl SyncJob {
     fn chunk(&mut self, finished: bool) -> Chunk {
         let piece = self.walker.take_output();
         let mut bytes = match &mut self.finisher {
-            Some(finisher) if !piece.is_empty() => finisher.finish(piece),
+            Some(finisher) if !piece.is_empty() => finisher.finish(piece, true),
             _ => Vec::new(),
         };
         if finished && let Some(finisher) = self.finisher.take() {

@@ -322,6 +322,12 @@ impl Server {
             self.note_save(&outcome);
         }
         let rewrite = self.persistence.aof.as_mut().and_then(|aof| aof.poll(&mut self.keyspace, STEP_BYTES));
+        if let Some(save) = &self.persistence.save {
+            save.hold_back();
+        }
+        if let Some(aof) = &self.persistence.aof {
+            aof.hold_back();
+        }
         if let Some(outcome) = rewrite {
             self.persistence.rewrites.end(self.clock.instant, outcome.is_ok());
             match outcome {

@@ -66,6 +66,13 @@ impl Aof {
         self.rewrite.as_ref().is_some_and(|rewrite| rewrite.save.can_step())
     }
 
+    /// Waits a moment if far too much of the new base waits for the disk; to be called once a tick.
+    pub fn hold_back(&self) {
+        if let Some(rewrite) = &self.rewrite {
+            rewrite.save.hold_back();
+        }
+    }
+
     /// Goes on with the rewrite, serialising about `budget` bytes. Returns its outcome when it is there. After an error
     /// the old files are still in use; after [`SaveError::Aborted`] it may be begun anew at once.
     pub fn poll(&mut self, keyspace: &mut Keyspace, budget: usize) -> Option<Result<(), AofError>> {

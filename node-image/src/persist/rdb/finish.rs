@@ -42,10 +42,10 @@ impl Finisher {
         }
     }
 
-    /// The bytes of the next piece.
-    pub fn finish(&mut self, piece: Piece) -> Vec<u8> {
+    /// The bytes of the next piece; if that is to go fast, its strings are not compressed.
+    pub fn finish(&mut self, piece: Piece, fast: bool) -> Vec<u8> {
         let bytes = match &mut self.compressor {
-            Some(compressor) if !piece.strings.is_empty() => compress(compressor, &piece),
+            Some(compressor) if !fast && !piece.strings.is_empty() => compress(compressor, &piece),
             _ => piece.bytes,
         };
         if let Some(crc) = &mut self.crc {

@@ -63,11 +63,11 @@ fn write_as(keyspace: &Keyspace, aux: &Aux, format: Format) -> Vec<u8> {
     for db in 0..keyspace.databases() {
         for slot in 0..kv_core::slot::SLOT_COUNT {
             keyspace.slot_entries(db, slot).for_each(|entry| writer.entry(db, &entry));
-            out.append(&mut finisher.finish(writer.take()));
+            out.append(&mut finisher.finish(writer.take(), false));
         }
     }
     writer.finish();
-    out.append(&mut finisher.finish(writer.take()));
+    out.append(&mut finisher.finish(writer.take(), false));
     out.extend(finisher.end());
     out
 }
@@ -165,6 +165,26 @@ fn compression_and_checksum_are_a_matter_of_taste() {
         assert_eq!(bytes.ends_with(&[0; 8]), !format.checksum);
         assert_eq!(content(&load(bytes.as_slice(), 16).unwrap().keyspace), content(&keyspace));
     }
+}
+
+#[test]
+fn a_piece_that_has_to_go_fast_is_not_compressed() {
+    let mut keyspace = Keyspace::new(1);
+    keyspace.insert_loaded(0, b"k", Value::string(&[b'v'; 1000]), 0);
+    let piece = || {
+        let mut writer = RdbWriter::begin(&Aux::default(), keyspace.tracking());
+        keyspace.slot_entries(0, kv_core::slot::key_slot(b"k")).for_each(|entry| writer.entry(0, &entry));
+        writer.finish();
+        writer.take()
+    };
+    let lens = [false, true].map(|fast| {
+        let mut finisher = Finisher::new(Format::default());
+        let mut bytes = finisher.finish(piece(), fast);
+        bytes.extend(finisher.end());
+        assert_eq!(content(&load(bytes.as_slice(), 1).unwrap().keyspace), content(&keyspace));
+        bytes.len()
+    });
+    assert!(lens[0] < 500 && lens[1] > 1000, "{lens:?}");
 }
 
 #[test]
