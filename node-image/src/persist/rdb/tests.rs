@@ -96,9 +96,21 @@ fn sample() -> Keyspace {
 }
 
 #[test]
-fn every_encoding_of_redis_7_is_read() {
-    let loaded = load(BY_REDIS, 16).unwrap();
-    assert_eq!(loaded.aux.redis_ver.as_deref(), Some("7.0.15"));
+fn every_encoding_of_real_servers_is_read() {
+    for (file, version) in [
+        (BY_REDIS, "7.0.15"),
+        (include_bytes!("testdata/redis-8.0.rdb"), "8.0.6"),
+        (include_bytes!("testdata/valkey-9.1.rdb"), "9.1.2"),
+    ] {
+        let loaded = load(file, 16).unwrap();
+        assert_eq!(loaded.aux.redis_ver.as_deref(), Some(version));
+        assert_eq!(loaded.aux.left_out, 1, "a library of functions");
+        check_made_content(&loaded);
+    }
+}
+
+/// That all is there which `testdata/make.sh` makes.
+fn check_made_content(loaded: &Loaded) {
     let content = content(&loaded.keyspace);
     let expect = |key: &str, value: &str| assert_eq!(content[&(0, key.to_owned())].0, value, "{key}");
     expect("string:text", "hello");
