@@ -436,6 +436,7 @@ impl Server {
     /// Closes the append-only file.
     pub(super) fn close_aof(&mut self) {
         if let Some(mut aof) = self.persistence.aof.take() {
+            aof.finish_rewrite(&mut self.keyspace);
             aof.cancel_rewrite(&mut self.keyspace);
             if let Err(error) = aof.close() {
                 warning!("{error}");

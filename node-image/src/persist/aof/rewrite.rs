@@ -5,7 +5,7 @@
 //! parent, a file with holes), the new incr file is listed together with the new base only: until then a restart finds
 //! the old data, as it was.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Aof, AofError, ListedFile, Log, older_bytes, publish, remove_elsewhere};
 use crate::keyspace::Keyspace;
@@ -82,6 +82,17 @@ impl Aof {
         let outcome = outcome.map_err(AofError::from).and_then(|()| self.switch(rewrite.base));
         self.failed_at = (outcome.is_err() && !aborted).then(Instant::now);
         Some(outcome)
+    }
+
+    /// Completes a rewrite, if a restart would otherwise find data that were replaced, or only the disk is to be waited
+    /// for; for the end of the process. A failure leaves the old files.
+    pub fn finish_rewrite(&mut self, keyspace: &mut Keyspace) {
+        const LOOK: Duration = Duration::from_millis(1);
+        while self.is_rewriting() && !(self.walking() && self.is_listed()) {
+            if self.poll(keyspace, usize::MAX).is_none() {
+                std::thread::sleep(LOOK);
+            }
+        }
     }
 
     /// Gives a rewrite up.
