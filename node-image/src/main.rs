@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kv_node::config::{self, CommandLine};
-use kv_node::server::Server;
+use kv_node::server::{LoadError, Server, StartError};
 
 const HELP: &str = "\
 kv-node, a server that speaks the Redis protocol
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
 fn run(config: config::Config) -> ExitCode {
     let mut server = match Server::start(config) {
         Ok(server) => server,
+        Err(StartError::Load(LoadError::Stopped)) => return ExitCode::SUCCESS,
         Err(error) => return fail(&error),
     };
     match server.run() {

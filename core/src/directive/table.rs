@@ -87,10 +87,10 @@ pub static DIRECTIVES: &[Directive] = &[
     // Snapshots
     directive("save", Kind::SavePoints, "3600 1 300 100 60 10000", "Write a snapshot after so many seconds if so many keys changed; an empty text for never."),
     directive("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot file.").restart().operator(),
-    directive("rdbcompression", Kind::Bool, "yes", "Compress strings in snapshots.").no_effect(),
-    directive("rdbchecksum", Kind::Bool, "yes", "End snapshots with a checksum.").restart().no_effect(),
+    directive("rdbcompression", Kind::Bool, "yes", "Compress strings of more than 20 bytes in snapshot files; not in those sent to replicas."),
+    directive("rdbchecksum", Kind::Bool, "yes", "End snapshot files with a checksum. One that is there is always checked.").restart(),
     directive("stop-writes-on-bgsave-error", Kind::Bool, "yes", "Refuse writes when a snapshot in the background failed, until one is saved; only with save points."),
-    directive("rdb-save-incremental-fsync", Kind::Bool, "yes", "Sync snapshots to the disk as they are written.").no_effect(),
+    directive("rdb-save-incremental-fsync", Kind::Bool, "yes", "Sync snapshots to the disk as they are written, every 4 MB."),
     directive("rdb-del-sync-files", Kind::Bool, "no", "Delete snapshot files that were only made for replicas.").no_effect(),
     directive("sanitize-dump-payload", Kind::Enum(&["no", "yes", "clients"]), "no", "Check snapshots deeply when they are loaded.").no_effect(),
     // Append-only file
@@ -102,8 +102,8 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("auto-aof-rewrite-percentage", Kind::Integer { min: 0, max: i64::MAX }, "100", "Rewrite the file when it grew by so many percent; 0 for never."),
     directive("auto-aof-rewrite-min-size", Kind::Memory, "64mb", "Do not rewrite a file that is smaller."),
     directive("aof-load-truncated", Kind::Bool, "yes", "Start when the end of the file is cut off."),
-    directive("aof-use-rdb-preamble", Kind::Bool, "yes", "Rewrite the file as a snapshot.").no_effect(),
-    directive("aof-rewrite-incremental-fsync", Kind::Bool, "yes", "Sync the rewritten file as it is written.").no_effect(),
+    directive("aof-use-rdb-preamble", Kind::Enum(&["yes"]), "yes", "The base of a rewritten file is a snapshot; only yes is accepted. A base of commands is read."),
+    directive("aof-rewrite-incremental-fsync", Kind::Bool, "yes", "Sync the base of a rewritten file as it is written, every 4 MB."),
     directive("aof-timestamp-enabled", Kind::Bool, "no", "Write time stamps into the file.").no_effect(),
     // Replication
     directive("replicaof", Kind::HostPort, "", "The parent that feeds this node; no one for a master.").alias(&["slaveof"]).restart().operator(),

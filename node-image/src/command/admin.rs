@@ -6,6 +6,7 @@ use kv_core::directive::{self, Change, DIRECTIVES, Directive, Kind, Value};
 
 use super::spec::row;
 use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, info, introspect};
+use crate::server::persistence::Bgsave;
 use crate::server::{ClientKey, Ending, Server};
 
 /// Not in a transaction: its changes of data are on their way to the append-only file as a whole, so that none may
@@ -193,7 +194,7 @@ fn shutdown(server: &mut Server, _: ClientKey, args: Args<'_>) -> CommandResult 
         }
     }
     crate::notice!("User requested shutdown...");
-    if server.saves_at_the_end(save) && server.save_now().is_err() && !force {
+    if server.save_at_the_end(save).is_err() && !force {
         return Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."));
     }
     server.ending = Ending::Now { save: Some(false) };
@@ -201,23 +202,43 @@ fn shutdown(server: &mut Server, _: ClientKey, args: Args<'_>) -> CommandResult 
 }
 
 fn save(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
+    if server.is_saving() {
+        return Err(CommandError::text(IN_PROGRESS));
+    }
     server.save_now().map_err(|error| CommandError::text(format!("ERR {error}")))?;
     server.reply(key).ok();
     Ok(())
 }
 
+const IN_PROGRESS: &str = "ERR Background save already in progress";
+
+/// `BGSAVE [SCHEDULE | CANCEL]`
 fn bgsave(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     let scheduled = args.len() == 2 && args.is(1, "schedule");
+    if args.len() == 2 && args.is(1, "cancel") {
+        const NOTHING: &str = "ERR Background saving is currently not in progress or scheduled";
+        let cancelled = server.cancel_bgsave().ok_or(CommandError::text(NOTHING))?;
+        server.reply(key).simple(cancelled);
+        return Ok(());
+    }
     if args.len() > 2 || (args.len() == 2 && !scheduled) {
         return Err(CommandError::Syntax);
     }
-    let started = server.start_bgsave().map_err(|error| CommandError::text(format!("ERR {error}")))?;
-    if started {
-        server.reply(key).simple("Background saving started");
-        Ok(())
-    } else {
-        Err(CommandError::text("ERR Background save already in progress"))
+    match server.start_bgsave().map_err(|error| CommandError::text(format!("ERR {error}")))? {
+        Bgsave::Started => server.reply(key).simple("Background saving started"),
+        Bgsave::Running => return Err(CommandError::text(IN_PROGRESS)),
+        Bgsave::Busy if scheduled => {
+            server.schedule_bgsave();
+            server.reply(key).simple("Background saving scheduled");
+        }
+        Bgsave::Busy => {
+            return Err(CommandError::text(
+                "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to \
+                 schedule a BGSAVE whenever possible.",
+            ));
+        }
     }
+    Ok(())
 }
 
 fn bgrewriteaof(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {

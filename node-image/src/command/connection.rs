@@ -16,7 +16,8 @@ pub const COMMANDS: &[CommandSpec] = &[
         Group::Connection,
         "ping",
         -1,
-        FAST.union(Flags::WHILE_SUBSCRIBED),
+        // Not while data are loaded: whoever asks wants to know whether they are there.
+        Flags::FAST.union(Flags::STALE).union(Flags::WHILE_SUBSCRIBED),
         "1.0.0",
         "Returns the server's liveliness response.",
         ping,

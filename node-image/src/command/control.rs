@@ -17,7 +17,7 @@ pub const COMMANDS: &[CommandSpec] = &[row(
     Group::Cluster,
     "kv",
     -2,
-    Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE).union(Flags::NO_MULTI),
+    Flags::ADMIN.union(Flags::STALE).union(Flags::NO_MULTI),
     "7.2.0",
     "Reports and sets the node's place in its shard; for the operator.",
     kv,

@@ -111,9 +111,20 @@ fn memory(server: &Server, text: &mut String) {
 }
 
 fn persistence(server: &Server, text: &mut String) {
-    line!(text, "loading:0");
-    server.persistence.describe(text);
+    line!(text, "loading:{}", u8::from(server.loading.is_some()));
+    line!(text, "async_loading:0");
+    line!(text, "current_cow_size:0");
     line!(text, "rdb_changes_since_last_save:{}", server.stats.dirty - server.stats.dirty_at_save);
+    server.persistence.describe(server.clock.instant, text);
+    if let Some(loading) = server.loading {
+        let (total, loaded) = (loading.total_bytes.max(1), loading.loaded_bytes.min(loading.total_bytes));
+        let elapsed = server.millis_since(loading.began.instant);
+        line!(text, "loading_start_time:{}", loading.began.unix_ms / 1000);
+        line!(text, "loading_total_bytes:{}", loading.total_bytes);
+        line!(text, "loading_loaded_bytes:{loaded}");
+        line!(text, "loading_loaded_perc:{:.2}", loaded as f64 * 100.0 / total as f64);
+        line!(text, "loading_eta_seconds:{}", elapsed.saturating_mul(total - loaded) / loaded.max(1) / 1000);
+    }
 }
 
 fn stats(server: &Server, text: &mut String) {

@@ -10,6 +10,15 @@ const LFU_INITIAL: u32 = 5;
 const LFU_MAX: u32 = 255;
 const CLOCK_MASK: u32 = 0x00ff_ffff;
 
+/// How a key was used, as a snapshot says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Seconds since the last use.
+    Idle(u64),
+    /// How often, on a logarithmic scale to 255.
+    Frequency(u8),
+}
+
 /// What is kept account of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tracking {
@@ -48,6 +57,30 @@ impl Tracking {
                 let grown = counter + u32::from(counter < LFU_MAX && random.f64() < chance);
                 Some(minutes(now) << 8 | grown)
             }
+        }
+    }
+
+    /// What a snapshot says of a key; nothing if that is not kept account of.
+    pub(super) fn usage(self, access: Option<u32>, now: u64) -> Option<Usage> {
+        access?;
+        match self {
+            Self::Off => None,
+            Self::Recency => Some(Usage::Idle(idle_seconds(access, now).into())),
+            Self::Frequency { .. } => Some(Usage::Frequency(self.frequency(access, now) as u8)),
+        }
+    }
+
+    /// The account of a key of which a snapshot says this.
+    pub(super) fn restored(self, usage: Option<Usage>, now: u64) -> Option<u32> {
+        match (self, usage?) {
+            (Self::Recency, Usage::Idle(idle)) => {
+                let idle = u32::try_from(idle).unwrap_or(CLOCK_MASK).min(CLOCK_MASK);
+                Some(seconds(now).wrapping_sub(idle) & CLOCK_MASK)
+            }
+            (Self::Frequency { .. }, Usage::Frequency(frequency)) => {
+                Some(minutes(now) << 8 | u32::from(frequency))
+            }
+            _ => None,
         }
     }
 
@@ -97,6 +130,21 @@ mod tests {
         assert_eq!(idle_seconds(used, NOW + 90_500), 90);
         assert!(Tracking::Recency.idleness(None, NOW) > Tracking::Recency.idleness(used, NOW + 1_000_000));
         assert_eq!(Tracking::Off.used(used, NOW, random), None);
+    }
+
+    #[test]
+    fn a_snapshot_keeps_the_account() {
+        let random = &mut fastrand::Rng::with_seed(1);
+        let used = Tracking::Recency.used(None, NOW, random);
+        assert_eq!(Tracking::Recency.usage(used, NOW + 90_000), Some(Usage::Idle(90)));
+        assert_eq!(Tracking::Recency.restored(Some(Usage::Idle(90)), NOW + 90_000), used);
+        let often = Some(minutes(NOW) << 8 | 200);
+        assert_eq!(LFU.usage(often, NOW + 3 * 60_000), Some(Usage::Frequency(197)));
+        assert_eq!(LFU.restored(Some(Usage::Frequency(200)), NOW), often);
+        for (tracking, usage) in [(LFU, Usage::Idle(1)), (Tracking::Recency, Usage::Frequency(1))] {
+            assert_eq!(tracking.restored(Some(usage), NOW), None, "another policy asks for another account");
+        }
+        assert_eq!(Tracking::Off.usage(used, NOW), None);
     }
 
     #[test]

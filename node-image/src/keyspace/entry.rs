@@ -6,6 +6,7 @@
 //! 1       1 or 2       1 or 2         0, 5 or 8   0 or 3
 //! ```
 
+use super::access::{Tracking, Usage};
 use super::value::ValueRef;
 
 /// Keys longer than this stand beside the page.
@@ -62,6 +63,12 @@ pub struct EntryRef<'a> {
 }
 
 impl EntryRef<'_> {
+    /// How it was used until `now` (Unix milliseconds), as a snapshot says it.
+    #[must_use]
+    pub fn usage(&self, tracking: Tracking, now: u64) -> Option<Usage> {
+        tracking.usage(self.access, now)
+    }
+
     /// Whether its time is over.
     #[must_use]
     pub fn is_expired(&self, now: u64) -> bool {

@@ -24,7 +24,7 @@ mod tests;
 
 use kv_core::slot::{SLOT_COUNT, Slot, key_slot};
 
-pub use access::Tracking;
+pub use access::{Tracking, Usage};
 use db::{Address, Db, Seen};
 pub use entry::EntryRef;
 use entry::Meta;
@@ -125,6 +125,13 @@ impl Keyspace {
             random: fastrand::Rng::new(),
             version: 0,
         }
+    }
+
+    /// The same, and keeps account of this.
+    #[must_use]
+    pub fn tracking_as(mut self, tracking: Tracking) -> Self {
+        self.track(tracking);
+        self
     }
 
     /// How many databases there are.
@@ -441,6 +448,24 @@ impl Keyspace {
         let address = found.address(key_slot(key), key);
         let place = found.find(address, key).map(|(place, _)| place);
         self.put(db, address, place, key, value, Meta::expiring(expire_at));
+    }
+
+    /// As [`Keyspace::insert_loaded`], and takes over how the key was used until now, if that is kept account of.
+    pub fn load(&mut self, at: At, key: &[u8], value: Value, expire_at: u64, usage: Option<Usage>) {
+        let access = self.tracking.restored(usage, at.now);
+        let Some((found, _)) = self.writable(at.db) else { return };
+        let address = found.address(key_slot(key), key);
+        let place = found.find(address, key).map(|(place, _)| place);
+        self.put(at.db, address, place, key, value, Meta { expire_at, access });
+    }
+
+    /// As [`Keyspace::load`], of a string.
+    pub fn load_str(&mut self, at: At, key: &[u8], text: &[u8], expire_at: u64, usage: Option<Usage>) {
+        let access = self.tracking.restored(usage, at.now);
+        let Some((found, seen)) = self.writable(at.db) else { return };
+        let address = found.address(key_slot(key), key);
+        let place = found.find(address, key).map(|(place, _)| place);
+        found.insert(seen, address, place, key, NewValue::string(text), Meta { expire_at, access });
     }
 
     fn put(

@@ -351,8 +351,8 @@ impl Page {
 
     /// Moves everything into a block of `capacity` bytes, without the garbage.
     fn rebuild(&mut self, capacity: usize) {
-        if self.garbage == 0 {
-            return self.move_to(capacity);
+        if self.garbage == 0 && self.extend(capacity).is_some() {
+            return;
         }
         let mut fresh = Self {
             bytes: vec![0; capacity].into_boxed_slice(),
@@ -367,14 +367,17 @@ impl Page {
         *self = fresh;
     }
 
-    /// Moves everything as it is into a block of `capacity` bytes.
-    fn move_to(&mut self, capacity: usize) {
-        let directory = self.len().div_ceil(LANES) * GROUP;
+    /// Moves entries and directory as they are into a block of `capacity` bytes. Gives up if they do not fit.
+    fn extend(&mut self, capacity: usize) -> Option<()> {
+        let directory = self.bytes.get(self.group_at(self.len().div_ceil(LANES).checked_sub(1)?)..)?;
+        let entries = self.bytes.get(..self.used as usize)?;
+        let free = capacity.checked_sub(entries.len() + directory.len())?;
         let mut bytes = Vec::with_capacity(capacity);
-        bytes.extend_from_slice(self.bytes.get(..self.used as usize).unwrap_or_default());
-        bytes.resize(capacity.saturating_sub(directory), 0);
-        bytes.extend_from_slice(self.bytes.get(self.bytes.len() - directory..).unwrap_or_default());
+        bytes.extend_from_slice(entries);
+        bytes.resize(entries.len() + free, 0);
+        bytes.extend_from_slice(directory);
         self.bytes = bytes.into_boxed_slice();
+        Some(())
     }
 
     /// Writes an entry into the free space, and gives it a place.

@@ -49,6 +49,11 @@ impl NewFile {
         self.file.write_all(bytes)
     }
 
+    /// Makes what was written so far durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// Gives the file its name. After a power cut it may be missing, or the old one.
     pub(crate) fn publish(mut self) -> io::Result<()> {
         std::fs::rename(&self.temp, &self.target)?;

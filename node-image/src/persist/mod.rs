@@ -12,5 +12,6 @@ mod redis;
 pub mod save;
 pub mod snapshot;
 pub mod state;
+pub(crate) mod watched;
 
 pub use state::{NodeStateFile, PersistedState, StateError};

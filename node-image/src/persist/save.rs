@@ -5,19 +5,42 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::Duration;
 
 use kv_core::slot::SLOT_COUNT;
 
 use super::fs::NewFile;
-use super::rdb::{Aux, RdbWriter};
+use super::rdb::{Aux, Finisher, Format, Piece, RdbWriter};
 use super::snapshot::{Aborted, Walker};
 use crate::keyspace::Keyspace;
 
 /// Bytes that may wait for the disk before the walker pauses.
 const AHEAD: usize = 8 * 1024 * 1024;
 
+/// Bytes that may wait for the disk before the writing thread saves the time to compress. Writes to pages that the walker
+/// did not visit yet bring them out faster than that can be done.
+const COMPRESSED_AHEAD: usize = 32 * 1024 * 1024;
+
+/// Bytes that may wait for the disk before clients wait for it, too.
+const MOST_AHEAD: usize = 64 * 1024 * 1024;
+
+/// How long clients wait then in each tick.
+const HOLD_BACK: Duration = Duration::from_millis(2);
+
 /// Bytes that are collected before they are written.
 const PIECE: usize = 256 * 1024;
+
+/// Bytes after which a file is synced, if that is not left to its end: so the disk has little to catch up on there.
+const SYNC_EVERY: usize = 4 * 1024 * 1024;
+
+/// How a snapshot is written to its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SaveOptions {
+    /// Compression and checksum.
+    pub format: Format,
+    /// Sync the file as it grows (`rdb-save-incremental-fsync`, `aof-rewrite-incremental-fsync`).
+    pub sync_often: bool,
+}
 
 /// Why a snapshot is not in its file. An older file of the name is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +76,14 @@ pub struct BackgroundSave {
 ///
 /// # Errors
 /// If the file or its thread cannot be made.
-pub fn start_bgsave(keyspace: &mut Keyspace, path: &Path, aux: &Aux) -> Result<BackgroundSave, SaveError> {
-    let writer =
-        FileThread::start(path).map_err(|source| SaveError::Io { path: path.to_path_buf(), source })?;
+pub fn start_bgsave(
+    keyspace: &mut Keyspace,
+    path: &Path,
+    aux: &Aux,
+    options: SaveOptions,
+) -> Result<BackgroundSave, SaveError> {
+    let writer = FileThread::start(path, options)
+        .map_err(|source| SaveError::Io { path: path.to_path_buf(), source })?;
     Ok(BackgroundSave { path: path.to_path_buf(), walker: Some(Walker::start(keyspace, aux)), writer })
 }
 
@@ -70,6 +98,14 @@ impl BackgroundSave {
     #[must_use]
     pub fn can_step(&self) -> bool {
         self.walking() && self.writer.waiting() < AHEAD
+    }
+
+    /// Waits a moment if far too much waits for the disk; to be called once a tick. That bounds the memory that a snapshot
+    /// takes while clients write faster than the disk.
+    pub fn hold_back(&self) {
+        if self.writer.waiting() > MOST_AHEAD {
+            std::thread::sleep(HOLD_BACK);
+        }
     }
 
     /// Serialises about `budget` bytes more if the disk keeps up. Returns the outcome once it is there: the file is
@@ -88,6 +124,7 @@ impl BackgroundSave {
                     if done {
                         self.walker = None;
                         self.writer.finish();
+                        return None; // the disk takes longer
                     }
                 }
             }
@@ -99,11 +136,12 @@ impl BackgroundSave {
         Some(outcome.map_err(|source| SaveError::Io { path: self.path.clone(), source }))
     }
 
-    /// Gives it up.
+    /// Gives it up. If all was serialised already, this waits until the file is written.
     pub fn cancel(mut self, keyspace: &mut Keyspace) {
         if let Some(walker) = self.walker.take() {
             walker.cancel(keyspace);
         }
+        self.writer.end();
     }
 }
 
@@ -111,46 +149,83 @@ impl BackgroundSave {
 ///
 /// # Errors
 /// If the disk refuses.
-pub fn save_now(keyspace: &Keyspace, path: &Path, aux: &Aux) -> Result<(), SaveError> {
-    write_all(keyspace, path, aux).map_err(|source| SaveError::Io { path: path.to_path_buf(), source })
+pub fn save_now(keyspace: &Keyspace, path: &Path, aux: &Aux, options: SaveOptions) -> Result<(), SaveError> {
+    write_all(keyspace, path, aux, options)
+        .map_err(|source| SaveError::Io { path: path.to_path_buf(), source })
 }
 
-fn write_all(keyspace: &Keyspace, path: &Path, aux: &Aux) -> io::Result<()> {
-    let mut file = NewFile::create(path)?;
-    let mut writer = RdbWriter::begin(aux);
+fn write_all(keyspace: &Keyspace, path: &Path, aux: &Aux, options: SaveOptions) -> io::Result<()> {
+    let mut file = SnapshotFile::create(path, options)?;
+    let mut writer = RdbWriter::begin(aux, keyspace.tracking());
     for db in 0..keyspace.databases() {
         let mut from = 0;
         while let Some(slot) = keyspace.next_occupied_slot(db, from).filter(|&slot| slot < SLOT_COUNT) {
             keyspace.slot_entries(db, slot).for_each(|entry| writer.entry(db, &entry));
             if writer.pending() >= PIECE {
-                file.write(&writer.take())?;
+                file.write(writer.take(), false)?;
             }
             from = slot + 1;
         }
     }
     writer.finish();
-    file.write(&writer.take())?;
+    file.write(writer.take(), false)?;
     file.commit()
+}
+
+/// A snapshot's file while it is written.
+#[derive(Debug)]
+struct SnapshotFile {
+    file: NewFile,
+    finisher: Finisher,
+    sync_often: bool,
+    unsynced: usize,
+}
+
+impl SnapshotFile {
+    fn create(path: &Path, options: SaveOptions) -> io::Result<Self> {
+        Ok(Self {
+            file: NewFile::create(path)?,
+            finisher: Finisher::new(options.format),
+            sync_often: options.sync_often,
+            unsynced: 0,
+        })
+    }
+
+    fn write(&mut self, piece: Piece, fast: bool) -> io::Result<()> {
+        let bytes = self.finisher.finish(piece, fast);
+        self.file.write(&bytes)?;
+        self.unsynced += bytes.len();
+        if self.sync_often && self.unsynced >= SYNC_EVERY {
+            self.file.sync()?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    fn commit(mut self) -> io::Result<()> {
+        self.file.write(&self.finisher.end())?;
+        self.file.commit()
+    }
 }
 
 /// A thread that writes a file, so that the data thread never waits for the disk.
 #[derive(Debug)]
 struct FileThread {
     /// `None` after the last piece. If it is dropped without one, the thread removes the file.
-    pieces: Option<Sender<Piece>>,
+    pieces: Option<Sender<Message>>,
     outcome: Receiver<io::Result<()>>,
     waiting: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
-enum Piece {
-    Bytes(Vec<u8>),
+enum Message {
+    Piece(Piece),
     End,
 }
 
 impl FileThread {
-    fn start(path: &Path) -> io::Result<Self> {
-        let file = NewFile::create(path)?;
+    fn start(path: &Path, options: SaveOptions) -> io::Result<Self> {
+        let file = SnapshotFile::create(path, options)?;
         let (pieces, incoming) = channel();
         let (report, outcome) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -168,18 +243,25 @@ impl FileThread {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    fn write(&self, bytes: Vec<u8>) {
-        if let Some(pieces) = self.pieces.as_ref().filter(|_| !bytes.is_empty()) {
-            self.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
+    fn write(&self, piece: Piece) {
+        if let Some(pieces) = self.pieces.as_ref().filter(|_| !piece.is_empty()) {
+            self.waiting.fetch_add(piece.len(), Ordering::Relaxed);
             // A thread that ended has reported why.
-            let _ = pieces.send(Piece::Bytes(bytes));
+            let _ = pieces.send(Message::Piece(piece));
         }
     }
 
     fn finish(&mut self) {
         if let Some(pieces) = self.pieces.take() {
-            let _ = pieces.send(Piece::End);
+            let _ = pieces.send(Message::End);
         }
+    }
+
+    /// Returns when the thread does nothing more to the file. Without a last piece it gives up.
+    fn end(&mut self) {
+        self.pieces = None;
+        // It hangs up when it ends, whatever it has to say.
+        while self.outcome.recv().is_ok() {}
     }
 
     fn outcome(&self) -> Option<io::Result<()>> {
@@ -193,18 +275,20 @@ impl FileThread {
 
 /// Writes what comes until the end; `None` if the sender was dropped before that.
 fn write_pieces(
-    mut file: NewFile,
-    incoming: &Receiver<Piece>,
+    mut file: SnapshotFile,
+    incoming: &Receiver<Message>,
     waiting: &AtomicUsize,
 ) -> Option<io::Result<()>> {
     loop {
         match incoming.recv().ok()? {
-            Piece::End => return Some(file.commit()),
-            Piece::Bytes(bytes) => {
-                if let Err(error) = file.write(&bytes) {
+            Message::End => return Some(file.commit()),
+            Message::Piece(piece) => {
+                let len = piece.len();
+                let fast = waiting.load(Ordering::Relaxed) > COMPRESSED_AHEAD;
+                if let Err(error) = file.write(piece, fast) {
                     return Some(Err(error));
                 }
-                waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+                waiting.fetch_sub(len, Ordering::Relaxed);
             }
         }
     }
@@ -212,11 +296,14 @@ fn write_pieces(
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
     use crate::keyspace::value::Value;
     use crate::persist::rdb;
+
+    const OPTIONS: SaveOptions =
+        SaveOptions { format: Format { compress: true, checksum: true }, sync_often: true };
 
     fn filled() -> Keyspace {
         let mut keyspace = Keyspace::new(1);
@@ -238,7 +325,10 @@ mod tests {
     }
 
     fn read_back(path: &Path) -> usize {
-        rdb::load(std::io::BufReader::new(std::fs::File::open(path).unwrap()), 1).unwrap().keyspace.len(0)
+        rdb::load(std::io::BufReader::new(std::fs::File::open(path).unwrap()), Keyspace::new(1))
+            .unwrap()
+            .keyspace
+            .len(0)
     }
 
     #[test]
@@ -246,9 +336,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dump.rdb");
         let mut keyspace = filled();
-        save_now(&keyspace, &path, &Aux::default()).unwrap();
+        save_now(&keyspace, &path, &Aux::default(), OPTIONS).unwrap();
         assert_eq!(read_back(&path), 5000);
-        let mut save = start_bgsave(&mut keyspace, &path, &Aux::default()).unwrap();
+        let mut save = start_bgsave(&mut keyspace, &path, &Aux::default(), OPTIONS).unwrap();
         keyspace.insert_loaded(0, b"later".as_slice(), Value::string(b"v"), 0);
         wait(&mut save, &mut keyspace).unwrap();
         assert_eq!(read_back(&path), 5000);
@@ -261,7 +351,7 @@ mod tests {
         let path = dir.path().join("dump.rdb");
         std::fs::write(&path, "old").unwrap();
         let mut keyspace = filled();
-        let mut save = start_bgsave(&mut keyspace, &path, &Aux::default()).unwrap();
+        let mut save = start_bgsave(&mut keyspace, &path, &Aux::default(), OPTIONS).unwrap();
         assert!(save.poll(&mut keyspace, 1).is_none());
         keyspace.flush_all(true);
         let error = wait(&mut save, &mut keyspace).unwrap_err();
@@ -281,8 +371,8 @@ mod tests {
         let path = dir.path().join("dump.rdb");
         let mut keyspace = filled();
         for _ in 0..20 {
-            start_bgsave(&mut keyspace, &path, &Aux::default()).unwrap().cancel(&mut keyspace);
-            let mut save = start_bgsave(&mut keyspace, &path, &Aux::default()).unwrap();
+            start_bgsave(&mut keyspace, &path, &Aux::default(), OPTIONS).unwrap().cancel(&mut keyspace);
+            let mut save = start_bgsave(&mut keyspace, &path, &Aux::default(), OPTIONS).unwrap();
             wait(&mut save, &mut keyspace).unwrap();
         }
         assert_eq!(read_back(&path), 5000);
@@ -292,8 +382,8 @@ mod tests {
     fn a_refusing_disk_is_an_error_with_the_name_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing").join("dump.rdb");
-        let error = save_now(&filled(), &path, &Aux::default()).unwrap_err().to_string();
+        let error = save_now(&filled(), &path, &Aux::default(), OPTIONS).unwrap_err().to_string();
         assert!(error.contains("dump.rdb"), "{error}");
-        assert!(start_bgsave(&mut filled(), &path, &Aux::default()).is_err());
+        assert!(start_bgsave(&mut filled(), &path, &Aux::default(), OPTIONS).is_err());
     }
 }

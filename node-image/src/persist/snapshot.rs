@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kv_core::slot::Slot;
 
-use super::rdb::{Aux, RdbWriter};
+use super::rdb::{Aux, Piece, RdbWriter};
 use crate::keyspace::{Keyspace, Page, WriteObserver};
 
 /// Why a snapshot cannot be finished. It can be begun anew.
@@ -42,7 +42,7 @@ struct Observer(Arc<Mutex<Walk>>);
 impl Walker {
     /// Begins a snapshot of what the keyspace holds now. What it says of itself (`aux`) stands at its beginning.
     pub fn start(keyspace: &mut Keyspace, aux: &Aux) -> Self {
-        let writer = RdbWriter::begin(aux);
+        let writer = RdbWriter::begin(aux, keyspace.tracking());
         let walk = Walk { writer, db: 0, slot: 0, page: 0, state: Ok(false) };
         let walk = Arc::new(Mutex::new(walk));
         // Dropping the observer of an earlier snapshot aborts that.
@@ -66,7 +66,7 @@ impl Walker {
 
     /// What was serialised since the last call, in order. It may be called at any time, also for what writes to
     /// unvisited slots brought out between two steps.
-    pub fn take_output(&mut self) -> Vec<u8> {
+    pub fn take_output(&mut self) -> Piece {
         lock(&self.0).writer.take()
     }
 
@@ -228,17 +228,19 @@ mod tests {
             before.iter().enumerate().for_each(|(n, write)| apply(&mut keyspace, write, n));
             let expected = content(&keyspace);
             let mut walker = Walker::start(&mut keyspace, &rdb::Aux::default());
+            let mut finisher = rdb::Finisher::new(rdb::Format::default());
             let mut output = Vec::new();
             for (n, write) in during.iter().enumerate() {
                 match write {
                     Write::Step => drop(walker.step(&mut keyspace, 1).unwrap()),
                     other => apply(&mut keyspace, other, n + 1000),
                 }
-                output.append(&mut walker.take_output());
+                output.append(&mut finisher.finish(walker.take_output(), false));
             }
             while !walker.step(&mut keyspace, 1).unwrap() {}
-            output.append(&mut walker.take_output());
-            let loaded = rdb::load(output.as_slice(), 2).unwrap();
+            output.append(&mut finisher.finish(walker.take_output(), false));
+            output.extend(finisher.end());
+            let loaded = rdb::load(output.as_slice(), Keyspace::new(2)).unwrap();
             prop_assert_eq!(content(&loaded.keyspace), expected);
             prop_assert!(keyspace.observe(None).is_none(), "a finished walker observes nothing");
         }

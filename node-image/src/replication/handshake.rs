@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Keyspace, Tracking};
 use crate::persist::rdb;
 
 /// Whom to attach to, and as what.
@@ -33,6 +33,8 @@ pub struct Target {
     pub history: (String, u64),
     /// Number of databases that a snapshot may hold.
     pub databases: usize,
+    /// What is kept account of in the data.
+    pub tracking: Tracking,
     /// For how long the parent may be silent.
     pub timeout: Duration,
 }
@@ -159,7 +161,7 @@ fn attach(target: &Target, shared: &Mutex<Socket>, report: &dyn Fn(Outcome)) -> 
         (Some("+FULLRESYNC"), Some(replid), Some(offset)) => {
             let offset = offset.parse().map_err(|_| unexpected("PSYNC", &reply))?;
             report(Outcome::SyncStarted);
-            let loaded = link.snapshot(target.databases)?;
+            let loaded = link.snapshot(Keyspace::new(target.databases).tracking_as(target.tracking))?;
             let (stream, leftover) = link.into_parts();
             Ok(Outcome::Loaded {
                 stream,
@@ -277,12 +279,12 @@ impl Handshake {
     }
 
     /// Reads a snapshot, whose length is said, or which ends with a mark.
-    fn snapshot(&mut self, databases: usize) -> io::Result<rdb::Loaded> {
+    fn snapshot(&mut self, empty: Keyspace) -> io::Result<rdb::Loaded> {
         let head = self.line()?;
         let failed =
             |error: rdb::RdbError| io::Error::other(format!("cannot load the parent's snapshot: {error}"));
         if let Some(mark) = head.strip_prefix("$EOF:") {
-            let loaded = rdb::load(&mut self.reader, databases).map_err(failed)?;
+            let loaded = rdb::load(&mut self.reader, empty).map_err(failed)?;
             let mut end = vec![0; mark.len()];
             self.reader.read_exact(&mut end)?;
             if end != mark.as_bytes() {
@@ -295,7 +297,7 @@ impl Handshake {
             .and_then(|len| len.parse().ok())
             .ok_or_else(|| unexpected("PSYNC, snapshot", &head))?;
         let mut body = (&mut self.reader).take(len);
-        let loaded = rdb::load(&mut body, databases).map_err(failed)?;
+        let loaded = rdb::load(&mut body, empty).map_err(failed)?;
         io::copy(&mut body, &mut io::sink())?;
         Ok(loaded)
     }

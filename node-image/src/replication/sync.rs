@@ -1,7 +1,7 @@
 //! A snapshot on its way to the replicas that asked for one.
 
 use crate::keyspace::Keyspace;
-use crate::persist::rdb::Aux;
+use crate::persist::rdb::{Aux, Finisher, Format};
 use crate::persist::snapshot::{Aborted, Walker};
 use crate::server::ClientKey;
 
@@ -16,6 +16,8 @@ pub struct SyncJob {
     /// 40 characters that end it.
     pub mark: String,
     walker: Walker,
+    /// `None` after the last piece.
+    finisher: Option<Finisher>,
 }
 
 /// What a step brought.
@@ -30,7 +32,9 @@ pub struct Chunk {
 impl SyncJob {
     /// Begins a snapshot of what the keyspace holds now.
     pub fn start(keyspace: &mut Keyspace, aux: &Aux, sinks: Vec<ClientKey>, mark: String) -> Self {
-        Self { sinks, mark, walker: Walker::start(keyspace, aux) }
+        // It is finished on the data thread, which has no time to compress.
+        let finisher = Some(Finisher::new(Format { compress: false, ..Format::default() }));
+        Self { sinks, mark, walker: Walker::start(keyspace, aux), finisher }
     }
 
     /// Serialises a part of what is still to come.
@@ -39,7 +43,7 @@ impl SyncJob {
     /// If the keyspace was replaced or flushed meanwhile.
     pub fn step(&mut self, keyspace: &mut Keyspace) -> Result<Chunk, Aborted> {
         let finished = self.walker.step(keyspace, STEP_BYTES)?;
-        Ok(Chunk { bytes: self.walker.take_output(), finished })
+        Ok(self.chunk(finished))
     }
 
     /// Takes what writes to unvisited slots have serialised.
@@ -47,7 +51,19 @@ impl SyncJob {
     /// # Errors
     /// If the keyspace was replaced or flushed meanwhile.
     pub fn idle(&mut self) -> Result<Chunk, Aborted> {
-        Ok(Chunk { bytes: self.walker.take_output(), finished: false })
+        Ok(self.chunk(false))
+    }
+
+    fn chunk(&mut self, finished: bool) -> Chunk {
+        let piece = self.walker.take_output();
+        let mut bytes = match &mut self.finisher {
+            Some(finisher) if !piece.is_empty() => finisher.finish(piece, true),
+            _ => Vec::new(),
+        };
+        if finished && let Some(finisher) = self.finisher.take() {
+            bytes.extend_from_slice(&finisher.end());
+        }
+        Chunk { bytes, finished }
     }
 
     /// Gives it up.

@@ -141,7 +141,7 @@ impl Server {
 
     /// Whether this node may add to the replication stream now.
     pub(super) fn may_originate(&self) -> bool {
-        self.link.is_none() && !self.holds_writes() && self.routing.may_write()
+        self.link.is_none() && !self.holds_writes() && self.loading.is_none() && self.routing.may_write()
     }
 
     /// Whether writes are held: for a hand-over, or since a user asked for it.
@@ -205,6 +205,9 @@ impl Server {
 
     /// Whether the node is in a state for commands of which any has the flags `any`, and all have the flags `all`.
     pub(super) fn check_state(&self, any: Flags, all: Flags) -> Verdict {
+        if self.loading.is_some() && !all.contains(Flags::LOADING) {
+            return Verdict::Refuse(CommandError::text("LOADING Redis is loading the dataset in memory"));
+        }
         if any.contains(Flags::WRITE) {
             return self.check_write(any);
         }

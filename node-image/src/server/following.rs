@@ -141,6 +141,7 @@ impl Server {
             announce_ip: settings.text("replica-announce-ip").to_owned(),
             history: (self.history.replid.clone(), self.history.offset()),
             databases: self.settings.databases,
+            tracking: self.tunables.tracking,
             timeout: self.tunables.repl_timeout.max(Duration::from_secs(1)),
         }
     }

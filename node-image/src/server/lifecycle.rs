@@ -15,13 +15,14 @@ use mio::{Poll, Waker};
 
 use super::accept::{ListenError, WAKER, allow_clients, listen};
 use super::managed::Identity;
-use super::persistence::{LoadError, Persistence};
-use super::{Clients, Clock, Ending, Event, Mailbox, Refusal, Routing, Server, Stats};
+use super::persistence::Persistence;
+use super::{Clients, Clock, Ending, Event, LoadError, Mailbox, Refusal, Routing, Server, Stats};
 use crate::command::{Effects, Settings};
 use crate::config::{Config, Tunables};
 use crate::health::{self, Shared};
 use crate::keyspace::Keyspace;
 use crate::log::{self, Level};
+use crate::persist::save::SaveError;
 use crate::persist::{NodeStateFile, StateError};
 use crate::replication::{History, random_hex};
 use crate::{notice, warning};
@@ -99,6 +100,7 @@ impl Server {
             routing,
             link: None,
             sync_job: None,
+            loading: None,
             persistence: Persistence::new(&config, clock.unix_ms),
             pause: None,
             client_pause: None,
@@ -220,16 +222,18 @@ impl Server {
         };
     }
 
-    /// Whether a snapshot is to be saved before the process ends: as asked for, or if there are save points.
-    pub(crate) fn saves_at_the_end(&self, asked: Option<bool>) -> bool {
-        asked.unwrap_or(!self.tunables.save_points.is_empty())
+    /// Saves a snapshot before the process ends, as asked for, or if there are save points; but not of data that were
+    /// only loaded in part.
+    pub(crate) fn save_at_the_end(&mut self, asked: Option<bool>) -> Result<(), SaveError> {
+        // One that is under way must not replace a newer one.
+        self.cancel_bgsave();
+        let wanted = asked.unwrap_or(!self.tunables.save_points.is_empty());
+        if wanted && self.loading.is_none() { self.save_now() } else { Ok(()) }
     }
 
     /// After the last tick: saves what is to be saved.
     pub(super) fn finish(&mut self, save: Option<bool>) {
-        if self.saves_at_the_end(save)
-            && let Err(error) = self.save_now()
-        {
+        if let Err(error) = self.save_at_the_end(save) {
             warning!("{error}");
         }
         self.close_aof();

@@ -15,6 +15,7 @@ mod following;
 mod input;
 mod io;
 mod lifecycle;
+mod loading;
 mod managed;
 mod memory;
 pub mod persistence;
@@ -37,6 +38,7 @@ use mio::{Events, Poll, Waker};
 pub use client::{Account, Blocked, Client, ClientKey, Kind, User};
 pub use clients::Clients;
 pub use lifecycle::StartError;
+pub use loading::{LoadError, Loading};
 pub use managed::{Refusal, Routing};
 pub use memory::{Peaks, Totals};
 pub use pubsub::{PubSub, Scope};
@@ -154,6 +156,8 @@ pub struct Server {
     pub link: Option<ParentLink>,
     /// The snapshot that is being sent to replicas.
     pub sync_job: Option<SyncJob>,
+    /// Files that are being loaded, which is before the first tick.
+    pub loading: Option<Loading>,
     /// Files.
     pub persistence: persistence::Persistence,
     /// Writes are held.

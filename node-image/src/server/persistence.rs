@@ -1,60 +1,30 @@
-//! Files: loading at the start, snapshots, the append-only file.
+//! Files: snapshots, the append-only file.
 
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io::BufReader;
-use std::path::PathBuf;
+use std::fmt::{Display, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use kv_core::id::Epoch;
 
-use super::{Kind, Server};
-use crate::command::Args;
+use super::{Clock, Kind, Server};
 use crate::config::Config;
-use crate::persist::aof::{self, Aof, AofError, AofLocation, FsyncPolicy, LoadOptions, Step};
-use crate::persist::rdb::{self, Aux, RdbError};
-use crate::persist::save::{self, BackgroundSave, SaveError};
+use crate::persist::aof::{Aof, AofError, AofLocation, FsyncPolicy};
+use crate::persist::rdb::{Aux, Format};
+use crate::persist::save::{self, BackgroundSave, SaveError, SaveOptions};
 use crate::{notice, warning};
 
 /// Bytes that a snapshot serialises in one go.
 const STEP_BYTES: usize = 256 * 1024;
 
-/// Milliseconds after a failed snapshot before the next is begun.
+/// Milliseconds after a snapshot failed or was given up before the next is begun.
 const AFTER_FAILURE_MS: u64 = 5000;
-
-/// Why data cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A file is there and cannot be opened.
-    #[error("cannot open {}: {error}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// A snapshot is broken.
-    #[error("cannot load {}: {error}; restore it from a backup, or move it away to start without its data", path.display())]
-    Snapshot {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: RdbError,
-    },
-    /// The append-only file is broken.
-    #[error(transparent)]
-    Log(#[from] aof::LoadError),
-    /// The append-only file cannot be begun or gone on with.
-    #[error(transparent)]
-    Resume(#[from] AofError),
-}
 
 /// What the data thread keeps on disk.
 #[derive(Debug)]
 pub struct Persistence {
-    dump: PathBuf,
-    location: AofLocation,
-    policy: FsyncPolicy,
+    pub(super) dump: PathBuf,
+    pub(super) location: AofLocation,
+    pub(super) policy: FsyncPolicy,
     aof: Option<Aof>,
     save: Option<BackgroundSave>,
     /// Changes of data when the snapshot that is or was saved began.
@@ -63,8 +33,61 @@ pub struct Persistence {
     last_save_at: Instant,
     /// Why the last snapshot in the background failed.
     save_error: Option<String>,
-    /// When the last snapshot failed, whatever the reason, if none was saved since.
+    /// When the last snapshot failed or was given up, if none was saved since.
     save_failed_at: Option<Instant>,
+    saves: Runs,
+    rewrites: Runs,
+    /// BGSAVE SCHEDULE: a snapshot is to be made as soon as none is in its way.
+    scheduled: bool,
+    keys_loaded: u64,
+}
+
+/// How long the runs of a job in the background took, and how many there were.
+#[derive(Debug, Default)]
+struct Runs {
+    /// When the one began that is under way.
+    began: Option<Instant>,
+    /// Seconds that the last one took.
+    last_seconds: Option<u64>,
+    /// How many were completed.
+    completed: u64,
+}
+
+impl Runs {
+    fn begin(&mut self, now: Instant) {
+        self.began = Some(now);
+    }
+
+    fn end(&mut self, now: Instant, ok: bool) {
+        self.last_seconds = self.current(now);
+        self.began = None;
+        self.completed += u64::from(ok);
+    }
+
+    fn current(&self, now: Instant) -> Option<u64> {
+        Some(now.saturating_duration_since(self.began?).as_secs())
+    }
+}
+
+/// Seconds as INFO tells them.
+fn told(seconds: Option<u64>) -> i64 {
+    seconds.and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(-1)
+}
+
+/// A status as INFO tells it.
+fn status(failed: bool) -> &'static str {
+    if failed { "err" } else { "ok" }
+}
+
+/// What came of the wish to have a snapshot made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bgsave {
+    /// It has begun.
+    Started,
+    /// One is being made.
+    Running,
+    /// The append-only file is being rewritten, or a snapshot made for replicas.
+    Busy,
 }
 
 impl Persistence {
@@ -80,6 +103,10 @@ impl Persistence {
             last_save_at: Instant::now(),
             save_error: None,
             save_failed_at: None,
+            saves: Runs::default(),
+            rewrites: Runs::default(),
+            scheduled: false,
+            keys_loaded: 0,
         }
     }
 
@@ -117,28 +144,58 @@ impl Persistence {
             || self.aof.as_ref().is_some_and(Aof::can_step)
     }
 
+    /// Goes on with this append-only file.
+    pub(super) fn open_aof(&mut self, aof: Aof) {
+        self.aof = Some(aof);
+    }
+
+    /// The files were loaded.
+    pub(super) fn loaded(&mut self, now: Clock, keys: u64) {
+        self.keys_loaded = keys;
+        (self.last_save, self.last_save_at) = (now.unix_ms / 1000, now.instant);
+    }
+
+    /// Bytes of the files that will be loaded.
+    pub(super) fn bytes_on_disk(&self, config: &Config) -> u64 {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+        match std::fs::read_dir(self.location.dir()) {
+            Ok(entries) if config.settings.bool("appendonly") => {
+                entries.flatten().map(|entry| size(&entry.path())).sum()
+            }
+            _ => size(&self.dump),
+        }
+    }
+
     /// Its lines of INFO.
-    pub(crate) fn describe(&self, text: &mut String) {
-        let _ = write!(
-            text,
-            "rdb_bgsave_in_progress:{}\r\nrdb_last_save_time:{}\r\nrdb_last_bgsave_status:{}\r\n",
-            u8::from(self.save.is_some()),
-            self.last_save,
-            if self.save_error.is_none() { "ok" } else { "err" }
-        );
-        let on = u8::from(self.aof.is_some());
-        let status = if self.aof_error().is_none() { "ok" } else { "err" };
-        let rewriting = u8::from(self.aof.as_ref().is_some_and(Aof::is_rewriting));
-        let failed = self.aof.as_ref().is_some_and(Aof::last_rewrite_failed);
-        let rewritten = if failed { "err" } else { "ok" };
-        let _ = write!(
-            text,
-            "aof_enabled:{on}\r\naof_rewrite_in_progress:{rewriting}\r\naof_last_bgrewrite_status:{rewritten}\r\n\
-             aof_last_write_status:{status}\r\n"
-        );
+    pub(crate) fn describe(&self, now: Instant, text: &mut String) {
+        let (saves, rewrites) = (&self.saves, &self.rewrites);
+        let mut line = |name: &str, value: &dyn Display| _ = write!(text, "{name}:{value}\r\n");
+        line("rdb_bgsave_in_progress", &u8::from(self.save.is_some()));
+        line("rdb_last_save_time", &self.last_save);
+        line("rdb_last_bgsave_status", &status(self.save_error.is_some()));
+        line("rdb_last_bgsave_time_sec", &told(saves.last_seconds));
+        line("rdb_current_bgsave_time_sec", &told(saves.current(now)));
+        line("rdb_saves", &saves.completed);
+        // There is no fork, and nothing that is copied on write.
+        line("rdb_last_cow_size", &0);
+        line("rdb_last_load_keys_expired", &0);
+        line("rdb_last_load_keys_loaded", &self.keys_loaded);
+        let rewriting = self.aof.as_ref().is_some_and(Aof::is_rewriting);
+        let rewrite_failed = self.aof.as_ref().is_some_and(Aof::last_rewrite_failed);
+        line("aof_enabled", &u8::from(self.aof.is_some()));
+        line("aof_rewrite_in_progress", &u8::from(rewriting));
+        line("aof_rewrite_scheduled", &0);
+        line("aof_last_rewrite_time_sec", &told(rewrites.last_seconds));
+        line("aof_current_rewrite_time_sec", &told(rewrites.current(now).filter(|_| rewriting)));
+        line("aof_last_bgrewrite_status", &status(rewrite_failed));
+        line("aof_rewrites", &rewrites.completed);
+        line("aof_last_write_status", &status(self.aof_error().is_some()));
+        line("aof_last_cow_size", &0);
         if let Some(aof) = &self.aof {
-            let (size, base) = (aof.size(), aof.size_after_rewrite());
-            let _ = write!(text, "aof_current_size:{size}\r\naof_base_size:{base}\r\n");
+            line("aof_current_size", &aof.size());
+            line("aof_base_size", &aof.size_after_rewrite());
+            line("aof_pending_rewrite", &0);
+            line("aof_buffer_length", &aof.buffered());
         }
     }
 }
@@ -160,87 +217,14 @@ fn policy(config: &Config) -> FsyncPolicy {
     }
 }
 
+/// How snapshots are written; `sync_often` is the directive that has them synced as they grow.
+fn save_options(config: &Config, sync_often: &str) -> SaveOptions {
+    let settings = &config.settings;
+    let format = Format { compress: settings.bool("rdbcompression"), checksum: settings.bool("rdbchecksum") };
+    SaveOptions { format, sync_often: settings.bool(sync_often) }
+}
+
 impl Server {
-    /// Loads what the files hold: the append-only file if it is on and there is one, else the snapshot.
-    pub(super) fn load(&mut self) -> Result<(), LoadError> {
-        if !self.config.settings.bool("appendonly") {
-            return self.load_dump();
-        }
-        let (location, policy) = (self.persistence.location.clone(), self.persistence.policy);
-        let options = LoadOptions {
-            databases: self.settings.databases,
-            truncate: self.config.settings.bool("aof-load-truncated"),
-        };
-        let mut db = 0;
-        let Some(loaded) = aof::load(&location, options, |step| self.load_step(step, &mut db))? else {
-            self.load_dump()?;
-            let aux = self.snapshot_aux();
-            self.persistence.aof = Some(Aof::create(location, policy, &self.keyspace, &aux)?);
-            return Ok(());
-        };
-        if let Some(cut) = &loaded.cut {
-            warning!("{}: a torn tail of {} bytes was cut off", cut.path.display(), cut.bytes);
-        }
-        notice!(
-            "DB loaded from append only file: {} keys, {} commands",
-            self.keyspace.total(),
-            loaded.commands
-        );
-        self.restore_position(loaded.offset, loaded.write_epoch);
-        self.persistence.aof = Some(Aof::resume(location, policy, loaded)?);
-        Ok(())
-    }
-
-    fn load_step(&mut self, step: Step<'_>, db: &mut usize) -> Result<(), String> {
-        self.shared.beat();
-        match step {
-            Step::Base(keyspace) => {
-                self.keyspace = *keyspace;
-                Ok(())
-            }
-            Step::Command(args) => self.replay(Args::new(args), db),
-        }
-    }
-
-    /// Runs a command of the append-only file.
-    fn replay(&mut self, args: Args<'_>, db: &mut usize) -> Result<(), String> {
-        if args.is(0, "select") {
-            let chosen = args.integer(1).ok().and_then(|db| usize::try_from(db).ok());
-            *db = chosen.ok_or("SELECT of no database")?;
-            return Ok(());
-        }
-        // What the stream holds besides data.
-        if ["ping", "replconf", "publish", "spublish"].iter().any(|name| args.is(0, name)) {
-            return Ok(());
-        }
-        self.execute_silently(*db, args)
-    }
-
-    fn load_dump(&mut self) -> Result<(), LoadError> {
-        let path = self.persistence.dump.clone();
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(LoadError::Open { path, error }),
-        };
-        let loaded = rdb::load(BufReader::with_capacity(1 << 20, file), self.settings.databases)
-            .map_err(|error| LoadError::Snapshot { path: path.clone(), error })?;
-        notice!("DB loaded from {}: {} keys", path.display(), loaded.keyspace.total());
-        self.keyspace = loaded.keyspace;
-        self.restore_position(
-            loaded.aux.repl_offset.unwrap_or(0),
-            loaded.aux.write_epoch.unwrap_or_default(),
-        );
-        Ok(())
-    }
-
-    /// Where the loaded data stood, for elections. The history's id is a new one: a file is no proof that the node can
-    /// go on in the stream.
-    fn restore_position(&mut self, offset: u64, write_epoch: Epoch) {
-        self.history.backlog.reset(offset);
-        self.routing.restore_write_epoch(write_epoch);
-    }
-
     /// What a snapshot says of itself.
     pub(super) fn snapshot_aux(&self) -> Aux {
         Aux {
@@ -251,14 +235,25 @@ impl Server {
             repl_offset: Some(self.history.offset()),
             repl_stream_db: self.history.stream_db.and_then(|db| u32::try_from(db).ok()),
             write_epoch: self.routing.is_managed().then(|| self.routing.write_epoch()),
-            aof_base: false,
+            ..Aux::default()
         }
+    }
+
+    /// How the base of the append-only file is written.
+    fn base_options(&self) -> SaveOptions {
+        save_options(&self.config, "aof-rewrite-incremental-fsync")
+    }
+
+    fn save_options(&self) -> SaveOptions {
+        save_options(&self.config, "rdb-save-incremental-fsync")
     }
 
     /// Saves a snapshot; clients wait meanwhile.
     pub(crate) fn save_now(&mut self) -> Result<(), SaveError> {
         self.persistence.dirty_at_start = self.stats.dirty;
-        let outcome = save::save_now(&self.keyspace, &self.persistence.dump, &self.snapshot_aux());
+        self.persistence.saves.begin(Instant::now());
+        let (aux, options) = (self.snapshot_aux(), self.save_options());
+        let outcome = save::save_now(&self.keyspace, &self.persistence.dump, &aux, options);
         self.note_save(&outcome.as_ref().copied());
         outcome
     }
@@ -277,27 +272,55 @@ impl Server {
         ))
     }
 
-    /// Begins a snapshot in the background. Returns false if one is being made.
+    /// Begins a snapshot in the background.
     ///
     /// # Errors
     /// If the disk refuses.
-    pub(crate) fn start_bgsave(&mut self) -> Result<bool, SaveError> {
-        if self.persistence.save.is_some() || self.persistence.walking() || self.sync_job.is_some() {
-            return Ok(false);
+    pub(crate) fn start_bgsave(&mut self) -> Result<Bgsave, SaveError> {
+        if self.is_saving() {
+            return Ok(Bgsave::Running);
         }
-        let aux = self.snapshot_aux();
-        match save::start_bgsave(&mut self.keyspace, &self.persistence.dump, &aux) {
+        if self.persistence.walking() || self.sync_job.is_some() {
+            return Ok(Bgsave::Busy);
+        }
+        self.persistence.saves.begin(self.clock.instant);
+        let (aux, options) = (self.snapshot_aux(), self.save_options());
+        match save::start_bgsave(&mut self.keyspace, &self.persistence.dump, &aux, options) {
             Ok(job) => {
                 notice!("Background saving started");
                 self.persistence.dirty_at_start = self.stats.dirty;
                 self.persistence.save = Some(job);
-                Ok(true)
+                self.persistence.scheduled = false;
+                Ok(Bgsave::Started)
             }
             Err(error) => {
                 self.note_bgsave(&Err(&error));
                 Err(error)
             }
         }
+    }
+
+    /// Whether a snapshot is being saved in the background.
+    pub(crate) fn is_saving(&self) -> bool {
+        self.persistence.save.is_some()
+    }
+
+    /// Has a snapshot made as soon as nothing is in its way.
+    pub(crate) fn schedule_bgsave(&mut self) {
+        self.persistence.scheduled = true;
+    }
+
+    /// Gives up the snapshot that is being saved, or else the one that is scheduled. Returns what was given up.
+    pub(crate) fn cancel_bgsave(&mut self) -> Option<&'static str> {
+        if let Some(job) = self.persistence.save.take() {
+            job.cancel(&mut self.keyspace);
+            self.persistence.saves.end(self.clock.instant, false);
+            // It did not fail, but a save point does not bring it back at once.
+            self.persistence.save_failed_at = Some(self.clock.instant);
+            notice!("Background saving cancelled");
+            return Some("Background saving cancelled");
+        }
+        std::mem::take(&mut self.persistence.scheduled).then_some("Scheduled background saving cancelled")
     }
 
     fn note_bgsave(&mut self, outcome: &Result<(), &SaveError>) {
@@ -308,17 +331,19 @@ impl Server {
     }
 
     fn note_save(&mut self, outcome: &Result<(), &SaveError>) {
+        let now = Clock::now();
+        self.persistence.saves.end(now.instant, outcome.is_ok());
         match outcome {
             Ok(()) => {
                 notice!("DB saved on disk");
-                self.persistence.last_save = self.clock.unix_ms / 1000;
-                self.persistence.last_save_at = self.clock.instant;
+                (self.persistence.last_save, self.persistence.last_save_at) =
+                    (now.unix_ms / 1000, now.instant);
                 self.stats.dirty_at_save = self.persistence.dirty_at_start;
                 (self.persistence.save_error, self.persistence.save_failed_at) = (None, None);
             }
             Err(error) => {
                 warning!("{error}");
-                self.persistence.save_failed_at = Some(self.clock.instant);
+                self.persistence.save_failed_at = Some(now.instant);
             }
         }
     }
@@ -337,10 +362,19 @@ impl Server {
             self.persistence.save = None;
             self.note_bgsave(&outcome.as_ref().copied());
         }
-        match self.persistence.aof.as_mut().and_then(|aof| aof.poll(&mut self.keyspace, STEP_BYTES)) {
-            Some(Ok(())) => notice!("Background AOF rewrite finished successfully"),
-            Some(Err(error)) => warning!("{error}"),
-            None => {}
+        let rewrite = self.persistence.aof.as_mut().and_then(|aof| aof.poll(&mut self.keyspace, STEP_BYTES));
+        if let Some(save) = &self.persistence.save {
+            save.hold_back();
+        }
+        if let Some(aof) = &self.persistence.aof {
+            aof.hold_back();
+        }
+        if let Some(outcome) = rewrite {
+            self.persistence.rewrites.end(self.clock.instant, outcome.is_ok());
+            match outcome {
+                Ok(()) => notice!("Background AOF rewrite finished successfully"),
+                Err(error) => warning!("{error}"),
+            }
         }
     }
 
@@ -351,10 +385,9 @@ impl Server {
         // While writes may be refused for want of a snapshot, no further changes can make one due.
         let failed = self.persistence.save_error.is_some();
         let due = |&(after, least): &(u64, u64)| failed || (changes >= least.max(1) && seconds >= after);
+        let wanted = self.persistence.scheduled || self.tunables.save_points.iter().any(due);
         let failed_at = self.persistence.save_failed_at;
-        if failed_at.is_none_or(|at| self.millis_since(at) >= AFTER_FAILURE_MS)
-            && self.tunables.save_points.iter().any(due)
-        {
+        if wanted && failed_at.is_none_or(|at| self.millis_since(at) >= AFTER_FAILURE_MS) {
             // An error is noted, and tried again.
             let _ = self.start_bgsave();
         }
@@ -388,6 +421,7 @@ impl Server {
     pub(super) fn restart_aof(&mut self) {
         let aux = self.snapshot_aux();
         if let Some(aof) = &mut self.persistence.aof {
+            self.persistence.rewrites.begin(self.clock.instant);
             aof.reset(&mut self.keyspace, &aux);
         }
     }
@@ -399,10 +433,13 @@ impl Server {
         }
         self.history.stream_db = if self.link.is_some() { self.history.stream_db } else { None };
         let aux = self.snapshot_aux();
-        match &mut self.persistence.aof {
-            Some(aof) => aof.start_rewrite(&mut self.keyspace, &aux),
-            None => Ok(()),
+        let Some(aof) = &mut self.persistence.aof else { return Ok(()) };
+        self.persistence.rewrites.begin(self.clock.instant);
+        let begun = aof.start_rewrite(&mut self.keyspace, &aux);
+        if begun.is_err() {
+            self.persistence.rewrites.end(self.clock.instant, false);
         }
+        begun
     }
 
     /// `appendonly`, `appendfsync` or the files' names were changed: makes them count.
@@ -410,8 +447,14 @@ impl Server {
         self.persistence.dump = dump_path(&self.config);
         self.persistence.policy = policy(&self.config);
         let on = self.config.settings.bool("appendonly");
+        let base_options = self.base_options();
         match &mut self.persistence.aof {
-            Some(aof) if on => aof.set_policy(self.persistence.policy),
+            // Once all is loaded it is opened.
+            None if self.loading.is_some() => {}
+            Some(aof) if on => {
+                aof.set_policy(self.persistence.policy);
+                aof.set_base_options(base_options);
+            }
             Some(_) => self.close_aof(),
             None if on => self.enable_aof(),
             None => {}
@@ -427,7 +470,11 @@ impl Server {
         let (location, policy, aux) =
             (self.persistence.location.clone(), self.persistence.policy, self.snapshot_aux());
         match Aof::enable(location, policy, &mut self.keyspace, &aux) {
-            Ok(aof) => self.persistence.aof = Some(aof),
+            Ok(mut aof) => {
+                aof.set_base_options(self.base_options());
+                self.persistence.rewrites.begin(self.clock.instant);
+                self.persistence.aof = Some(aof);
+            }
             Err(error) => warning!("{error}"),
         }
     }
@@ -435,6 +482,7 @@ impl Server {
     /// Closes the append-only file.
     pub(super) fn close_aof(&mut self) {
         if let Some(mut aof) = self.persistence.aof.take() {
+            aof.finish_rewrite(&mut self.keyspace);
             aof.cancel_rewrite(&mut self.keyspace);
             if let Err(error) = aof.close() {
                 warning!("{error}");

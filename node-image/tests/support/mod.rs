@@ -45,6 +45,11 @@ impl Process {
         Self::start("redis-server", args)
     }
 
+    /// Another server that speaks the protocol.
+    pub fn other(program: &str, args: &[&str]) -> Self {
+        Self::start(program, args)
+    }
+
     /// A managed node of shard 0 of the cluster `uid`.
     pub fn managed(name: &str, args: &[&str]) -> Self {
         let mut all = vec!["--kv-cluster-uid", "uid", "--kv-shard", "0", "--kv-node-name", name];
@@ -108,6 +113,12 @@ impl Process {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait_until_gone();
     }
 
     pub fn wait_until_gone(&mut self) {

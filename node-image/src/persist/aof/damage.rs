@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::command::{Args, Ctx, Effects, Handler, Settings, table};
-use crate::keyspace::ExpiryMode;
+use crate::keyspace::{ExpiryMode, Tracking};
 use crate::persist::rdb::tests::content;
 use crate::resp::{Protocol, Reply};
+
+const OPTIONS: LoadOptions = LoadOptions { databases: 2, tracking: Tracking::Off, truncate: true };
 
 /// What was loaded, in a form that can be compared: the data, the offset, and the epoch.
 type Loaded = (BTreeMap<(usize, String), (String, u64)>, u64, Epoch);
@@ -75,11 +77,12 @@ fn location(dir: &Path) -> AofLocation {
 
 fn load_all(dir: &Path) -> Result<(Loaded, LoadedAof), LoadError> {
     let mut node = None;
-    let loaded = load(&location(dir), LoadOptions { databases: 2, truncate: true }, |step| match step {
+    let loaded = load(&location(dir), OPTIONS, |step| match step {
         Step::Base(keyspace) => {
             node = Some(Node { keyspace: *keyspace, db: 0 });
             Ok(())
         }
+        Step::Read(_) => Ok(()),
         Step::Command(args) => node.as_mut().ok_or("a command without a base")?.apply(args),
     })?;
     let (loaded, node) = loaded.zip(node).expect("there is an append-only file");

@@ -1,7 +1,7 @@
 //! Reads an append-only file back: the base, then the commands of the incr files.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,10 @@ use kv_core::id::Epoch;
 use super::location::AofLocation;
 use super::manifest::{ListedFile, Manifest, ManifestError};
 use super::replay::{Replay, ReplayError};
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Keyspace, Tracking};
 use crate::persist::checksum::Checksum;
 use crate::persist::rdb::{self, Aux, RdbError};
+use crate::persist::watched::Watched;
 
 /// A step of loading, to be done by the caller.
 pub enum Step<'a> {
@@ -20,6 +21,8 @@ pub enum Step<'a> {
     Base(Box<Keyspace>),
     /// Execute this command.
     Command(&'a [&'a [u8]]),
+    /// So many bytes of the files were read since the last such step.
+    Read(usize),
 }
 
 /// How to load.
@@ -27,6 +30,8 @@ pub enum Step<'a> {
 pub struct LoadOptions {
     /// `databases`
     pub databases: usize,
+    /// How keys were used, if account is kept of that.
+    pub tracking: Tracking,
     /// `aof-load-truncated`: cut a torn tail off, and go on.
     pub truncate: bool,
 }
@@ -142,9 +147,13 @@ pub fn load(
     let mut cut = None;
     if let Some(base) = &manifest.base {
         let path = location.path(base);
-        let mut input = open(&path)?;
-        aux = load_base(&path, &mut input, options.databases, &mut apply)?;
-        select(&path, aux.repl_stream_db, &mut apply)?;
+        if holds_commands(&path)? {
+            // Written by Redis with aof-use-rdb-preamble off.
+            load_incr(location, base, false, &mut replay, &mut apply)?;
+        } else {
+            aux = load_base(&path, options, &mut apply)?;
+            select(&path, aux.repl_stream_db, &mut apply)?;
+        }
     }
     for file in &manifest.incr {
         let last = manifest.incr.last() == Some(file);
@@ -191,19 +200,29 @@ fn no_manifest(location: &AofLocation, path: PathBuf) -> Result<Option<Manifest>
     }
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, LoadError> {
-    let opened = File::open(path).map_err(|source| LoadError::Io { path: path.to_path_buf(), source })?;
-    Ok(BufReader::with_capacity(256 * 1024, opened))
+fn open(path: &Path) -> Result<File, LoadError> {
+    File::open(path).map_err(|source| LoadError::Io { path: path.to_path_buf(), source })
+}
+
+/// Whether a base is no snapshot.
+fn holds_commands(path: &Path) -> Result<bool, LoadError> {
+    let mut first = [0];
+    let read = open(path)?.read(&mut first);
+    let count = read.map_err(|source| LoadError::Io { path: path.to_path_buf(), source })?;
+    Ok(count == 0 && path.extension().is_some_and(|extension| extension == "aof")
+        || first == *b"*"
+        || first == *b"#")
 }
 
 fn load_base(
     path: &Path,
-    input: &mut BufReader<File>,
-    databases: usize,
+    options: LoadOptions,
     apply: &mut impl FnMut(Step<'_>) -> Result<(), String>,
 ) -> Result<Aux, LoadError> {
+    let empty = Keyspace::new(options.databases).tracking_as(options.tracking);
+    let input = Watched::buffered(open(path)?, |bytes| apply(Step::Read(bytes)));
     let loaded =
-        rdb::load(input, databases).map_err(|source| LoadError::Base { path: path.to_path_buf(), source })?;
+        rdb::load(input, empty).map_err(|source| LoadError::Base { path: path.to_path_buf(), source })?;
     apply(Step::Base(Box::new(loaded.keyspace))).map_err(|why| refused(path, why))?;
     Ok(loaded.aux)
 }
@@ -232,12 +251,12 @@ fn load_incr(
     let path = location.path(file);
     let file_error = |source| LoadError::Io { path: path.clone(), source };
     let input = open(&path)?;
-    let len = input.get_ref().metadata().map_err(file_error)?.len();
+    let len = input.metadata().map_err(file_error)?.len();
     if let Some(listed) = file.len.filter(|&listed| listed != len) {
         return Err(LoadError::Length { path, found: len, listed });
     }
     // A machine that crashes leaves zeros where it had made room for what it did not write any more.
-    let zeros = if truncate { trailing_zeros(input.get_ref(), len).map_err(file_error)? } else { 0 };
+    let zeros = if truncate { trailing_zeros(&input, len).map_err(file_error)? } else { 0 };
     let mut input = input.take(len - zeros);
     let failed = |offset, source| LoadError::Commands { path: path.clone(), offset, source };
     replay.begin_file();
@@ -251,6 +270,7 @@ fn load_incr(
         if count == 0 {
             break;
         }
+        apply(Step::Read(count)).map_err(|why| refused(&path, why))?;
         replay
             .feed(buffer.get(..count).unwrap_or_default(), &mut |command| apply(Step::Command(command)))
             .map_err(|source| failed(replay.offset(), source))?;

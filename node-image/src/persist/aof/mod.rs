@@ -32,7 +32,7 @@ pub use manifest::{ListedFile, Manifest, ManifestError};
 
 use super::fs;
 use super::rdb::Aux;
-use super::save::{SaveError, save_now};
+use super::save::{SaveError, SaveOptions, save_now};
 use crate::keyspace::Keyspace;
 use log::Log;
 use rewrite::Rewrite;
@@ -98,6 +98,8 @@ impl AofError {
 pub struct Aof {
     location: AofLocation,
     policy: FsyncPolicy,
+    /// How the next bases are written.
+    base_options: SaveOptions,
     /// What is on the disk.
     manifest: Manifest,
     /// What is written; `None` after an error that only a new base heals.
@@ -135,7 +137,12 @@ impl Aof {
             return Err(AofError::io("replace", &path, io::ErrorKind::AlreadyExists.into()));
         }
         let (base, incr) = (location.base(1), location.incr(1));
-        save_now(keyspace, &location.path(&base), &Aux { aof_base: true, ..aux.clone() })?;
+        save_now(
+            keyspace,
+            &location.path(&base),
+            &Aux { aof_base: true, ..aux.clone() },
+            SaveOptions::default(),
+        )?;
         let log = Log::create(&location.path(&incr), policy)?;
         let manifest = Manifest { base: Some(base), history: Vec::new(), incr: vec![incr.clone()] };
         publish(&location, &manifest)?;
@@ -201,6 +208,7 @@ impl Aof {
         Self {
             location,
             policy,
+            base_options: SaveOptions::default(),
             manifest,
             log: Some(log),
             log_file,
@@ -256,10 +264,21 @@ impl Aof {
         }
     }
 
+    /// Changes how the bases of later rewrites are written.
+    pub fn set_base_options(&mut self, options: SaveOptions) {
+        self.base_options = options;
+    }
+
     /// Bytes of all files (`aof_current_size`).
     #[must_use]
     pub fn size(&self) -> u64 {
         self.older_bytes + self.log.as_ref().map_or(0, Log::len)
+    }
+
+    /// Bytes that were appended and not written yet.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.log.as_ref().map_or(0, Log::buffered)
     }
 
     /// Bytes of all files after the last rewrite (`aof_base_size`).

@@ -5,6 +5,8 @@
 //! parent, a file with holes), the new incr file is listed together with the new base only: until then a restart finds
 //! the old data, as it was.
 
+use std::time::Duration;
+
 use super::{Aof, AofError, ListedFile, Log, older_bytes, publish, remove_elsewhere};
 use crate::keyspace::Keyspace;
 use crate::persist::rdb::Aux;
@@ -70,6 +72,13 @@ impl Aof {
         self.rewrite.as_ref().is_some_and(|rewrite| rewrite.save.can_step())
     }
 
+    /// Waits a moment if far too much of the new base waits for the disk; to be called once a tick.
+    pub fn hold_back(&self) {
+        if let Some(rewrite) = &self.rewrite {
+            rewrite.save.hold_back();
+        }
+    }
+
     /// Goes on with the rewrite, serialising about `budget` bytes. Returns its outcome when it is there. After an error
     /// the old files are still in use; after [`SaveError::Aborted`] it may be begun anew at once.
     pub fn poll(&mut self, keyspace: &mut Keyspace, budget: usize) -> Option<Result<(), AofError>> {
@@ -79,6 +88,17 @@ impl Aof {
         let outcome = outcome.map_err(AofError::from).and_then(|()| self.switch(rewrite.base));
         self.note_rewrite(outcome.is_err() && !aborted);
         Some(outcome)
+    }
+
+    /// Completes a rewrite, if a restart would otherwise find data that were replaced, or only the disk is to be waited
+    /// for; for the end of the process. A failure leaves the old files.
+    pub fn finish_rewrite(&mut self, keyspace: &mut Keyspace) {
+        const LOOK: Duration = Duration::from_millis(1);
+        while self.is_rewriting() && !(self.walking() && self.is_listed()) {
+            if self.poll(keyspace, usize::MAX).is_none() {
+                std::thread::sleep(LOOK);
+            }
+        }
     }
 
     /// Gives a rewrite up.
@@ -136,7 +156,7 @@ impl Aof {
     fn begin_base(&mut self, keyspace: &mut Keyspace, aux: &Aux) -> Result<(), AofError> {
         let base = self.location.base(self.manifest.next_base_seq());
         let aux = Aux { aof_base: true, ..aux.clone() };
-        let save = start_bgsave(keyspace, &self.location.path(&base), &aux)?;
+        let save = start_bgsave(keyspace, &self.location.path(&base), &aux, self.base_options)?;
         self.rewrite = Some(Rewrite { save, base });
         Ok(())
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::keyspace::Tracking;
 use crate::keyspace::value::Value;
 use crate::keyspace::{At, Expire};
 use crate::persist::redis::Redis;
 
 const AT: At = At { db: 0, now: 0 };
-const OPTIONS: LoadOptions = LoadOptions { databases: 2, truncate: true };
+const OPTIONS: LoadOptions = LoadOptions { databases: 2, tracking: Tracking::Off, truncate: true };
 
 type Content = BTreeMap<String, String>;
 
@@ -82,7 +83,7 @@ fn load_node(dir: &Path, options: LoadOptions) -> Result<Option<(Node, LoadedAof
             Step::Command([b"SET", key, value]) => {
                 node.keyspace.insert(AT, key, Value::string(value), Expire::Never);
             }
-            Step::Command([b"SELECT", ..]) => {}
+            Step::Command([b"SELECT", ..]) | Step::Read(_) => {}
             Step::Command(other) => return Err(format!("unknown command {other:?}")),
         }
         Ok(())

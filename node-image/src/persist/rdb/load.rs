@@ -1,10 +1,12 @@
 //! Turns a snapshot into a keyspace.
 
 use std::io::BufRead;
+use std::ops::Range;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Aux, Item, RdbError, RdbErrorKind, Value as Plain, read};
-use crate::keyspace::Keyspace;
-use crate::keyspace::value::{End, Hash, Kind, List, Set, Value, ZSet};
+use super::{Aux, Content, Item, RdbError, RdbErrorKind, read};
+use crate::keyspace::{At, Keyspace, Usage};
+use crate::warning;
 
 /// What was read from a snapshot.
 #[derive(Debug)]
@@ -15,57 +17,90 @@ pub struct Loaded {
     pub aux: Aux,
 }
 
-/// Reads a whole snapshot into a new keyspace, and nothing of the input beyond its end.
+/// Strings that are inserted together.
+const BATCH: usize = 32;
+
+/// Bytes of a batch above which it is inserted.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Reads a whole snapshot into a keyspace that is empty, and nothing of the input beyond its end.
 ///
 /// # Errors
 /// At the first byte that makes no sense, and if it holds databases that this node does not have.
-pub fn load(input: impl BufRead, databases: usize) -> Result<Loaded, RdbError> {
-    let mut keyspace = Keyspace::new(databases);
-    let aux = read(input, |item| insert(&mut keyspace, item))?;
-    Ok(Loaded { keyspace, aux })
+pub fn load(input: impl BufRead, keyspace: Keyspace) -> Result<Loaded, RdbError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let mut loader = Loader { keyspace, at: At { db: 0, now }, strings: Vec::new(), bytes: Vec::new() };
+    let aux = read(input, |item| loader.insert(item))?;
+    loader.flush();
+    if aux.left_out > 0 {
+        warning!(
+            "{} libraries of functions, or data of modules, in the snapshot are left out: they are not supported",
+            aux.left_out
+        );
+    }
+    Ok(Loaded { keyspace: loader.keyspace, aux })
 }
 
-fn insert(keyspace: &mut Keyspace, item: Item) -> Result<(), RdbErrorKind> {
-    let db = usize::try_from(item.db).unwrap_or(usize::MAX);
-    if db >= keyspace.databases() {
-        return Err(RdbErrorKind::Database(item.db));
-    }
-    let value = convert(item.value);
-    // No key may hold an empty collection; files of old servers do contain them.
-    if !value.is_empty_collection() {
-        keyspace.insert_loaded(db, &item.key, value, item.expire_at.unwrap_or(0));
-    }
-    Ok(())
+/// A string that is to be inserted.
+struct Text {
+    key: Range<usize>,
+    value: Range<usize>,
+    expire_at: u64,
+    usage: Option<Usage>,
 }
 
-fn convert(value: Plain) -> Value {
-    match value {
-        Plain::String(text) => Value::string(&text),
-        Plain::List(items) => {
-            let mut list = List::default();
-            items.iter().for_each(|item| list.push(End::Right, item));
-            list.into_value()
+/// Puts items into a keyspace, several strings at a time: the memory that they will go to is looked at for all of them
+/// first. Other servers write keys in an order that has nothing to do with where they stand here.
+struct Loader {
+    keyspace: Keyspace,
+    /// The database of `strings`.
+    at: At,
+    strings: Vec<Text>,
+    /// Keys and values of `strings`.
+    bytes: Vec<u8>,
+}
+
+impl Loader {
+    fn insert(&mut self, item: Item<'_>) -> Result<(), RdbErrorKind> {
+        let db = usize::try_from(item.db).unwrap_or(usize::MAX);
+        if db >= self.keyspace.databases() {
+            return Err(RdbErrorKind::Database(item.db));
         }
-        Plain::Set(members) => {
-            let mut set = Set::default();
-            for member in &members {
-                set.insert(member);
+        if db != self.at.db {
+            self.flush();
+            self.at.db = db;
+        }
+        match item.content {
+            Content::Text(text) => {
+                let (key, value) = (self.keep(item.key), self.keep(text));
+                self.strings.push(Text { key, value, expire_at: item.expire_at, usage: item.usage });
+                if self.strings.len() >= BATCH || self.bytes.len() >= BATCH_BYTES {
+                    self.flush();
+                }
             }
-            set.into_value()
-        }
-        Plain::Hash(fields) => {
-            let mut hash = Hash::default();
-            for (field, content) in &fields {
-                hash.set(field, content);
+            // No key may hold an empty collection; files of old servers do contain them.
+            Content::Collection(value) if value.is_empty_collection() => {}
+            Content::Collection(value) => {
+                self.keyspace.load(self.at, item.key, value, item.expire_at, item.usage);
             }
-            hash.into_value()
         }
-        Plain::Zset(members) => {
-            let mut zset = ZSet::default();
-            for (member, score) in &members {
-                zset.set(member, *score);
-            }
-            zset.into_value()
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    fn flush(&mut self) {
+        let Self { keyspace, at, strings, bytes } = self;
+        let part = |range: &Range<usize>| bytes.get(range.clone()).unwrap_or_default();
+        keyspace.warm(at.db, strings.iter().map(|text| part(&text.key)));
+        for text in strings.drain(..) {
+            keyspace.load_str(*at, part(&text.key), part(&text.value), text.expire_at, text.usage);
         }
+        bytes.clear();
     }
 }

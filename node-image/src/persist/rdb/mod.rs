@@ -1,8 +1,10 @@
-//! RDB, the snapshot format of Redis: primitives, a reader of versions 1 to 12, and a writer.
+//! RDB, the snapshot format of Redis and Valkey: primitives, a reader, and a writer.
 //!
 //! Source: `rdb.h` and `rdb.c` of Redis. Nothing here opens a file or a socket.
 
+mod finish;
 mod load;
+mod lzf;
 mod packed;
 mod reader;
 mod source;
@@ -11,19 +13,34 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::ops::RangeInclusive;
+
 use crc::{CRC_64_REDIS, Crc, Table};
 use kv_core::id::Epoch;
 
+pub use finish::{Finisher, Format};
 pub use load::{Loaded, load};
-pub use reader::{Item, Value, read};
-pub use writer::RdbWriter;
+pub use reader::{Content, Item, read};
+pub use writer::{Piece, RdbWriter};
 
 /// The version that is written: the oldest that knows every type and field that we use, so that every Redis from 5 on
 /// and every Valkey reads it. (Redis 7.0 refuses version 11.)
 pub const WRITTEN_VERSION: u16 = 9;
 
-/// The newest version that is read.
-pub const NEWEST_VERSION: u16 = 12;
+/// Who wrote a snapshot. The two count versions apart since Redis 7.2, and their newest types differ.
+struct Dialect {
+    /// What it begins with; the version follows, up to the ninth byte.
+    magic: &'static [u8],
+    /// The versions that are read.
+    versions: RangeInclusive<u16>,
+}
+
+impl Dialect {
+    /// Redis up to 8, Valkey up to 8, and this program.
+    const REDIS: Self = Self { magic: b"REDIS", versions: 1..=12 };
+    /// Valkey from 9 on.
+    const VALKEY: Self = Self { magic: b"VALKEY", versions: 80..=80 };
+}
 
 /// Checksums that end a file; CRC-64 as Redis computes it.
 static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
@@ -33,6 +50,7 @@ const FIRST_WITH_CRC: u16 = 5;
 
 /// Operation codes, which stand where a value's type would.
 mod opcode {
+    pub const SLOT_IMPORT: u8 = 243;
     pub const SLOT_INFO: u8 = 244;
     pub const FUNCTION2: u8 = 245;
     pub const FUNCTION_PRE_GA: u8 = 246;
@@ -96,6 +114,8 @@ pub struct Aux {
     pub write_epoch: Option<Epoch>,
     /// Whether it is the base of an append-only file (`aof-base`).
     pub aof_base: bool,
+    /// Libraries of functions and data of modules that were in it and left out.
+    pub left_out: u32,
 }
 
 /// What is wrong with a snapshot, and where.
@@ -118,10 +138,12 @@ pub enum RdbErrorKind {
     #[error("it ends too early: the file is cut off")]
     Truncated,
     /// It is no snapshot at all.
-    #[error("it does not begin with REDIS and a version: this is no RDB file")]
+    #[error("it does not begin with REDIS or VALKEY and a version: this is no RDB file")]
     NotRdb,
     /// A version that nobody had heard of when this was written.
-    #[error("version {0} is not supported (1 to {NEWEST_VERSION} are): it was made by a newer server")]
+    #[error(
+        "version {0} is not supported (Redis' 1 to 12 and Valkey's 80 are): it was made by a newer server"
+    )]
     Version(u16),
     /// The checksum at the end does not match what was read.
     #[error("the checksum is {found:016x} but must be {expected:016x}: the file is corrupt")]

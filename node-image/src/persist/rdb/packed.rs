@@ -1,8 +1,7 @@
 //! The packed encodings of small collections: ziplist, listpack, intset and zipmap. Each is a string in the snapshot.
 //!
-//! All take untrusted bytes: what does not fit is `None`. The counts in their headers are not relied on.
-
-use super::source::decimal;
+//! All take untrusted bytes, and show their entries one after the other: what does not fit is `None`, and what was shown
+//! until then is not to be used. The counts in their headers are not relied on.
 
 /// A slice that is consumed from its front.
 struct Cursor<'a>(&'a [u8]);
@@ -25,9 +24,21 @@ impl<'a> Cursor<'a> {
     fn u32(&mut self) -> Option<usize> {
         self.array().map(u32::from_le_bytes).and_then(|number| usize::try_from(number).ok())
     }
+}
 
-    fn string(&mut self, len: usize) -> Option<Vec<u8>> {
-        self.take(len).map(<[u8]>::to_vec)
+/// An entry as it is packed.
+enum Entry<'a> {
+    Text(&'a [u8]),
+    Number(i64),
+}
+
+impl Entry<'_> {
+    /// Shows it as text.
+    fn show(self, show: &mut impl FnMut(&[u8])) {
+        match self {
+            Self::Text(text) => show(text),
+            Self::Number(number) => show(itoa::Buffer::new().format(number).as_bytes()),
+        }
     }
 }
 
@@ -37,37 +48,36 @@ fn i24([a, b, c]: [u8; 3]) -> i64 {
 }
 
 /// The entries of a ziplist.
-pub(super) fn ziplist(data: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(super) fn ziplist(data: &[u8], mut show: impl FnMut(&[u8])) -> Option<()> {
     let mut cursor = Cursor(data);
     if cursor.u32()? != data.len() {
         return None;
     }
     cursor.take(6)?;
-    let mut entries = Vec::new();
     loop {
         match cursor.byte()? {
-            255 => return cursor.0.is_empty().then_some(entries),
+            255 => return cursor.0.is_empty().then_some(()),
             254 => {
                 cursor.take(4)?;
             }
             _ => {}
         }
-        entries.push(ziplist_entry(&mut cursor)?);
+        ziplist_entry(&mut cursor)?.show(&mut show);
     }
 }
 
-fn ziplist_entry(cursor: &mut Cursor<'_>) -> Option<Vec<u8>> {
+fn ziplist_entry<'a>(cursor: &mut Cursor<'a>) -> Option<Entry<'a>> {
     let first = cursor.byte()?;
     let low = usize::from(first & 0x3f);
-    let number = match first {
-        0x00..=0x3f => return cursor.string(low),
+    Some(Entry::Number(match first {
+        0x00..=0x3f => return cursor.take(low).map(Entry::Text),
         0x40..=0x7f => {
             let len = low << 8 | usize::from(cursor.byte()?);
-            return cursor.string(len);
+            return cursor.take(len).map(Entry::Text);
         }
         0x80..=0xbf => {
             let len = u32::from_be_bytes(cursor.array()?);
-            return cursor.string(usize::try_from(len).ok()?);
+            return cursor.take(usize::try_from(len).ok()?).map(Entry::Text);
         }
         0xc0 => i16::from_le_bytes(cursor.array()?).into(),
         0xd0 => i32::from_le_bytes(cursor.array()?).into(),
@@ -76,53 +86,51 @@ fn ziplist_entry(cursor: &mut Cursor<'_>) -> Option<Vec<u8>> {
         0xfe => i8::from_le_bytes(cursor.array()?).into(),
         0xf1..=0xfd => i64::from(first & 0x0f) - 1,
         _ => return None,
-    };
-    Some(decimal(number))
+    }))
 }
 
 /// The entries of a listpack.
-pub(super) fn listpack(data: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(super) fn listpack(data: &[u8], mut show: impl FnMut(&[u8])) -> Option<()> {
     let mut cursor = Cursor(data);
     if cursor.u32()? != data.len() {
         return None;
     }
     cursor.take(2)?;
-    let mut entries = Vec::new();
     loop {
         let before = cursor.0.len();
         let first = cursor.byte()?;
         if first == 0xff {
-            return cursor.0.is_empty().then_some(entries);
+            return cursor.0.is_empty().then_some(());
         }
-        entries.push(listpack_entry(first, &mut cursor)?);
+        let entry = listpack_entry(first, &mut cursor)?;
         let length = before - cursor.0.len();
         cursor.take(back_length_size(length))?;
+        entry.show(&mut show);
     }
 }
 
-fn listpack_entry(first: u8, cursor: &mut Cursor<'_>) -> Option<Vec<u8>> {
-    let number = match first {
+fn listpack_entry<'a>(first: u8, cursor: &mut Cursor<'a>) -> Option<Entry<'a>> {
+    Some(Entry::Number(match first {
         0x00..=0x7f => i64::from(first),
-        0x80..=0xbf => return cursor.string(usize::from(first & 0x3f)),
+        0x80..=0xbf => return cursor.take(usize::from(first & 0x3f)).map(Entry::Text),
         0xc0..=0xdf => {
             let bits = i16::from(first & 0x1f) << 8 | i16::from(cursor.byte()?);
             i64::from((bits << 3) >> 3)
         }
         0xe0..=0xef => {
             let len = usize::from(first & 0x0f) << 8 | usize::from(cursor.byte()?);
-            return cursor.string(len);
+            return cursor.take(len).map(Entry::Text);
         }
         0xf0 => {
             let len = cursor.u32()?;
-            return cursor.string(len);
+            return cursor.take(len).map(Entry::Text);
         }
         0xf1 => i16::from_le_bytes(cursor.array()?).into(),
         0xf2 => i24(cursor.array()?),
         0xf3 => i32::from_le_bytes(cursor.array()?).into(),
         0xf4 => i64::from_le_bytes(cursor.array()?),
         _ => return None,
-    };
-    Some(decimal(number))
+    }))
 }
 
 /// How many bytes say the entry's length again behind it, for walking backwards.
@@ -137,7 +145,7 @@ fn back_length_size(length: usize) -> usize {
 }
 
 /// The numbers of an intset.
-pub(super) fn intset(data: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(super) fn intset(data: &[u8], mut show: impl FnMut(&[u8])) -> Option<()> {
     let mut cursor = Cursor(data);
     let width = cursor.u32()?;
     let count = cursor.u32()?;
@@ -149,22 +157,24 @@ pub(super) fn intset(data: &[u8]) -> Option<Vec<Vec<u8>>> {
         4 => bytes.try_into().ok().map(|bytes| i32::from_le_bytes(bytes).into()),
         _ => bytes.try_into().ok().map(i64::from_le_bytes),
     };
-    cursor.0.chunks_exact(width).map(|bytes| number(bytes).map(decimal)).collect()
+    for bytes in cursor.0.chunks_exact(width) {
+        Entry::Number(number(bytes)?).show(&mut show);
+    }
+    Some(())
 }
 
 /// The keys and values of a zipmap, in turn.
-pub(super) fn zipmap(data: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(super) fn zipmap(data: &[u8], mut show: impl FnMut(&[u8])) -> Option<()> {
     let mut cursor = Cursor(data);
     cursor.byte()?;
-    let mut entries = Vec::new();
     loop {
         let Some(len) = zipmap_length(&mut cursor)? else {
-            return cursor.0.is_empty().then_some(entries);
+            return cursor.0.is_empty().then_some(());
         };
-        entries.push(cursor.string(len)?);
+        show(cursor.take(len)?);
         let len = zipmap_length(&mut cursor)??;
         let unused = usize::from(cursor.byte()?);
-        entries.push(cursor.string(len)?);
+        show(cursor.take(len)?);
         cursor.take(unused)?;
     }
 }
@@ -184,11 +194,16 @@ mod tests {
 
     use super::*;
 
+    fn all(read: impl Fn(&[u8], &mut dyn FnMut(&[u8])) -> Option<()>, data: &[u8]) -> Option<Vec<String>> {
+        let mut entries = Vec::new();
+        read(data, &mut |entry| entries.push(String::from_utf8_lossy(entry).into_owned()))?;
+        Some(entries)
+    }
+
     #[test]
     fn a_zipmap_with_free_bytes() {
         let data = b"\x02\x03foo\x03\x02bar..\x05hello\x05\x00world\xff";
-        let entries: Vec<_> = zipmap(data).unwrap();
-        assert_eq!(entries, [b"foo".to_vec(), b"bar".to_vec(), b"hello".to_vec(), b"world".to_vec()]);
+        assert_eq!(all(|data, show| zipmap(data, show), data).unwrap(), ["foo", "bar", "hello", "world"]);
     }
 
     #[test]
@@ -198,9 +213,7 @@ mod tests {
         let mut data = (body.len() as u32 + 6).to_le_bytes().to_vec();
         data.extend([5, 0]);
         data.extend(body);
-        let entries: Vec<_> =
-            listpack(&data).unwrap().into_iter().map(|entry| String::from_utf8(entry).unwrap()).collect();
-        assert_eq!(entries, ["-1", "-2", "-3", "100", "x"]);
+        assert_eq!(all(|data, show| listpack(data, show), &data).unwrap(), ["-1", "-2", "-3", "100", "x"]);
     }
 
     proptest! {
@@ -208,7 +221,8 @@ mod tests {
         fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut data = (body.len() as u32 + 4).to_le_bytes().to_vec();
             data.extend(&body);
-            let _ = (ziplist(&data), listpack(&data), intset(&data), zipmap(&data), zipmap(&body));
+            let _ = (ziplist(&data, |_| ()), listpack(&data, |_| ()), intset(&data, |_| ()));
+            let _ = (zipmap(&data, |_| ()), zipmap(&body, |_| ()));
         }
     }
 }

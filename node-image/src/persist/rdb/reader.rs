@@ -5,37 +5,35 @@ use std::io::BufRead;
 use kv_core::id::Epoch;
 
 use super::source::Source;
-use super::{Aux, FIRST_WITH_CRC, NEWEST_VERSION, RdbError, RdbErrorKind, kind, opcode, packed};
+use super::{Aux, Dialect, FIRST_WITH_CRC, RdbError, RdbErrorKind, kind, opcode, packed};
+use crate::keyspace::Usage;
+use crate::keyspace::value::{End, Hash, Kind, List, Set, Value, ZSet};
 
 /// Bytes of a key that an error shows.
 const SHOWN_KEY: usize = 128;
 
-/// A value as it stands in a snapshot, unpacked.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+/// What a key holds.
+#[derive(Debug)]
+pub enum Content<'a> {
     /// A string.
-    String(Vec<u8>),
-    /// A list, from its left end.
-    List(Vec<Vec<u8>>),
-    /// A set.
-    Set(Vec<Vec<u8>>),
-    /// A hash: fields and their values.
-    Hash(Vec<(Vec<u8>, Vec<u8>)>),
-    /// A sorted set: members and their scores, none of them NaN.
-    Zset(Vec<(Vec<u8>, f64)>),
+    Text(&'a [u8]),
+    /// Anything else. It may be empty.
+    Collection(Value),
 }
 
 /// A key with its value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Item {
+#[derive(Debug)]
+pub struct Item<'a> {
     /// The database.
     pub db: u64,
     /// The key.
-    pub key: Vec<u8>,
-    /// The value.
-    pub value: Value,
-    /// When it expires, in Unix milliseconds.
-    pub expire_at: Option<u64>,
+    pub key: &'a [u8],
+    /// What it holds.
+    pub content: Content<'a>,
+    /// When it expires, in Unix milliseconds; 0: never.
+    pub expire_at: u64,
+    /// How it was used, if the snapshot says so.
+    pub usage: Option<Usage>,
 }
 
 /// Reads a whole snapshot, its checksum included and nothing beyond, and shows every item. Returns what it says of itself.
@@ -44,31 +42,42 @@ pub struct Item {
 /// At the first byte that makes no sense, or if `show` refuses an item. What was shown until then is not to be used.
 pub fn read(
     input: impl BufRead,
-    mut show: impl FnMut(Item) -> Result<(), RdbErrorKind>,
+    mut show: impl FnMut(Item<'_>) -> Result<(), RdbErrorKind>,
 ) -> Result<Aux, RdbError> {
     let mut source = Source::new(input);
     let version = header(&mut source)?;
     let mut aux = Aux::default();
-    let mut db = 0;
-    let mut expire_at = None;
+    let (mut db, mut expire_at, mut usage) = (0, 0, None);
+    let (mut key, mut text, mut builder) = (Vec::new(), Vec::new(), Builder::default());
     loop {
         match source.byte()? {
             opcode::EOF => break,
             opcode::SELECT_DB => db = source.length()?,
-            opcode::EXPIRE_TIME_MS => expire_at = Some(expiry(i64::from_le_bytes(source.array()?))),
+            opcode::EXPIRE_TIME_MS => expire_at = expiry(i64::from_le_bytes(source.array()?)),
             opcode::EXPIRE_TIME => {
                 let seconds = i64::from(i32::from_le_bytes(source.array()?));
-                expire_at = Some(expiry(seconds * 1000));
+                expire_at = expiry(seconds * 1000);
             }
+            opcode::IDLE => usage = Some(Usage::Idle(source.length()?)),
+            opcode::FREQ => usage = Some(Usage::Frequency(source.byte()?)),
             opcode::AUX => {
-                let (name, value) = (source.string()?, source.string()?);
+                let (name, value) = (source.short_string()?, source.short_string()?);
                 note_aux(&mut aux, &name, &value);
             }
-            opcode @ opcode::SLOT_INFO..=opcode::RESIZE_DB => skip(&mut source, opcode)?,
+            opcode @ opcode::SLOT_IMPORT..=opcode::RESIZE_DB => {
+                skip(&mut source, opcode)?;
+                aux.left_out += u32::from(matches!(opcode, opcode::FUNCTION2 | opcode::MODULE_AUX));
+            }
             kind => {
-                let key = source.string()?;
-                let value = value(&mut source, kind, &key)?;
-                let item = Item { db, key, value, expire_at: expire_at.take() };
+                source.string(&mut key)?;
+                let content = if kind == kind::STRING {
+                    source.string(&mut text)?;
+                    Content::Text(&text)
+                } else {
+                    Content::Collection(collection(&mut source, kind, &key, &mut text, &mut builder)?)
+                };
+                let item = Item { db, key: &key, content, expire_at, usage: usage.take() };
+                expire_at = 0;
                 show(item).map_err(|kind| source.error(kind))?;
             }
         }
@@ -76,17 +85,19 @@ pub fn read(
     if version >= FIRST_WITH_CRC {
         check(&mut source)?;
     }
+    source.settle();
     Ok(aux)
 }
 
 fn header<R: BufRead>(source: &mut Source<R>) -> Result<u16, RdbError> {
-    let magic: [u8; 5] = source.array()?;
-    let digits: [u8; 4] = source.array()?;
-    if &magic != b"REDIS" || !digits.iter().all(u8::is_ascii_digit) {
+    let head: [u8; 9] = source.array()?;
+    let dialects = [Dialect::REDIS, Dialect::VALKEY];
+    let found = dialects.iter().find_map(|dialect| Some((dialect, head.strip_prefix(dialect.magic)?)));
+    let Some((dialect, digits)) = found.filter(|(_, digits)| digits.iter().all(u8::is_ascii_digit)) else {
         return Err(source.error(RdbErrorKind::NotRdb));
-    }
+    };
     let version = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
-    if !(1..=NEWEST_VERSION).contains(&version) {
+    if !dialect.versions.contains(&version) {
         return Err(source.error(RdbErrorKind::Version(version)));
     }
     Ok(version)
@@ -110,7 +121,7 @@ fn expiry(millis: i64) -> u64 {
 fn note_aux(aux: &mut Aux, name: &[u8], value: &[u8]) {
     let Ok(text) = std::str::from_utf8(value) else { return };
     match name {
-        b"redis-ver" => aux.redis_ver = Some(text.to_owned()),
+        b"redis-ver" | b"valkey-ver" => aux.redis_ver = Some(text.to_owned()),
         b"ctime" => aux.ctime = text.parse().ok(),
         b"used-mem" => aux.used_mem = text.parse().ok(),
         b"repl-id" => aux.repl_id = Some(text.to_owned()),
@@ -122,18 +133,17 @@ fn note_aux(aux: &mut Aux, name: &[u8], value: &[u8]) {
     }
 }
 
-/// Reads over what says nothing about the data: access statistics, sizes, functions, and data of modules.
+/// Reads over what is no data: sizes, functions, and what modules keep beside the data.
 fn skip<R: BufRead>(source: &mut Source<R>, opcode: u8) -> Result<(), RdbError> {
     match opcode {
         opcode::SLOT_INFO => (0..3).try_for_each(|_| source.length().map(drop)),
         opcode::RESIZE_DB => (0..2).try_for_each(|_| source.length().map(drop)),
-        opcode::FUNCTION2 => source.string().map(drop),
-        opcode::IDLE => source.length().map(drop),
-        opcode::FREQ => source.byte().map(drop),
+        opcode::FUNCTION2 => source.short_string().map(drop),
         opcode::MODULE_AUX => skip_module_aux(source),
         opcode::FUNCTION_PRE_GA => {
             Err(source.error(RdbErrorKind::Unsupported("a function of a release candidate of Redis 7")))
         }
+        opcode::SLOT_IMPORT => Err(source.error(RdbErrorKind::Unsupported("an unfinished import of slots"))),
         _ => Err(source.corrupt("an unknown operation")),
     }
 }
@@ -146,7 +156,7 @@ fn skip_module_aux<R: BufRead>(source: &mut Source<R>) -> Result<(), RdbError> {
             1 | 2 => source.length().map(drop)?,
             3 => source.array::<4>().map(drop)?,
             4 => source.array::<8>().map(drop)?,
-            5 => source.string().map(drop)?,
+            5 => source.short_string().map(drop)?,
             _ => return Err(source.corrupt("an unknown type in the data of a module")),
         }
     }
@@ -156,74 +166,127 @@ fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key.get(..SHOWN_KEY).unwrap_or(key)).into_owned()
 }
 
-fn value<R: BufRead>(source: &mut Source<R>, kind: u8, key: &[u8]) -> Result<Value, RdbError> {
-    let value = match kind {
-        kind::STRING => Some(Value::String(source.string()?)),
-        kind::LIST => Some(Value::List(strings(source, 1)?)),
-        kind::SET => Some(Value::Set(strings(source, 1)?)),
-        kind::HASH => strings(source, 2).map(hash)?,
-        kind::ZSET | kind::ZSET_2 => zset(source, kind)?,
-        kind::HASH_ZIPMAP => packed::zipmap(&source.string()?).and_then(hash),
-        kind::LIST_ZIPLIST => packed::ziplist(&source.string()?).map(Value::List),
-        kind::SET_INTSET => packed::intset(&source.string()?).map(Value::Set),
-        kind::ZSET_ZIPLIST => packed::ziplist(&source.string()?).and_then(scored),
-        kind::HASH_ZIPLIST => packed::ziplist(&source.string()?).and_then(hash),
-        kind::LIST_QUICKLIST => quicklist(source, false)?,
-        kind::HASH_LISTPACK => packed::listpack(&source.string()?).and_then(hash),
-        kind::ZSET_LISTPACK => packed::listpack(&source.string()?).and_then(scored),
-        kind::LIST_QUICKLIST_2 => quicklist(source, true)?,
-        kind::SET_LISTPACK => packed::listpack(&source.string()?).map(Value::Set),
+/// Puts a collection together from its entries.
+#[derive(Default)]
+struct Builder {
+    /// The first half of a pair, once it is there.
+    first: Vec<u8>,
+    half: bool,
+    wrong: bool,
+}
+
+impl Builder {
+    fn add(&mut self, value: &mut Value, entry: &[u8]) {
+        match value {
+            Value::Str(_) => {}
+            Value::List(list) => list.push(End::Right, entry),
+            Value::Set(set) => _ = set.insert(entry),
+            Value::Hash(_) | Value::ZSet(_) if !self.half => {
+                self.first.clear();
+                self.first.extend_from_slice(entry);
+                self.half = true;
+            }
+            Value::Hash(hash) => {
+                hash.set(&self.first, entry);
+                self.half = false;
+            }
+            Value::ZSet(zset) => {
+                match number(entry) {
+                    Some(score) => _ = zset.set(&self.first, score),
+                    None => self.wrong = true,
+                }
+                self.half = false;
+            }
+        }
+    }
+
+    /// Whether all entries made sense. It is ready for another collection.
+    fn finish(&mut self) -> Option<()> {
+        let Self { half, wrong, .. } = *self;
+        (self.half, self.wrong) = (false, false);
+        (!half && !wrong).then_some(())
+    }
+}
+
+fn collection<R: BufRead>(
+    source: &mut Source<R>,
+    kind: u8,
+    key: &[u8],
+    text: &mut Vec<u8>,
+    builder: &mut Builder,
+) -> Result<Value, RdbError> {
+    let mut value = match kind {
+        kind::LIST | kind::LIST_ZIPLIST | kind::LIST_QUICKLIST | kind::LIST_QUICKLIST_2 => {
+            List::default().into_value()
+        }
+        kind::SET | kind::SET_INTSET | kind::SET_LISTPACK => Set::default().into_value(),
+        kind::HASH | kind::HASH_ZIPMAP | kind::HASH_ZIPLIST | kind::HASH_LISTPACK => {
+            Hash::default().into_value()
+        }
+        kind::ZSET | kind::ZSET_2 | kind::ZSET_ZIPLIST | kind::ZSET_LISTPACK => ZSet::default().into_value(),
         _ => return Err(source.error(RdbErrorKind::UnsupportedType { key: shown(key), kind })),
     };
-    value.ok_or_else(|| {
+    let mut add = |entry: &[u8]| builder.add(&mut value, entry);
+    let read = match kind {
+        kind::LIST | kind::SET => entries(source, 1, text, add)?,
+        kind::HASH => entries(source, 2, text, add)?,
+        kind::ZSET | kind::ZSET_2 => zset(source, kind, text, &mut value)?,
+        kind::LIST_QUICKLIST => quicklist(source, false, text, add)?,
+        kind::LIST_QUICKLIST_2 => quicklist(source, true, text, add)?,
+        _ => {
+            source.string(text)?;
+            match kind {
+                kind::HASH_ZIPMAP => packed::zipmap(text, &mut add),
+                kind::SET_INTSET => packed::intset(text, &mut add),
+                kind::LIST_ZIPLIST | kind::ZSET_ZIPLIST | kind::HASH_ZIPLIST => {
+                    packed::ziplist(text, &mut add)
+                }
+                _ => packed::listpack(text, &mut add),
+            }
+        }
+    };
+    let whole = builder.finish();
+    read.and(whole).map(|()| value).ok_or_else(|| {
         let what = "a packed collection or a score does not read";
         source.error(RdbErrorKind::CorruptValue { key: shown(key), what })
     })
 }
 
 /// A count, and that many strings times `width`.
-fn strings<R: BufRead>(source: &mut Source<R>, width: u64) -> Result<Vec<Vec<u8>>, RdbError> {
+fn entries<R: BufRead>(
+    source: &mut Source<R>,
+    width: u64,
+    text: &mut Vec<u8>,
+    mut add: impl FnMut(&[u8]),
+) -> Result<Option<()>, RdbError> {
     let count = source.length()?.checked_mul(width).ok_or_else(|| source.corrupt("an impossible count"))?;
-    (0..count).map(|_| source.string()).collect()
-}
-
-fn hash(entries: Vec<Vec<u8>>) -> Option<Value> {
-    pairs(entries).map(Value::Hash)
-}
-
-fn scored(entries: Vec<Vec<u8>>) -> Option<Value> {
-    let pairs = pairs(entries)?.into_iter();
-    pairs.map(|(member, score)| Some((member, number(&score)?))).collect::<Option<_>>().map(Value::Zset)
-}
-
-fn pairs(entries: Vec<Vec<u8>>) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    if !entries.len().is_multiple_of(2) {
-        return None;
+    for _ in 0..count {
+        source.string(text)?;
+        add(text);
     }
-    let mut pairs = Vec::with_capacity(entries.len() / 2);
-    let mut entries = entries.into_iter();
-    while let (Some(first), Some(second)) = (entries.next(), entries.next()) {
-        pairs.push((first, second));
-    }
-    Some(pairs)
+    Ok(Some(()))
 }
 
 fn number(text: &[u8]) -> Option<f64> {
     std::str::from_utf8(text).ok()?.parse::<f64>().ok().filter(|score| !score.is_nan())
 }
 
-fn zset<R: BufRead>(source: &mut Source<R>, kind: u8) -> Result<Option<Value>, RdbError> {
-    let mut members = Vec::new();
+fn zset<R: BufRead>(
+    source: &mut Source<R>,
+    kind: u8,
+    text: &mut Vec<u8>,
+    value: &mut Value,
+) -> Result<Option<()>, RdbError> {
     for _ in 0..source.length()? {
-        let member = source.string()?;
+        source.string(text)?;
         let score = match kind {
             kind::ZSET_2 => Some(f64::from_le_bytes(source.array()?)).filter(|score| !score.is_nan()),
             _ => text_score(source)?,
         };
-        let Some(score) = score else { return Ok(None) };
-        members.push((member, score));
+        let (Some(score), Value::ZSet(zset)) = (score, &mut *value) else { return Ok(None) };
+        zset.set(text, score);
     }
-    Ok(Some(Value::Zset(members)))
+    Ok(Some(()))
 }
 
 /// A score of the first version of sorted sets: a length or a mark, and decimal digits.
@@ -232,26 +295,38 @@ fn text_score<R: BufRead>(source: &mut Source<R>) -> Result<Option<f64>, RdbErro
         253 => None,
         254 => Some(f64::INFINITY),
         255 => Some(f64::NEG_INFINITY),
-        len => number(&source.bytes(len.into())?),
+        len => {
+            let mut digits = Vec::new();
+            source.append(len.into(), &mut digits)?;
+            number(&digits)
+        }
     })
 }
 
 /// A list of packed lists; from the second version on with single large elements between them.
-fn quicklist<R: BufRead>(source: &mut Source<R>, second: bool) -> Result<Option<Value>, RdbError> {
+fn quicklist<R: BufRead>(
+    source: &mut Source<R>,
+    second: bool,
+    text: &mut Vec<u8>,
+    mut add: impl FnMut(&[u8]),
+) -> Result<Option<()>, RdbError> {
     const PLAIN: u64 = 1;
     const PACKED: u64 = 2;
-    let mut list = Vec::new();
     for _ in 0..source.length()? {
         let container = if second { source.length()? } else { PACKED };
-        let node = source.string()?;
-        let entries = match container {
-            PLAIN => Some(vec![node]),
-            PACKED if second => packed::listpack(&node),
-            PACKED => packed::ziplist(&node),
+        source.string(text)?;
+        let read = match container {
+            PLAIN => {
+                add(text);
+                Some(())
+            }
+            PACKED if second => packed::listpack(text, &mut add),
+            PACKED => packed::ziplist(text, &mut add),
             _ => None,
         };
-        let Some(mut entries) = entries else { return Ok(None) };
-        list.append(&mut entries);
+        if read.is_none() {
+            return Ok(None);
+        }
     }
-    Ok(Some(Value::List(list)))
+    Ok(Some(()))
 }

@@ -2,13 +2,10 @@
 
 use std::io::{BufRead, ErrorKind};
 
-use super::{CRC, RdbError, RdbErrorKind};
+use super::{CRC, RdbError, RdbErrorKind, lzf};
 
 /// The most that a claimed length makes us allocate before its bytes arrived.
 const CHUNK: usize = 64 * 1024;
-
-/// The most bytes that one byte of LZF can stand for (3 bytes for 264).
-const LZF_RATIO: u64 = 88;
 
 /// A length, or the mark of a specially encoded string.
 pub(super) enum Length {
@@ -16,29 +13,46 @@ pub(super) enum Length {
     Encoded(u8),
 }
 
-/// A reader that knows its offset and keeps a running checksum. It consumes nothing beyond what it is asked for.
+/// A reader that knows its offset and keeps a running checksum. It consumes nothing beyond what it is asked for, but
+/// what it was asked for only at [`Source::settle`], or when more is needed than the input has ready.
 pub(super) struct Source<R> {
     input: R,
-    offset: u64,
+    /// Bytes that were consumed from the input; they are in the checksum.
+    consumed: u64,
+    /// How many were taken of those that the input has ready.
+    taken: usize,
     crc: crc::Digest<'static, u64, crc::Table<16>>,
+    packed: Vec<u8>,
 }
 
 impl<R: BufRead> Source<R> {
     pub fn new(input: R) -> Self {
-        Self { input, offset: 0, crc: CRC.digest() }
+        Self { input, consumed: 0, taken: 0, crc: CRC.digest(), packed: Vec::new() }
     }
 
     pub fn error(&self, kind: RdbErrorKind) -> RdbError {
-        RdbError { offset: self.offset, kind }
+        RdbError { offset: self.consumed + self.taken as u64, kind }
     }
 
     pub fn corrupt(&self, what: &'static str) -> RdbError {
         self.error(RdbErrorKind::Corrupt(what))
     }
 
-    /// The checksum of everything consumed so far.
-    pub fn checksum(&self) -> u64 {
+    /// The checksum of everything taken so far.
+    pub fn checksum(&mut self) -> u64 {
+        self.settle();
         self.crc.clone().finalize()
+    }
+
+    /// Sums up and consumes what was taken.
+    pub fn settle(&mut self) {
+        if self.taken > 0 {
+            let ready = self.input.fill_buf().unwrap_or_default();
+            self.crc.update(ready.get(..self.taken).unwrap_or_default());
+            self.input.consume(self.taken);
+            self.consumed += self.taken as u64;
+            self.taken = 0;
+        }
     }
 
     /// Waits until at least one byte is there.
@@ -53,26 +67,29 @@ impl<R: BufRead> Source<R> {
         }
     }
 
-    /// Consumes at least one and at most `most` bytes that are there, and shows them.
-    fn consume(&mut self, most: usize, show: impl FnOnce(&[u8])) -> Result<usize, RdbError> {
-        self.wait()?;
-        let ready = self.input.fill_buf().unwrap_or_default();
-        let taken = ready.get(..most).unwrap_or(ready);
-        let count = taken.len();
-        self.crc.update(taken);
-        show(taken);
-        self.input.consume(count);
-        self.offset += count as u64;
-        Ok(count)
+    /// What is there and was not taken: at least one byte.
+    #[inline]
+    fn ready(&mut self) -> Result<&[u8], RdbError> {
+        let taken = self.taken;
+        if taken == 0 || !self.input.fill_buf().is_ok_and(|ready| ready.len() > taken) {
+            self.settle();
+            self.wait()?;
+        }
+        Ok(self.input.fill_buf().unwrap_or_default().get(self.taken..).unwrap_or_default())
     }
 
+    #[inline]
     pub fn byte(&mut self) -> Result<u8, RdbError> {
-        let mut byte = 0;
-        self.consume(1, |bytes| byte = bytes.first().copied().unwrap_or_default())?;
+        let byte = self.ready()?.first().copied().unwrap_or_default();
+        self.taken += 1;
         Ok(byte)
     }
 
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], RdbError> {
+        if let Some(&array) = self.ready()?.first_chunk() {
+            self.taken += N;
+            return Ok(array);
+        }
         let mut array = [0; N];
         for byte in &mut array {
             *byte = self.byte()?;
@@ -80,17 +97,23 @@ impl<R: BufRead> Source<R> {
         Ok(array)
     }
 
-    /// Exactly `len` bytes. Memory grows with what arrives, not with what is claimed.
-    pub fn bytes(&mut self, len: u64) -> Result<Vec<u8>, RdbError> {
-        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(CHUNK).min(CHUNK));
+    /// Appends exactly `len` bytes to `out`. Memory grows with what arrives, not with what is claimed.
+    pub fn append(&mut self, len: u64, out: &mut Vec<u8>) -> Result<(), RdbError> {
         let mut missing = len;
+        out.reserve(usize::try_from(len).unwrap_or(CHUNK).min(CHUNK));
         while missing > 0 {
             let most = usize::try_from(missing).unwrap_or(usize::MAX);
-            missing -= self.consume(most, |ready| bytes.extend_from_slice(ready))? as u64;
+            let ready = self.ready()?;
+            let piece = ready.get(..most).unwrap_or(ready);
+            let count = piece.len();
+            out.extend_from_slice(piece);
+            self.taken += count;
+            missing -= count as u64;
         }
-        Ok(bytes)
+        Ok(())
     }
 
+    #[inline]
     pub fn length_or_encoding(&mut self) -> Result<Length, RdbError> {
         let first = self.byte()?;
         Ok(match first >> 6 {
@@ -112,33 +135,40 @@ impl<R: BufRead> Source<R> {
         }
     }
 
-    pub fn string(&mut self) -> Result<Vec<u8>, RdbError> {
-        match self.length_or_encoding()? {
-            Length::Plain(length) => self.bytes(length),
-            Length::Encoded(0) => Ok(decimal(i8::from_le_bytes(self.array()?).into())),
-            Length::Encoded(1) => Ok(decimal(i16::from_le_bytes(self.array()?).into())),
-            Length::Encoded(2) => Ok(decimal(i32::from_le_bytes(self.array()?).into())),
-            Length::Encoded(3) => self.compressed(),
-            Length::Encoded(_) => Err(self.corrupt("an unknown encoding of a string")),
-        }
+    /// Reads a string over; `out` holds it afterwards, and nothing else.
+    pub fn string(&mut self, out: &mut Vec<u8>) -> Result<(), RdbError> {
+        out.clear();
+        let number = match self.length_or_encoding()? {
+            Length::Plain(length) => return self.append(length, out),
+            Length::Encoded(0) => i8::from_le_bytes(self.array()?).into(),
+            Length::Encoded(1) => i16::from_le_bytes(self.array()?).into(),
+            Length::Encoded(2) => i32::from_le_bytes(self.array()?),
+            Length::Encoded(3) => return self.compressed(out),
+            Length::Encoded(_) => return Err(self.corrupt("an unknown encoding of a string")),
+        };
+        // As Redis turns small integers back to strings.
+        out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        Ok(())
     }
 
-    fn compressed(&mut self) -> Result<Vec<u8>, RdbError> {
-        let packed = self.length()?;
-        let length = self.length()?;
-        if length > packed.saturating_mul(LZF_RATIO) || length > i32::MAX as u64 {
+    /// A string that is soon forgotten.
+    pub fn short_string(&mut self) -> Result<Vec<u8>, RdbError> {
+        let mut text = Vec::new();
+        self.string(&mut text)?;
+        Ok(text)
+    }
+
+    fn compressed(&mut self, out: &mut Vec<u8>) -> Result<(), RdbError> {
+        let len = self.length()?;
+        let claimed = self.length()?;
+        if claimed > len.saturating_mul(lzf::RATIO) || claimed > i32::MAX as u64 {
             return Err(self.corrupt("a compressed string claims an impossible length"));
         }
-        let data = self.bytes(packed)?;
-        let size = usize::try_from(length).unwrap_or(0);
-        match lzf::decompress(&data, size) {
-            Ok(text) if text.len() == size => Ok(text),
-            _ => Err(self.corrupt("a compressed string does not unpack")),
-        }
+        let mut packed = std::mem::take(&mut self.packed);
+        packed.clear();
+        self.append(len, &mut packed)?;
+        let unpacked = lzf::decompress(&packed, usize::try_from(claimed).unwrap_or(0), out);
+        self.packed = packed;
+        unpacked.ok_or_else(|| self.corrupt("a compressed string does not unpack"))
     }
-}
-
-/// A number as text, as Redis turns small integers back to strings.
-pub(super) fn decimal(number: i64) -> Vec<u8> {
-    itoa::Buffer::new().format(number).as_bytes().to_vec()
 }

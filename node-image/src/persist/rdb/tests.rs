@@ -1,11 +1,14 @@
 //! What Redis wrote is read, what we wrote is read back, and broken files are errors.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Aux, Epoch, Item, RdbError, RdbErrorKind, RdbWriter, kind, load, opcode, read};
-use crate::keyspace::Keyspace;
+use super::{
+    Aux, Content, Epoch, Finisher, Format, Loaded, RdbError, RdbErrorKind, RdbWriter, kind, lzf, opcode, read,
+};
 use crate::keyspace::value::{End, Hash, Kind, List, Set, Value, ZSet};
+use crate::keyspace::{At, Keyspace, Tracking, Usage};
 use crate::persist::redis::Redis;
 
 const BY_REDIS: &[u8] = include_bytes!("testdata/redis-7.0.rdb");
@@ -47,17 +50,27 @@ fn shown(value: &Value) -> String {
     }
 }
 
+fn load(input: impl BufRead, databases: usize) -> Result<Loaded, RdbError> {
+    super::load(input, Keyspace::new(databases))
+}
+
 fn write(keyspace: &Keyspace, aux: &Aux) -> Vec<u8> {
-    let mut writer = RdbWriter::begin(aux);
+    write_as(keyspace, aux, Format::default())
+}
+
+fn write_as(keyspace: &Keyspace, aux: &Aux, format: Format) -> Vec<u8> {
+    let mut writer = RdbWriter::begin(aux, keyspace.tracking());
+    let mut finisher = Finisher::new(format);
     let mut out = Vec::new();
     for db in 0..keyspace.databases() {
         for slot in 0..kv_core::slot::SLOT_COUNT {
             keyspace.slot_entries(db, slot).for_each(|entry| writer.entry(db, &entry));
-            out.append(&mut writer.take());
+            out.append(&mut finisher.finish(writer.take(), false));
         }
     }
     writer.finish();
-    out.append(&mut writer.take());
+    out.append(&mut finisher.finish(writer.take(), false));
+    out.extend(finisher.end());
     out
 }
 
@@ -85,9 +98,21 @@ fn sample() -> Keyspace {
 }
 
 #[test]
-fn every_encoding_of_redis_7_is_read() {
-    let loaded = load(BY_REDIS, 16).unwrap();
-    assert_eq!(loaded.aux.redis_ver.as_deref(), Some("7.0.15"));
+fn every_encoding_of_real_servers_is_read() {
+    for (file, version) in [
+        (BY_REDIS, "7.0.15"),
+        (include_bytes!("testdata/redis-8.0.rdb"), "8.0.6"),
+        (include_bytes!("testdata/valkey-9.1.rdb"), "9.1.2"),
+    ] {
+        let loaded = load(file, 16).unwrap();
+        assert_eq!(loaded.aux.redis_ver.as_deref(), Some(version));
+        assert_eq!(loaded.aux.left_out, 1, "a library of functions");
+        check_made_content(&loaded);
+    }
+}
+
+/// That all is there which `testdata/make.sh` makes.
+fn check_made_content(loaded: &Loaded) {
     let content = content(&loaded.keyspace);
     let expect = |key: &str, value: &str| assert_eq!(content[&(0, key.to_owned())].0, value, "{key}");
     expect("string:text", "hello");
@@ -125,6 +150,7 @@ fn what_is_written_is_read_back_and_nothing_beyond() {
         repl_stream_db: Some(3),
         write_epoch: Some(Epoch(7)),
         aof_base: true,
+        left_out: 0,
     };
     let keyspace = sample();
     let mut bytes = write(&keyspace, &aux);
@@ -159,6 +185,79 @@ fn files() -> [Vec<u8>; 2] {
 }
 
 #[test]
+fn compression_and_checksum_are_a_matter_of_taste() {
+    let keyspace = sample();
+    let whole = write(&keyspace, &Aux::default());
+    for (format, longer) in [
+        (Format { compress: false, checksum: true }, true),
+        (Format { compress: true, checksum: false }, false),
+        (Format { compress: false, checksum: false }, true),
+    ] {
+        let bytes = write_as(&keyspace, &Aux::default(), format);
+        assert_eq!(bytes.len() > whole.len(), longer);
+        assert_eq!(bytes.ends_with(&[0; 8]), !format.checksum);
+        assert_eq!(content(&load(bytes.as_slice(), 16).unwrap().keyspace), content(&keyspace));
+    }
+}
+
+#[test]
+fn a_piece_that_has_to_go_fast_is_not_compressed() {
+    let mut keyspace = Keyspace::new(1);
+    keyspace.insert_loaded(0, b"k", Value::string(&[b'v'; 1000]), 0);
+    let piece = || {
+        let mut writer = RdbWriter::begin(&Aux::default(), keyspace.tracking());
+        keyspace.slot_entries(0, kv_core::slot::key_slot(b"k")).for_each(|entry| writer.entry(0, &entry));
+        writer.finish();
+        writer.take()
+    };
+    let lens = [false, true].map(|fast| {
+        let mut finisher = Finisher::new(Format::default());
+        let mut bytes = finisher.finish(piece(), fast);
+        bytes.extend(finisher.end());
+        assert_eq!(content(&load(bytes.as_slice(), 1).unwrap().keyspace), content(&keyspace));
+        bytes.len()
+    });
+    assert!(lens[0] < 500 && lens[1] > 1000, "{lens:?}");
+}
+
+#[test]
+fn strings_of_every_length_are_compressed_and_come_back() {
+    for len in [19, 20, 21, 63, 64, 16_383, 16_384, 100_000] {
+        let mut keyspace = Keyspace::new(1);
+        let (short, long) = ("s".repeat(lzf::TOO_SHORT), "l".repeat(len));
+        for (key, text) in [(&short, &short), (&long, &long)] {
+            keyspace.insert_loaded(0, key.as_bytes(), Value::string(text.as_bytes()), 0);
+        }
+        let bytes = write(&keyspace, &Aux::default());
+        assert!(bytes.len() < 4000, "{len}: {}", bytes.len());
+        assert_eq!(content(&load(bytes.as_slice(), 1).unwrap().keyspace), content(&keyspace));
+    }
+}
+
+#[test]
+fn how_keys_were_used_comes_back_if_the_policy_asks_for_it() {
+    let frequency = Tracking::Frequency { log_factor: 10, decay_minutes: 1 };
+    for (tracking, usage) in [(Tracking::Recency, Usage::Idle(1000)), (frequency, Usage::Frequency(77))] {
+        let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        let at = At { db: 0, now };
+        let mut keyspace = Keyspace::new(1).tracking_as(tracking);
+        keyspace.load_str(at, b"k", b"v", 0, Some(usage));
+        let aux = Aux { ctime: Some((now / 1000) as i64), ..Aux::default() };
+        let bytes = write(&keyspace, &aux);
+        let usage_of = |keyspace: &Keyspace| keyspace.peek(at, b"k").unwrap().usage(tracking, now);
+        let same = super::load(bytes.as_slice(), Keyspace::new(1).tracking_as(tracking)).unwrap();
+        match (usage_of(&same.keyspace), usage) {
+            (Some(Usage::Idle(found)), Usage::Idle(wanted)) => {
+                assert!(found.abs_diff(wanted) <= 2, "{found}")
+            }
+            (found, wanted) => assert_eq!(found, Some(wanted)),
+        }
+        let other = load(bytes.as_slice(), 1).unwrap();
+        assert_eq!(usage_of(&other.keyspace), None);
+    }
+}
+
+#[test]
 fn a_cut_file_is_an_error_at_every_byte() {
     for file in files() {
         for len in 0..file.len() {
@@ -169,10 +268,14 @@ fn a_cut_file_is_an_error_at_every_byte() {
     }
 }
 
-fn items(bytes: &[u8]) -> Result<(Vec<Item>, Aux), RdbError> {
+fn items(bytes: &[u8]) -> Result<(Vec<String>, Aux), RdbError> {
     let mut items = Vec::new();
     let aux = read(bytes, |item| {
-        items.push(item);
+        let value = match item.content {
+            Content::Text(text) => format!("{text:?}"),
+            Content::Collection(value) => shown(&value),
+        };
+        items.push(format!("{} {:?} {value} {} {:?}", item.db, item.key, item.expire_at, item.usage));
         Ok(())
     })?;
     Ok((items, aux))
@@ -230,6 +333,15 @@ fn old_ziplist() -> Vec<u8> {
     bytes
 }
 
+/// A ziplist of "a", 1 (immediate), "b", "2.5".
+fn scores_in_a_ziplist() -> Vec<u8> {
+    let body = b"\0\x01a\x03\xf2\x02\x01b\x03\x032.5\xff";
+    let mut bytes = (body.len() as u32 + 10).to_le_bytes().to_vec();
+    bytes.extend([0, 0, 0, 0, 4, 0]);
+    bytes.extend(body);
+    bytes
+}
+
 #[test]
 fn encodings_of_old_servers_are_read() {
     let ziplist = string(&old_ziplist());
@@ -243,6 +355,12 @@ fn encodings_of_old_servers_are_read() {
         ),
         (kind::LIST_QUICKLIST_2, b"\x01\x01\x05plain".to_vec(), "plain"),
         (kind::HASH_ZIPMAP, string(b"\x01\x01f\x01\x02v..\xff"), "f=v"),
+        (kind::LIST, b"\x02\x01a\xc0\xfe".to_vec(), "a -2"),
+        (kind::SET, b"\x02\x01b\xc1\xe8\x03".to_vec(), "1000 b"),
+        (kind::HASH, b"\x01\x01f\xc2\0\0\0\x80".to_vec(), "f=-2147483648"),
+        (kind::STRING, b"\xc3\x06\x0c\x01aa\xe0\x01\0".to_vec(), "aaaaaaaaaaaa"),
+        (kind::SET_INTSET, string(b"\x02\0\0\0\x02\0\0\0\xff\xff\x05\0"), "-1 5"),
+        (kind::ZSET_ZIPLIST, string(&scores_in_a_ziplist()), "1:a 2.5:b"),
         (kind::SET_LISTPACK, string(b"\x0c\0\0\0\x02\0\x81x\x02\x05\x01\xff"), "5 x"),
         (kind::ZSET, b"\x03\x01a\x031.5\x01b\xfe\x01c\xff".to_vec(), "-inf:c 1.5:a inf:b"),
     ];
@@ -257,13 +375,18 @@ fn errors_say_what_and_where() {
     for (bytes, text) in [
         (
             b"HELLO0009".to_vec(),
-            "RDB, at byte 9: it does not begin with REDIS and a version: this is no RDB file",
+            "RDB, at byte 9: it does not begin with REDIS or VALKEY and a version: this is no RDB file",
         ),
         (
             b"REDIS0080".to_vec(),
-            "RDB, at byte 9: version 80 is not supported (1 to 12 are): it was made by a newer server",
+            "RDB, at byte 9: version 80 is not supported (Redis' 1 to 12 and Valkey's 80 are): it was made by a newer server",
         ),
         (one(15, b""), "RDB, at byte 12: key \"k\" has type 15 (a stream), which is not supported"),
+        (
+            one(22, b""),
+            "RDB, at byte 12: key \"k\" has type 22 (a hash whose fields expire), which is not supported",
+        ),
+        (b"VALKEY080\xf3".to_vec(), "RDB, at byte 10: an unfinished import of slots is not supported"),
         (
             one(kind::ZSET_2, b"\x01\x01a\0\0\0\0\0\0\xf8\x7f"),
             "RDB, at byte 23: the value of key \"k\" is corrupt: a packed collection or a score does not read",
@@ -275,6 +398,21 @@ fn errors_say_what_and_where() {
     ] {
         assert_eq!(load(bytes.as_slice(), 16).unwrap_err().to_string(), text);
     }
+}
+
+#[test]
+fn what_is_no_data_is_passed_over() {
+    // Functions, data of a module, sizes of a database and of a slot, uses of a key in both units.
+    let mut bytes = b"VALKEY080\xf5\x03lua\xf7\x01\x02\x05\x05\x03abc\x04\0\0\0\0\0\0\0\0\0".to_vec();
+    bytes.extend(
+        b"\xfe\x01\xfb\x02\x01\xf4\x05\x02\x01\xfd\x01\0\0\0\xf8\x42\x01\0\x01k\x01v\xf9\x07\0\x01l\x01w\xff",
+    );
+    bytes.extend([0; 8]);
+    let loaded = load(bytes.as_slice(), 2).unwrap();
+    assert_eq!(loaded.aux.left_out, 2);
+    let expected =
+        [((1, "k".to_owned()), ("v".to_owned(), 1000)), ((1, "l".to_owned()), ("w".to_owned(), 0))];
+    assert_eq!(content(&loaded.keyspace), BTreeMap::from(expected));
 }
 
 #[test]

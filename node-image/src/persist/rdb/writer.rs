@@ -1,35 +1,51 @@
 //! Writes a snapshot piece by piece into a buffer that the caller drains.
 //!
-//! Values are written in their plain types, unpacked and uncompressed: every reader knows these, and nothing here takes
-//! longer than the copy of the bytes.
+//! Values are written in their plain types, unpacked: every reader knows these, and nothing here takes longer than the
+//! copy of the bytes. What takes longer, compression and the checksum, is left to a [`Finisher`](super::Finisher), which
+//! may work on another thread.
 
-use super::{Aux, CRC, WRITTEN_VERSION, kind, opcode};
-use crate::keyspace::{EntryRef, ValueRef};
+use super::{Aux, WRITTEN_VERSION, kind, lzf, opcode};
+use crate::keyspace::{EntryRef, Tracking, Usage, ValueRef};
 
-/// A snapshot that is being written. It may be drained by [`RdbWriter::take`] at any time.
-pub struct RdbWriter {
-    out: Vec<u8>,
-    crc: crc::Digest<'static, u64, crc::Table<16>>,
-    /// How much of `out` is in the checksum.
-    summed: usize,
-    db: Option<usize>,
+/// What was written of a snapshot, to be given to a [`Finisher`](super::Finisher).
+#[derive(Debug, Default)]
+pub struct Piece {
+    pub(super) bytes: Vec<u8>,
+    /// Where the lengths of strings stand that may be worth compressing.
+    pub(super) strings: Vec<usize>,
 }
 
-impl std::fmt::Debug for RdbWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RdbWriter")
-            .field("pending", &self.out.len())
-            .field("db", &self.db)
-            .finish_non_exhaustive()
+impl Piece {
+    /// Bytes in memory.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.strings.len() * size_of::<usize>()
+    }
+
+    /// Whether nothing was written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
 }
 
+/// A snapshot that is being written. It may be drained by [`RdbWriter::take`] at any time.
+#[derive(Debug)]
+pub struct RdbWriter {
+    out: Piece,
+    db: Option<usize>,
+    tracking: Tracking,
+    /// When it was begun, in Unix milliseconds.
+    now: u64,
+}
+
 impl RdbWriter {
-    /// Begins a snapshot: magic, version and what it says of itself.
+    /// Begins a snapshot: magic, version and what it says of itself. `tracking`: the account that is kept of keys.
     #[must_use]
-    pub fn begin(aux: &Aux) -> Self {
-        let mut writer = Self { out: Vec::new(), crc: CRC.digest(), summed: 0, db: None };
-        writer.out.extend_from_slice(format!("REDIS{WRITTEN_VERSION:04}").as_bytes());
+    pub fn begin(aux: &Aux, tracking: Tracking) -> Self {
+        let now = aux.ctime.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0).saturating_mul(1000);
+        let mut writer = Self { out: Piece::default(), db: None, tracking, now };
+        writer.out.bytes.extend_from_slice(format!("REDIS{WRITTEN_VERSION:04}").as_bytes());
         writer.aux("redis-ver", Some(aux.redis_ver.as_deref().unwrap_or(kv_core::REDIS_VERSION)));
         writer.aux("redis-bits", Some(usize::BITS));
         writer.aux("ctime", aux.ctime);
@@ -44,7 +60,7 @@ impl RdbWriter {
 
     fn aux(&mut self, name: &str, value: Option<impl ToString>) {
         if let Some(value) = value {
-            self.out.push(opcode::AUX);
+            self.out.bytes.push(opcode::AUX);
             self.string(name.as_bytes());
             self.string(value.to_string().as_bytes());
         }
@@ -54,71 +70,61 @@ impl RdbWriter {
     pub fn entry(&mut self, db: usize, entry: &EntryRef<'_>) {
         if self.db != Some(db) {
             self.db = Some(db);
-            self.out.push(opcode::SELECT_DB);
+            self.out.bytes.push(opcode::SELECT_DB);
             self.length(db);
         }
         if entry.expire_at != 0 {
-            self.out.push(opcode::EXPIRE_TIME_MS);
-            self.out.extend_from_slice(&entry.expire_at.to_le_bytes());
+            self.out.bytes.push(opcode::EXPIRE_TIME_MS);
+            self.out.bytes.extend_from_slice(&entry.expire_at.to_le_bytes());
         }
-        let kind_at = self.out.len();
-        self.out.push(kind::STRING);
+        match entry.usage(self.tracking, self.now) {
+            Some(Usage::Idle(seconds)) => {
+                self.out.bytes.push(opcode::IDLE);
+                self.length(usize::try_from(seconds).unwrap_or(usize::MAX));
+            }
+            Some(Usage::Frequency(frequency)) => {
+                self.out.bytes.extend_from_slice(&[opcode::FREQ, frequency]);
+            }
+            None => {}
+        }
+        let kind_at = self.out.bytes.len();
+        self.out.bytes.push(kind::STRING);
         self.string(entry.key);
         let kind = self.value(entry.value);
-        if let Some(byte) = self.out.get_mut(kind_at) {
+        if let Some(byte) = self.out.bytes.get_mut(kind_at) {
             *byte = kind;
         }
     }
 
-    /// Ends the snapshot: end mark and checksum.
+    /// Ends the snapshot with its end mark. The checksum follows that.
     pub fn finish(&mut self) {
-        self.out.push(opcode::EOF);
-        self.sum();
-        let checksum = self.crc.clone().finalize();
-        self.out.extend_from_slice(&checksum.to_le_bytes());
+        self.out.bytes.push(opcode::EOF);
     }
 
     /// Bytes that wait to be taken.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.out.len()
+        self.out.bytes.len()
     }
 
     /// What was written since the last call.
-    pub fn take(&mut self) -> Vec<u8> {
-        self.sum();
-        self.summed = 0;
+    pub fn take(&mut self) -> Piece {
         std::mem::take(&mut self.out)
     }
 
-    fn sum(&mut self) {
-        self.crc.update(self.out.get(self.summed..).unwrap_or_default());
-        self.summed = self.out.len();
-    }
-
     fn length(&mut self, length: usize) {
-        match length {
-            0..=0x3f => self.out.push(length as u8),
-            0x40..=0x3fff => self.out.extend_from_slice(&(0x4000 | length as u16).to_be_bytes()),
-            _ => match u32::try_from(length) {
-                Ok(length) => {
-                    self.out.push(0x80);
-                    self.out.extend_from_slice(&length.to_be_bytes());
-                }
-                Err(_) => {
-                    self.out.push(0x81);
-                    self.out.extend_from_slice(&(length as u64).to_be_bytes());
-                }
-            },
-        }
+        push_length(&mut self.out.bytes, length);
     }
 
     fn string(&mut self, text: &[u8]) {
         if let Some(number) = small_integer(text) {
             return self.integer(number);
         }
+        if text.len() > lzf::TOO_SHORT {
+            self.out.strings.push(self.out.bytes.len());
+        }
         self.length(text.len());
-        self.out.extend_from_slice(text);
+        self.out.bytes.extend_from_slice(text);
     }
 
     /// Writes a value without its type, which it returns.
@@ -150,7 +156,7 @@ impl RdbWriter {
                 self.length(value.len());
                 for (score, member) in value.iter() {
                     self.string(&member);
-                    self.out.extend_from_slice(&score.to_le_bytes());
+                    self.out.bytes.extend_from_slice(&score.to_le_bytes());
                 }
                 kind::ZSET_2
             }
@@ -159,15 +165,33 @@ impl RdbWriter {
 
     fn integer(&mut self, number: i32) {
         if let Ok(number) = i8::try_from(number) {
-            self.out.push(0xc0);
-            self.out.extend_from_slice(&number.to_le_bytes());
+            self.out.bytes.push(0xc0);
+            self.out.bytes.extend_from_slice(&number.to_le_bytes());
         } else if let Ok(number) = i16::try_from(number) {
-            self.out.push(0xc1);
-            self.out.extend_from_slice(&number.to_le_bytes());
+            self.out.bytes.push(0xc1);
+            self.out.bytes.extend_from_slice(&number.to_le_bytes());
         } else {
-            self.out.push(0xc2);
-            self.out.extend_from_slice(&number.to_le_bytes());
+            self.out.bytes.push(0xc2);
+            self.out.bytes.extend_from_slice(&number.to_le_bytes());
         }
+    }
+}
+
+/// Appends a length.
+pub(super) fn push_length(out: &mut Vec<u8>, length: usize) {
+    match length {
+        0..=0x3f => out.push(length as u8),
+        0x40..=0x3fff => out.extend_from_slice(&(0x4000 | length as u16).to_be_bytes()),
+        _ => match u32::try_from(length) {
+            Ok(length) => {
+                out.push(0x80);
+                out.extend_from_slice(&length.to_be_bytes());
+            }
+            Err(_) => {
+                out.push(0x81);
+                out.extend_from_slice(&(length as u64).to_be_bytes());
+            }
+        },
     }
 }
 
