@@ -52,5 +52,5 @@ fn append_only_files() {
 
 #[test]
 fn command_sequences() {
-    check_seeds(table::check, &table::seeds(), 200);
+    check_seeds(table::check, &table::seeds(), 50);
 }
