@@ -466,6 +466,8 @@ impl Keyspace {
             && let Some((db, seen)) = self.writable(at.db)
         {
             db.remove(seen, address, place);
+            // One that began to watch it while it was to be seen has to hear of its end.
+            self.watches.mark(at.db, key, Change::Removed);
         }
         false
     }
