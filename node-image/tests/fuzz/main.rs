@@ -54,3 +54,9 @@ fn append_only_files() {
 fn command_sequences() {
     check_seeds(table::check, &table::seeds(), 50);
 }
+
+#[test]
+fn what_was_found_stays_found() {
+    // A watched key that was removed while it was hidden did not count as changed.
+    table::check(include_bytes!("found/commands-watch-hidden"));
+}
