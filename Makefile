@@ -67,9 +67,14 @@ test-kind: ## Run the end-to-end tests on a kind cluster, made if needed
 .PHONY: lint
 lint: ## Check format, clippy, dependencies and scripts
 	cargo fmt --all --check
+	cargo fmt --manifest-path node-image/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	scripts/deny
 	scripts/shell-lint
+
+.PHONY: fuzz
+fuzz: ## Fuzz the node, with a nightly toolchain: each fuzzer for FUZZ_SECONDS (600)
+	scripts/fuzz
 
 .PHONY: bench
 bench: build tools ## Measure a node beside Valkey, and write docs/performance.md (QUICK=1: in 3 minutes, print only)

@@ -138,3 +138,27 @@ fn nothing_is_acknowledged_after_the_last_save() {
     node.restart();
     assert_eq!(node.run::<Vec<String>>(&["KEYS", "*"]).unwrap(), ["before"]);
 }
+
+#[test]
+fn commands_that_would_lose_data_keep_a_node_from_starting() {
+    let mut node = Process::node(&["--appendonly", "yes", "--databases", "4"]);
+    let () = node.run(&["SET", "a", "1"]).unwrap();
+    node.signal(rustix::process::Signal::TERM);
+    node.wait_until_gone();
+    let file = node.dir.path().join("appendonlydir/appendonly.aof.1.incr.aof");
+    let good = std::fs::read(&file).unwrap();
+    for (bad, error) in [
+        (
+            "*2\r\n$6\r\nSELECT\r\n$1\r\n4\r\n*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\n2\r\n",
+            "database 4 does not exist here",
+        ),
+        ("*2\r\n$3\r\nSET\r\n$1\r\nb\r\n", "wrong number of arguments for 'set' command"),
+    ] {
+        std::fs::write(&file, [&good, bad.as_bytes()].concat()).unwrap();
+        let log = node.restart_in_vain();
+        assert!(log.contains(&format!("at byte {}", good.len())) && log.contains(error), "{log}");
+    }
+    std::fs::write(&file, good).unwrap();
+    node.restart();
+    assert_eq!(node.run::<String>(&["GET", "a"]).unwrap(), "1");
+}

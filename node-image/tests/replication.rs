@@ -161,3 +161,30 @@ fn writes_go_on_while_a_replica_is_synchronised() {
         );
     }
 }
+
+#[test]
+fn a_replica_with_too_few_databases_stops_instead_of_losing_writes() {
+    let master = Process::node(&[]);
+    let follow = |parent: &Process| {
+        Process::node(&["--databases", "4", "--replicaof", "127.0.0.1", &parent.port_text()])
+    };
+    let (relay, replica) = (replica_of(&master), follow(&master));
+    let is_up = |replica: &Process| replica.info("master_link_status") == "up";
+    until("both are in sync", || is_up(&relay) && is_up(&replica));
+    let mut connection = master.connect();
+    let () = connection.run(&["SELECT", "4"]).unwrap();
+    let () = connection.run(&["SET", "a", "1"]).unwrap();
+    until("it says why it stops", || replica.log().contains("database 4 does not exist here"));
+    // No data are there that it has no place for, but there may be more to come.
+    let () = connection.run(&["DEL", "a"]).unwrap();
+    until("the relay has that, too", || {
+        relay.info("master_repl_offset") == master.info("master_repl_offset")
+    });
+    let leaf = follow(&relay);
+    until("it says what is to come", || leaf.log().contains("stream is in database 4"));
+    let () = connection.run(&["SELECT", "0"]).unwrap();
+    let () = connection.run(&["SET", "b", "2"]).unwrap();
+    for replica in [&replica, &leaf] {
+        until("it goes on", || value(replica, "b").as_deref() == Some("2"));
+    }
+}

@@ -1,18 +1,15 @@
 //! Transactions: compared with a real Redis, on the way to replicas, in the append-only file, and at a hand-over.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "differential/generate.rs"]
-mod generate;
-#[allow(dead_code, reason = "the differential test uses the rest")]
-#[path = "differential/reply.rs"]
-mod reply;
+mod commands;
 mod support;
 
 use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use generate::Generator;
-use reply::Reply;
+use commands::generate::Generator;
+use commands::reply::Reply;
 use support::wire::{Wire, compare};
 use support::{Process, Run, until};
 
@@ -287,6 +284,11 @@ fn comparable(reply: Reply, command: &[Vec<u8>]) -> Reply {
     reply.comparable(&name, command.len())
 }
 
+/// Unix time in milliseconds.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
 /// Random transactions of three clients that watch each other's keys.
 #[test]
 fn random_transactions_come_out_as_in_redis() {
@@ -294,7 +296,7 @@ fn random_transactions_come_out_as_in_redis() {
         std::env::var("KV_TRANSACTIONS_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
     println!("KV_TRANSACTIONS_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut generator = Generator::new(seed);
+    let mut generator = Generator::new(fastrand::Rng::with_seed(seed));
     let (redis, node) = (Process::redis(&[]), Process::node(&[]));
     let connect =
         |server: &Process| Peer(BufReader::new(TcpStream::connect(("127.0.0.1", server.port)).unwrap()));
@@ -317,7 +319,7 @@ fn random_transactions_come_out_as_in_redis() {
                 random.choice(["s", "h", "l", "e", "z"]).unwrap(),
                 random.u8(1..5)
             )),
-            _ => generator.next(),
+            _ => generator.next(now()),
         };
         let name = name_of(&command);
         if LEFT_OUT.contains(&&*name) || (name == "LPOS" && command.len() > 3) {

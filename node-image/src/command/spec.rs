@@ -2,7 +2,7 @@
 
 use bitflags::bitflags;
 
-use super::{Args, CommandResult, Effects};
+use super::{Args, CommandError, CommandResult, Effects};
 use crate::keyspace::Keyspace;
 use crate::resp::Reply;
 use crate::server::{ClientKey, Server};
@@ -189,6 +189,18 @@ impl CommandSpec {
     /// The same command with these keys.
     pub(super) const fn with_keys(self, keys: KeySpec) -> Self {
         Self { keys, ..self }
+    }
+
+    /// Refuses a number of arguments, the name included, that does not fit.
+    ///
+    /// # Errors
+    /// `ERR wrong number of arguments`
+    pub fn check_arity(&self, count: usize) -> CommandResult {
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        if count != self.arity && (self.arity > 0 || count < -self.arity) {
+            return Err(CommandError::Arity(self.name.to_owned()));
+        }
+        Ok(())
     }
 }
 

@@ -507,6 +507,8 @@ impl Keyspace {
             && let Some(gone) = db.remove(seen, address, place)
         {
             self.freer.value(gone.object, self.freer.lazily.expire);
+            // One that began to watch it while it was to be seen has to hear of its end.
+            self.watches.mark(at.db, key, Change::Removed);
         }
         false
     }

@@ -36,6 +36,16 @@ fn expired_keys_by_mode() {
 }
 
 #[test]
+fn the_removal_of_a_hidden_key_is_a_change_to_who_watched_it() {
+    let mut keyspace = Keyspace::new(1);
+    keyspace.set_expiry_mode(ExpiryMode::Hide);
+    keyspace.insert(AT, b"k", Value::string(b"v"), Expire::At(1500));
+    let ticket = keyspace.watch(AT, b"k");
+    assert!(!keyspace.remove(later(2000), b"k"));
+    assert!(keyspace.changed_since(later(2000), b"k", ticket));
+}
+
+#[test]
 fn the_expiry_cycle_removes_what_is_due_within_its_budget() {
     let mut keyspace = Keyspace::new(2);
     for i in 0..1000u64 {

@@ -162,6 +162,11 @@ fn attach(target: &Target, shared: &Mutex<Socket>, report: &dyn Fn(Outcome)) -> 
             let offset = offset.parse().map_err(|_| unexpected("PSYNC", &reply))?;
             report(Outcome::SyncStarted);
             let loaded = link.snapshot(Keyspace::new(target.databases).tracking_as(target.tracking))?;
+            let stream_db = loaded.aux.repl_stream_db.and_then(|db| usize::try_from(db).ok());
+            if let Some(db) = stream_db.filter(|db| *db >= target.databases) {
+                let text = format!("the parent's stream is in database {db}: raise the directive databases");
+                return Err(io::Error::other(text));
+            }
             let (stream, leftover) = link.into_parts();
             Ok(Outcome::Loaded {
                 stream,
@@ -169,7 +174,7 @@ fn attach(target: &Target, shared: &Mutex<Socket>, report: &dyn Fn(Outcome)) -> 
                 keyspace: Box::new(loaded.keyspace),
                 replid: replid.to_owned(),
                 offset,
-                stream_db: loaded.aux.repl_stream_db.and_then(|db| usize::try_from(db).ok()),
+                stream_db,
             })
         }
         _ => Err(unexpected("PSYNC", &reply)),

@@ -231,7 +231,7 @@ fn length(buffer: &[u8], at: usize, too_big: ParseError) -> Result<Option<(Optio
             _ => break,
         }
     }
-    let Some(cr) = memchr(b'\r', rest) else {
+    let Some(cr) = find_within(COUNT_LINE, b'\r', rest) else {
         return if rest.len() > COUNT_LINE { Err(too_big) } else { Ok(None) };
     };
     if rest.len() < cr + 2 {
@@ -241,9 +241,15 @@ fn length(buffer: &[u8], at: usize, too_big: ParseError) -> Result<Option<(Optio
     Ok(Some((super::parse_i64(digits), at + cr + 2)))
 }
 
+/// Where the line ends that `rest` begins with, if that is no longer than `most` bytes: whether it is does not depend on
+/// how much of what follows has arrived.
+fn find_within(most: usize, end: u8, rest: &[u8]) -> Option<usize> {
+    memchr(end, rest.get(..=most).unwrap_or(rest))
+}
+
 fn inline(buffer: &[u8], start: usize, limits: &Limits, request: &mut Request) -> Result<Parsed, ParseError> {
     let rest = buffer.get(start..).unwrap_or_default();
-    let Some(newline) = memchr(b'\n', rest) else {
+    let Some(newline) = find_within(limits.inline, b'\n', rest) else {
         return if rest.len() > limits.inline {
             Err(ParseError::InlineTooBig)
         } else {
@@ -312,6 +318,22 @@ mod tests {
             parse_all(b"*1\r\n$16385\r\n", &Limits::UNAUTHENTICATED),
             Err(ParseError::UnauthenticatedBulkLength)
         );
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_refused_however_it_arrives() {
+        let count = format!("*{}1\r\n", "0".repeat(COUNT_LINE + 9));
+        let bulk = format!("*1\r\n${}1\r\nx\r\n", "0".repeat(COUNT_LINE + 9));
+        let inline = format!("PING {}\r\n", "x".repeat(TRUSTED.inline));
+        for (input, error) in [
+            (count, ParseError::CountTooBig),
+            (bulk, ParseError::BulkCountTooBig),
+            (inline, ParseError::InlineTooBig),
+        ] {
+            assert_eq!(parse_all(input.as_bytes(), &TRUSTED), Err(error.clone()), "at once");
+            let cut = input.len() - 3;
+            assert_eq!(parse_all(&input.as_bytes()[..cut], &TRUSTED), Err(error), "but for its end");
+        }
     }
 
     proptest! {

@@ -253,10 +253,7 @@ pub(super) fn out_of_memory() -> CommandError {
 
 /// Whether this client may run the command, in this form.
 fn check_client(client: &Client, spec: &CommandSpec, args: Args<'_>) -> CommandResult {
-    let count = i32::try_from(args.len()).unwrap_or(i32::MAX);
-    if count != spec.arity && (spec.arity > 0 || count < -spec.arity) {
-        return Err(CommandError::Arity(spec.name.to_owned()));
-    }
+    spec.check_arity(args.len())?;
     if client.reserved && !client.user.is_peer() && !spec.flags.contains(Flags::NO_AUTH) {
         return Err(CommandError::text("ERR max number of clients reached"));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kv_core::id::Epoch;
 use mio::Events;
 
+use super::propagate::select;
 use super::{Clock, Ending, Event, Server};
 use crate::command::Args;
 use crate::keyspace::Keyspace;
@@ -129,8 +130,7 @@ impl Server {
     /// Runs a command of the append-only file.
     fn replay(&mut self, args: Args<'_>, db: &mut usize) -> Result<(), String> {
         if args.is(0, "select") {
-            let chosen = args.integer(1).ok().and_then(|db| usize::try_from(db).ok());
-            *db = chosen.ok_or("SELECT of no database")?;
+            *db = select(args, self.keyspace.databases())?;
             return Ok(());
         }
         // What the stream holds besides data.

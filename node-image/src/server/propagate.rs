@@ -102,9 +102,12 @@ impl Server {
     pub(super) fn apply_command(&mut self, key: ClientKey, args: Args<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
         if args.is(0, "select") {
-            if let Some(db) = args.integer(1).ok().and_then(|db| usize::try_from(db).ok()) {
-                client.db = db;
-                self.history.stream_db = Some(db);
+            match select(args, self.keyspace.databases()) {
+                Ok(db) => {
+                    client.db = db;
+                    self.history.stream_db = Some(db);
+                }
+                Err(text) => self.refuse_stream(key, &text),
             }
             return;
         }
@@ -122,13 +125,17 @@ impl Server {
         }
         let db = client.db;
         if let Err(text) = self.execute_silently(db, args) {
-            // The copy would differ from here on: it is better to stop and start over than to diverge.
-            crate::warning!(
-                "The parent's stream holds a command that cannot be applied: {text}. Resynchronising."
-            );
-            self.history.replid.clear();
-            self.clients.doom(key);
+            self.refuse_stream(key, &text);
         }
+    }
+
+    /// The copy would differ from here on: it is better to stop and start over than to diverge.
+    fn refuse_stream(&mut self, key: ClientKey, text: &str) {
+        crate::warning!(
+            "The parent's stream holds a command that cannot be applied: {text}. Resynchronising."
+        );
+        self.history.replid.clear();
+        self.clients.doom(key);
     }
 
     /// Runs a data command without a client: from the parent's stream, or from the append-only file.
@@ -138,6 +145,7 @@ impl Server {
         let Handler::Data(handler) = spec.handler else {
             return Err(format!("'{}' is no command on data", name()));
         };
+        spec.check_arity(args.len()).map_err(|error| error.to_string())?;
         self.keyspace.set_expiry_mode(ExpiryMode::Ignore);
         self.scratch.clear();
         let result = handler(
@@ -163,6 +171,15 @@ impl Server {
     pub(super) fn may_beat(&self) -> bool {
         self.may_originate() && !matches!(self.ending, Ending::Now { .. })
     }
+}
+
+/// The database that a SELECT of a stream is for. What follows would be lost if it does not exist.
+pub(super) fn select(args: Args<'_>, databases: usize) -> Result<usize, String> {
+    let db = args.integer(1).map_err(|_| "SELECT of no database".to_owned())?;
+    usize::try_from(db)
+        .ok()
+        .filter(|chosen| *chosen < databases)
+        .ok_or_else(|| format!("database {db} does not exist here: raise the directive databases"))
 }
 
 /// Appends a command as an array of bulk strings.

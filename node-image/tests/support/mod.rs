@@ -98,6 +98,13 @@ impl Process {
         assert!(self.wait_until_up(), "its port was taken meanwhile");
     }
 
+    /// Starts it again though it is going to end by itself; returns its log.
+    pub fn restart_in_vain(&mut self) -> String {
+        self.child = spawn(&self.program, &self.args, &self.dir);
+        self.wait_until_gone();
+        self.log()
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();

@@ -29,6 +29,8 @@ mod view;
 mod zset;
 
 #[cfg(test)]
+mod boundaries;
+#[cfg(test)]
 mod tests;
 
 pub use hash::Hash;

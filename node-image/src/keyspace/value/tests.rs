@@ -8,7 +8,7 @@ use super::limits::DEFAULTS;
 use super::*;
 
 /// Small ones, so that a few changes cross them.
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     hash_entries: 12,
     hash_value: 10,
     list_size: 30,

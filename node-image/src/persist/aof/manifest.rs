@@ -87,7 +87,10 @@ impl Manifest {
         let (Some(name), Some(seq), Some(kind)) = (name, seq, kind) else {
             return Err("file, seq (a number above 0) or type is missing");
         };
-        if name.contains('/') || name == ".." {
+        if name.is_empty() {
+            return Err("the file has no name");
+        }
+        if name.contains('/') || name == "." || name == ".." {
             return Err("the file's name is a path");
         }
         let file = ListedFile { name, seq, len };
@@ -139,11 +142,20 @@ impl Manifest {
 }
 
 fn quoted(name: &str) -> String {
-    if name.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '\\')) {
-        format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
-    } else {
-        name.to_owned()
+    if !name.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '\\')) {
+        return name.to_owned();
     }
+    let mut quoted = String::from('"');
+    for c in name.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            // A line break would end the entry.
+            _ if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            _ => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 #[cfg(test)]
@@ -164,6 +176,11 @@ mod tests {
         assert_eq!(manifest.incr[0].len, Some(7));
         assert!(manifest.text().ends_with(odd));
         assert_eq!(Manifest::parse(manifest.text().as_bytes()).unwrap(), manifest);
+        for odd in ["\"my \\\"log\"", "\"two\\x0alines\\x0d\"", "\"\\x00\"", "\"a\u{85}b\"", "log#1"] {
+            let odd = format!("file {odd} seq 1 type i\n");
+            let read = Manifest::parse(odd.as_bytes()).unwrap();
+            assert!(read.text().ends_with(&odd));
+        }
     }
 
     #[test]
@@ -175,6 +192,8 @@ mod tests {
             ("file a seq 1 type b\nfile b seq 2 type b\n", "line 2: a second base file"),
             ("file a seq 2 type i\nfile b seq 2 type i\n", "line 2: the numbers of incr files do not ascend"),
             ("file ../a seq 2 type i\n", "line 1: the file's name is a path"),
+            ("file . seq 2 type i\n", "line 1: the file's name is a path"),
+            ("file \"\" seq 2 type i\n", "line 1: the file has no name"),
             ("file a seq 2 type x\n", "line 1: a type that is none of b, h and i"),
             ("file a seq\n", "line 1: it is not made of pairs of key and value"),
             ("file a seq 1 type i len x\n", "line 1: len is no number"),

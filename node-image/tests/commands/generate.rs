@@ -1,7 +1,5 @@
 //! Random commands from templates.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 const TEMPLATES: &str = include_str!("commands.txt");
 
 /// One of so many arguments is replaced by something odd, left out or doubled.
@@ -35,19 +33,93 @@ const ODD: &[&str] = &[
     "z1",
 ];
 
-pub struct Generator {
-    templates: Vec<Vec<&'static str>>,
-    random: fastrand::Rng,
-}
+/// Arguments that are likely to be where they do not belong.
+pub const ANY: &[&str] = &[
+    "a",
+    "b",
+    "c",
+    "",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "3",
+    "-2",
+    "1.5",
+    "inf",
+    "-inf",
+    "nan",
+    "(1",
+    "[a",
+    "-",
+    "+",
+    "*",
+    "1e308",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "4294967296",
+    "18446744073709551615",
+    "LIMIT",
+    "COUNT",
+    "BYSCORE",
+    "BYLEX",
+    "REV",
+    "WITHSCORES",
+    "WEIGHTS",
+    "AGGREGATE",
+    "INCR",
+    "NX",
+    "XX",
+    "GT",
+    "EX",
+    "PXAT",
+    "LEFT",
+    "RIGHT",
+    "MIN",
+    "RANK",
+    "MAXLEN",
+    "MATCH",
+    "encoding",
+];
 
-impl Generator {
-    pub fn new(seed: u64) -> Self {
-        let lines = TEMPLATES.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self { templates: lines.map(tokens).collect(), random: fastrand::Rng::with_seed(seed) }
+/// What a generator draws from: chance, or the bytes of a fuzzer.
+pub trait Source {
+    /// A number below `end`, which is not 0.
+    fn below(&mut self, end: usize) -> usize;
+
+    /// A number from `from` on and below `end`.
+    fn within(&mut self, from: i64, end: i64) -> i64 {
+        from + self.below((end - from) as usize) as i64
     }
 
-    pub fn next(&mut self) -> Vec<Vec<u8>> {
-        let template = self.random.usize(..self.templates.len());
+    /// One of these.
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}
+
+impl Source for fastrand::Rng {
+    fn below(&mut self, end: usize) -> usize {
+        self.usize(..end)
+    }
+}
+
+pub struct Generator<S> {
+    templates: Vec<Vec<&'static str>>,
+    pub source: S,
+    /// Unix time in milliseconds.
+    now: u64,
+}
+
+impl<S: Source> Generator<S> {
+    pub fn new(source: S) -> Self {
+        let lines = TEMPLATES.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Self { templates: lines.map(tokens).collect(), source, now: 0 }
+    }
+
+    pub fn next(&mut self, now: u64) -> Vec<Vec<u8>> {
+        self.now = now;
+        let template = self.source.below(self.templates.len());
         let tokens = self.templates[template].clone();
         let mut argv = Vec::new();
         self.expand(&tokens, &mut argv);
@@ -60,11 +132,11 @@ impl Generator {
     fn make_odd(&mut self, argv: &mut Vec<Vec<u8>>) {
         let mut index = 1;
         while index < argv.len() {
-            if self.random.usize(..ODD_ONE_IN) == 0 {
-                match self.random.u8(..4) {
+            if self.source.below(ODD_ONE_IN) == ODD_ONE_IN - 1 {
+                match self.source.below(4) {
                     0 => _ = argv.remove(index),
                     1 => argv.insert(index, argv[index].clone()),
-                    _ => argv[index] = ODD[self.random.usize(..ODD.len())].as_bytes().to_vec(),
+                    _ => argv[index] = self.source.pick(ODD).into(),
                 }
             }
             index += 1;
@@ -83,13 +155,13 @@ impl Generator {
             let end = index + closing(&tokens[index..]);
             let inner = &tokens[index + 1..end];
             match token {
-                "[" if self.random.bool() => {}
+                "[" if self.source.below(2) == 0 => {}
                 "[" => self.expand(inner, argv),
-                "{" => (0..self.random.usize(1..=4)).for_each(|_| self.expand(inner, argv)),
+                "{" => (0..self.source.within(1, 5)).for_each(|_| self.expand(inner, argv)),
                 _ => {
                     let choices: Vec<_> = inner.split(|token| *token == "|").collect();
-                    let choice = self.random.usize(..choices.len());
-                    self.expand(choices[choice], argv);
+                    let choice = self.source.pick(&choices);
+                    self.expand(choice, argv);
                 }
             }
             index = end + 1;
@@ -107,17 +179,18 @@ impl Generator {
         }
     }
 
-    fn value(&mut self, kind: &str) -> String {
-        let random = &mut self.random;
-        let half = |random: &mut fastrand::Rng| f64::from(random.i32(-20..20)) / 2.0;
+    /// What a placeholder of the templates stands for.
+    pub fn value(&mut self, kind: &str) -> String {
+        let source = &mut self.source;
+        let half = |source: &mut S| source.within(-20, 20) as f64 / 2.0;
         match kind {
             "s" | "h" | "l" | "e" | "z" | "k" => {
-                let other = kind == "k" || random.usize(..30) == 0;
-                let kind = if other { ["s", "h", "l", "e", "z"][random.usize(..5)] } else { kind };
-                format!("{kind}{}", random.u8(1..=4))
+                let other = kind == "k" || source.below(30) == 29;
+                let kind = if other { source.pick(&["s", "h", "l", "e", "z"]) } else { kind };
+                format!("{kind}{}", source.within(1, 5))
             }
-            "c" => format!("c{}", random.u8(1..=2)),
-            "w" => format!("w{}", random.u8(1..=2)),
+            "c" => format!("c{}", source.within(1, 3)),
+            "w" => format!("w{}", source.within(1, 3)),
             "f" => [
                 "a",
                 "b",
@@ -130,40 +203,49 @@ impl Generator {
                 "2",
                 "é",
                 "long member of more than sixty-four bytes, so that a listpack is too small",
-            ][skewed(random, 11)]
+            ][skewed(source, 11)]
             .into(),
-            "v" => {
-                ["x", "y", "", "10", "-7", "3.5", "hello world", "\u{0}\r\n", "9223372036854775807", "a", "b"]
-                    [random.usize(..11)]
-                .into()
-            }
-            "i" => random.i32(-6..12).to_string(),
-            "n" => random.u8(..6).to_string(),
-            "x" => match random.u8(..20) {
+            "v" => source
+                .pick(&[
+                    "x",
+                    "y",
+                    "",
+                    "10",
+                    "-7",
+                    "3.5",
+                    "hello world",
+                    "\u{0}\r\n",
+                    "9223372036854775807",
+                    "a",
+                    "b",
+                ])
+                .into(),
+            "i" => source.within(-6, 12).to_string(),
+            "n" => source.below(6).to_string(),
+            "x" => match source.below(20) {
                 0 => "inf".into(),
                 1 => "-inf".into(),
-                _ => half(random).to_string(),
+                _ => half(source).to_string(),
             },
-            "d" => ["0.1", "-0.2", "0.5", "1.50", "-2.0e0", "-1e-1", "-.25", "0"][random.usize(..8)].into(),
-            "t" => random.u32(10_000..10_000_000).to_string(),
-            "T" => (now() / 1000 + random.u64(10_000..10_000_000)).to_string(),
-            "b" => match random.u8(..8) {
+            "d" => source.pick(&["0.1", "-0.2", "0.5", "1.50", "-2.0e0", "-1e-1", "-.25", "0"]).into(),
+            "t" => source.within(10_000, 10_000_000).to_string(),
+            "T" => (self.now as i64 / 1000 + source.within(10_000, 10_000_000)).to_string(),
+            "b" => match source.below(8) {
                 0 => "-inf".into(),
                 1 => "+inf".into(),
-                2 | 3 => format!("({}", half(random)),
-                _ => half(random).to_string(),
+                2 | 3 => format!("({}", half(source)),
+                _ => half(source).to_string(),
             },
-            "y" => ["-", "+", "[a", "(a", "[b", "(aa", "[", "(c", "[d"][random.usize(..9)].into(),
-            "p" => ["*", "?1", "s*", "[hl]?", "[^s]*", "*2", "a*", "\\a", "?", "[a-c]"][random.usize(..10)]
-                .into(),
+            "y" => source.pick(&["-", "+", "[a", "(a", "[b", "(aa", "[", "(c", "[d"]).into(),
+            "p" => source.pick(&["*", "?1", "s*", "[hl]?", "[^s]*", "*2", "a*", "\\a", "?", "[a-c]"]).into(),
             other => panic!("no such placeholder: ${other}"),
         }
     }
 }
 
 /// A position below `len`, the first ones more often.
-fn skewed(random: &mut fastrand::Rng, len: usize) -> usize {
-    random.usize(..len).min(random.usize(..len))
+fn skewed(source: &mut impl Source, len: usize) -> usize {
+    source.below(len).min(source.below(len))
 }
 
 fn tokens(line: &'static str) -> Vec<&'static str> {
@@ -192,9 +274,4 @@ fn closing(tokens: &[&str]) -> usize {
         }
     }
     panic!("a group without an end: {tokens:?}");
-}
-
-/// Unix time in milliseconds.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
