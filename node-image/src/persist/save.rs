@@ -223,6 +223,13 @@ enum Message {
     End,
 }
 
+/// Lets the data thread go first where both want one processor, as in a container that has no more. Where it cannot be
+/// had, clients wait a little longer.
+fn give_way() {
+    // Linux takes "this process" to be this thread.
+    let _ = rustix::process::setpriority_process(None, 10);
+}
+
 impl FileThread {
     fn start(path: &Path, options: SaveOptions) -> io::Result<Self> {
         let file = SnapshotFile::create(path, options)?;
@@ -231,6 +238,7 @@ impl FileThread {
         let waiting = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&waiting);
         std::thread::Builder::new().name("snapshot-file".into()).spawn(move || {
+            give_way();
             if let Some(outcome) = write_pieces(file, &incoming, &counter) {
                 // Nobody listens any more if the snapshot was given up meanwhile.
                 let _ = report.send(outcome);
