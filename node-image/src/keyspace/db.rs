@@ -27,10 +27,14 @@ pub(super) struct Seen<'a> {
     pub(super) observer: Option<&'a mut Box<dyn WriteObserver>>,
 }
 
+/// Tables of neighbouring slots, made when the first key of one of them comes.
+type Group = [SlotTable; GROUP];
+const GROUP: usize = 64;
+
 /// One database.
 #[derive(Debug)]
 pub(super) struct Db {
-    slots: Box<[SlotTable]>,
+    groups: Box<[Option<Box<Group>>]>,
     hasher: RandomState,
     occupied: SlotBitmap,
     /// Slots in which something can expire.
@@ -43,7 +47,7 @@ pub(super) struct Db {
 impl Default for Db {
     fn default() -> Self {
         Self {
-            slots: (0..SLOT_COUNT).map(|_| SlotTable::default()).collect(),
+            groups: (0..usize::from(SLOT_COUNT) / GROUP).map(|_| None).collect(),
             hasher: RandomState::default(),
             occupied: SlotBitmap::default(),
             expiring: SlotBitmap::default(),
@@ -69,11 +73,11 @@ impl Db {
     }
 
     pub(super) fn slot(&self, slot: Slot) -> Option<&SlotTable> {
-        self.slots.get(usize::from(slot))
+        self.groups.get(usize::from(slot) / GROUP)?.as_ref()?.get(usize::from(slot) % GROUP)
     }
 
     pub(super) fn slot_mut(&mut self, slot: Slot) -> Option<&mut SlotTable> {
-        self.slots.get_mut(usize::from(slot))
+        self.groups.get_mut(usize::from(slot) / GROUP)?.as_mut()?.get_mut(usize::from(slot) % GROUP)
     }
 
     pub(super) fn next_occupied(&self, from: Slot) -> Option<Slot> {
@@ -127,7 +131,9 @@ impl Db {
         change: impl FnOnce(&mut SlotTable, &mut Watch<'_>) -> R,
     ) -> Option<R> {
         let Seen { db, version, observer } = seen;
-        let table = self.slots.get_mut(usize::from(slot))?;
+        let group = self.groups.get_mut(usize::from(slot) / GROUP)?;
+        let group = group.get_or_insert_with(|| Box::new(std::array::from_fn(|_| SlotTable::default())));
+        let table = group.get_mut(usize::from(slot) % GROUP)?;
         let mut watch = Watch { db, slot, version, observer, hasher: &self.hasher };
         let (len, expiring, memory) = (table.len(), table.expiring, table.memory());
         let result = change(table, &mut watch);
@@ -187,11 +193,11 @@ impl Db {
 
     /// Notes how an entry was used.
     pub(super) fn set_access(&mut self, address: Address, place: Place, access: u32) {
-        if let Some(table) = self.slots.get_mut(usize::from(address.slot)) {
-            let before = table.memory();
-            table.set_access(place, access);
-            self.memory = (self.memory + table.memory()).saturating_sub(before);
-        }
+        let Some(table) = self.slot_mut(address.slot) else { return };
+        let before = table.memory();
+        table.set_access(place, access);
+        let after = table.memory();
+        self.memory = (self.memory + after).saturating_sub(before);
     }
 
     /// Any entry; `volatile`: any that expires. Slots are chosen by chance, however many entries they have.
