@@ -294,10 +294,6 @@ impl Keyspace {
     /// As [`Keyspace::find`], and keeps account of the use.
     #[inline]
     pub fn use_key(&mut self, at: At, key: &[u8]) -> Option<EntryRef<'_>> {
-        if self.tracking == Tracking::Off && self.expiring_len(at.db) == 0 {
-            // Nothing to note and nothing to remove: one look is enough.
-            return self.locate(at.db, key).map(|(_, _, entry)| entry);
-        }
         let (address, place) = self.place(at, key)?;
         if self.tracking != Tracking::Off && !self.untouched {
             self.note_use(at, address, place);
