@@ -89,6 +89,21 @@ pub struct NodeReport {
     /// meanwhile (MISCONF).
     #[serde(default)]
     pub disk_error: Option<String>,
+    /// How safe the writes are that a master acknowledges; `None` unless replies wait for other nodes.
+    #[serde(default)]
+    pub durability: Option<Durability>,
+}
+
+/// How safe the writes are that a master acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Durability {
+    /// The offset up to which as many nodes hold the stream as its config asks for.
+    pub durable: u64,
+    /// Whether they hold all that was written before the present config was accepted.
+    pub settled: bool,
+    /// SemiSync only: whether replies leave without waiting, as the replicas are too far behind.
+    pub degraded: bool,
 }
 
 /// What a node does at present.

@@ -16,6 +16,12 @@ impl NodeId {
     pub const fn from_bytes(bytes: [u8; 20]) -> Self {
         Self(bytes)
     }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 20] {
+        &self.0
+    }
 }
 
 impl fmt::Display for NodeId {

@@ -10,6 +10,7 @@ pub mod control;
 pub mod directive;
 pub mod id;
 pub mod plan;
+pub mod quorum;
 pub mod shard;
 pub mod slot;
 pub mod spec;

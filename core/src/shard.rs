@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterUid, Epoch, NodeId};
+use crate::quorum::{Acknowledge, Electorate};
 use crate::slot::SlotSet;
 
 /// Whether a node is the writer of its shard or a copy.
@@ -48,9 +49,36 @@ pub struct ShardConfig {
     pub members: Vec<Member>,
     /// The slots that the shard serves.
     pub slots: SlotSet,
+    /// What an acknowledged write promises.
+    #[serde(default)]
+    pub acknowledge: Acknowledge,
+    /// While members or copies change: those of before, whose word counts as well. Both must acknowledge a write, and
+    /// both elect; so no decision of the one goes unseen by the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<Electorate>,
 }
 
 impl ShardConfig {
+    /// The members as voters.
+    #[must_use]
+    pub fn electorate(&self) -> Electorate {
+        let copies = if self.acknowledge.holds_replies() { self.acknowledge.copies() } else { 0 };
+        Electorate { voters: self.members.iter().map(|member| member.id).collect(), copies }
+    }
+
+    /// All whose word counts: the members, and those of before while that changes.
+    pub fn electorates(&self) -> impl Iterator<Item = Electorate> {
+        std::iter::once(self.electorate()).chain(self.overlap.clone())
+    }
+
+    /// The offset up to which a write may be acknowledged; `held` tells how far a node is, if it accepted this config.
+    #[must_use]
+    pub fn durable(&self, held: impl Fn(NodeId) -> Option<u64>) -> u64 {
+        let own = self.electorate();
+        let before = self.overlap.iter().map(|old| old.reached(old.decisive(), &held));
+        before.fold(own.reached(usize::from(own.copies.max(1)), &held), u64::min)
+    }
+
     /// The member with this id.
     #[must_use]
     pub fn member(&self, id: NodeId) -> Option<&Member> {
@@ -61,6 +89,12 @@ impl ShardConfig {
     #[must_use]
     pub fn role(&self, id: NodeId) -> Option<Role> {
         self.member(id).map(|_| if id == self.master { Role::Master } else { Role::Replica })
+    }
+
+    /// Whether replies wait for other nodes.
+    #[must_use]
+    pub fn holds_replies(&self) -> bool {
+        self.acknowledge.holds_replies()
     }
 
     /// Checks that the master is a member without a parent, that ids and names are unique, and that every other
@@ -172,6 +206,8 @@ mod tests {
                 .map(|&(n, parent)| Member { id: id(n), name: format!("a-0-{n}"), parent: parent.map(id) })
                 .collect(),
             slots: SlotSet::all(),
+            acknowledge: Acknowledge::Async,
+            overlap: None,
         }
     }
 

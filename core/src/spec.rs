@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::quorum::Acknowledge;
 use crate::topology::Topology;
 
 /// The wanted cluster, validated.
@@ -13,6 +14,8 @@ pub struct ClusterSpec {
     pub replicas_per_shard: u16,
     /// How replicas hang below their master.
     pub topology: Topology,
+    /// What an acknowledged write promises.
+    pub acknowledge: Acknowledge,
     /// For how long a master must be silent until it counts as down, in milliseconds.
     pub down_after_ms: u64,
     /// Whether nodes have a volume; without one a restarted node is blank.

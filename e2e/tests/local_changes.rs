@@ -60,6 +60,45 @@ async fn replicas_and_topology_change_without_a_refused_write() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_acknowledgement_promises_changes_live() -> Result<()> {
+    let with = |acknowledge: &Value| {
+        manifest("changes", SHARDS, 2, &json!({"replication": {"acknowledge": acknowledge}}))
+    };
+    let size = Size { shards: SHARDS, nodes: 3 };
+    let mut local = Local::up(&with(&json!({"mode": "Async"}))).await?;
+    scenario::settled(&local, size).await?;
+    let mut ledger = local.ledger().await?;
+    let steps = [
+        (json!({"mode": "Quorum"}), "Quorum (copies 2)"),
+        (json!({"mode": "Quorum", "copies": 3}), "Quorum (copies 3)"),
+        (json!({"mode": "SemiSync", "replicas": 1}), "SemiSync (replicas 1)"),
+        (json!({"mode": "Async"}), "Async"),
+        (json!({"mode": "SemiSync", "replicas": 2}), "SemiSync (replicas 2)"),
+    ];
+    for (acknowledge, mode) in steps {
+        local.apply(&with(&acknowledge)).await?;
+        let view = local
+            .wait(mode, scenario::SETTLE_WITHIN, |view| {
+                let durable = view.condition("Durable");
+                let told =
+                    durable.map_or(mode == "Async", |one| one.status == "True" && one.message.contains(mode));
+                view.settled(SHARDS, 3) && told
+            })
+            .await?;
+        for node in view.nodes() {
+            let info = local.info(&node.name).await?;
+            assert!(info.contains(&format!("kv_acknowledge:{mode}\r\n")), "{}: {info}", node.name);
+        }
+        ledger.acknowledged(scenario::SETTLE_WITHIN).await?;
+    }
+    let report = ledger.finish(Duration::from_secs(60)).await?;
+    println!("acknowledge: {report}");
+    assert_eq!((report.tally().refused, report.tally().unknown), (0, 0), "{report}");
+    assert!(report.verdict.clean(), "{report}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_specs_are_refused_by_name_and_touch_nothing() -> Result<()> {
     let size = Size { shards: SHARDS, nodes: 2 };
     let mut local = Local::up(&with(1, &star())).await?;

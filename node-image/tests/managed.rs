@@ -5,54 +5,14 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use kv_core::control::{DataState, LinkState, NodeState};
-use kv_core::id::{ClusterUid, Epoch, NodeId};
-use kv_core::shard::{ClusterMap, Member, NodeAddress, ShardConfig};
+use kv_core::control::{DataState, NodeState};
+use kv_core::id::Epoch;
+use kv_core::shard::ClusterMap;
 use kv_core::slot::SlotSet;
 use rustix::process::Signal;
+use support::shard::{accept, address, config, streaming, tell_map};
 use support::wire::Wire;
 use support::{Process, Run, until};
-
-fn config(epoch: u64, master: &Process, replicas: &[&Process]) -> ShardConfig {
-    let id = |node: &Process| node.report().id;
-    let member =
-        |node: &Process, parent: Option<NodeId>| Member { id: id(node), name: node.report().name, parent };
-    let mut members = vec![member(master, None)];
-    members.extend(replicas.iter().map(|node| member(node, Some(id(master)))));
-    ShardConfig {
-        uid: ClusterUid("uid".into()),
-        shard: 0,
-        epoch: Epoch(epoch),
-        master: id(master),
-        members,
-        slots: SlotSet::all(),
-    }
-}
-
-fn accept(node: &Process, config: &ShardConfig) -> redis::RedisResult<kv_core::control::NodeReport> {
-    node.control(&["ACCEPT", &serde_json::to_string(config).unwrap()])
-}
-
-fn address(node: &Process) -> NodeAddress {
-    NodeAddress {
-        ip: "127.0.0.1".into(),
-        hostname: String::new(),
-        port: node.port,
-        bus_port: node.port + 10_000,
-    }
-}
-
-fn tell_map(nodes: &[&Process], config: &ShardConfig) {
-    let addresses: BTreeMap<_, _> = nodes.iter().map(|node| (node.report().id, address(node))).collect();
-    let map = ClusterMap { uid: config.uid.clone(), shards: vec![config.clone()], addresses, down: vec![] };
-    for node in nodes {
-        node.control(&["MAP", &serde_json::to_string(&map).unwrap()]).unwrap();
-    }
-}
-
-fn streaming(node: &Process) -> bool {
-    node.report().link.is_some_and(|link| link.state == LinkState::Streaming)
-}
 
 /// A master and a replica under epoch 1.
 fn shard() -> (Process, Process) {

@@ -3,20 +3,36 @@
 use crate::control::DataState;
 use crate::id::NodeId;
 use crate::plan::reason::{Change, Reason};
-use crate::plan::view::{Seen, View, ordinal_of};
+use crate::plan::view::{Seen, View, epoch_of, ordinal_of};
 use crate::plan::{Action, Presence, Step};
+use crate::quorum::Electorate;
 use crate::shard::{Member, ShardConfig};
 use crate::topology::{Fitness, Seat, assign_parents};
 
 /// Makes members and parents what they should be, all in one new config; `None` if they are.
 pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'_>) -> Option<Step> {
-    let members = with_parents(view, config.master, wanted_members(view, config));
-    let changes = differences(view, config, &members);
+    let settled = master.report.is_some_and(|report| {
+        epoch_of(report) == config.epoch && report.durability.is_some_and(|durability| durability.settled)
+    });
+    // One change of those whose word counts at a time: both must be quorums of what is there.
+    let voters_stay = config.overlap.is_some();
+    let members = if voters_stay { config.members.clone() } else { wanted_members(view, config) };
+    let members = with_parents(view, config.master, members);
+    let acknowledge = if voters_stay { config.acknowledge } else { view.spec.acknowledge };
+    let mut new = ShardConfig { members, acknowledge, ..config.clone() };
+    new.overlap =
+        if voters_stay { config.overlap.clone().filter(|_| !settled) } else { overlap(view, config, &new) };
+    let mut changes = differences(view, config, &new.members);
+    if new.acknowledge != config.acknowledge {
+        changes.push(Change::Acknowledges { mode: new.acknowledge });
+    }
+    if config.overlap.is_some() && new.overlap.is_none() {
+        changes.push(Change::Settles);
+    }
     if changes.is_empty() {
         return None;
     }
-    let epoch = view.known_epoch().next_for(master.node.ordinal);
-    let new = ShardConfig { epoch, members, ..config.clone() };
+    new.epoch = view.known_epoch().next_for(master.node.ordinal);
     let concerned = |id: NodeId| config.member(id).is_some() || new.member(id).is_some();
     let others = view
         .answering()
@@ -25,6 +41,14 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
     let then = others.map(|(_, report)| report.id).collect();
     let action = Action::Accept { config: new, first: config.master, then };
     Some(Step::Do(action, Reason::Reconfiguring(changes)))
+}
+
+/// Those whose word must go on to count for a while after a change from `old` to `new`: where acknowledgements promise
+/// something, and it is others who keep it, or more or fewer of them.
+fn overlap(view: &View<'_>, old: &ShardConfig, new: &ShardConfig) -> Option<Electorate> {
+    let gone = |id: NodeId| old.member(id).is_some_and(|member| view.reborn(member));
+    let (before, after) = (old.electorate(), new.electorate());
+    (new.holds_replies() && before != after).then(|| before.without(gone))
 }
 
 /// The present members without those that the spec no longer asks for, and with every node that answers and should be one.

@@ -192,9 +192,29 @@ fn check_accept(facts: &Facts<'_>, config: &ShardConfig, first: NodeId, rules: &
             match facts.serving() {
                 Some((_, serving)) => {
                     rules.must(serving.id == config.master, "a serving master is not replaced");
+                    check_voters(old, config, serving, rules);
                 }
                 None => check_election(facts, old, config, master, rules),
             }
+        }
+    }
+}
+
+/// Who keeps acknowledged writes changes by way of both, and not before what was written is with both.
+fn check_voters(old: &ShardConfig, config: &ShardConfig, master: &NodeReport, rules: &mut Rules) {
+    let ids = |config: &ShardConfig| config.members.iter().map(|member| member.id).collect::<Vec<_>>();
+    let same = ids(old) == ids(config) && old.acknowledge.copies() == config.acknowledge.copies();
+    match (&old.overlap, &config.overlap) {
+        (None, overlap) if config.acknowledge.holds_replies() => {
+            rules.must(same || overlap.is_some(), "a change of who keeps acknowledged writes overlaps");
+        }
+        (None, overlap) => rules.must(overlap.is_none(), "nothing overlaps where nothing is promised"),
+        (Some(_), None) => {
+            let settled = master.durability.is_some_and(|durability| durability.settled);
+            rules.must(same && settled, "an overlap ends when what was written before is with both");
+        }
+        (Some(before), Some(after)) => {
+            rules.must(same && before == after, "no second change while two overlap");
         }
     }
 }
@@ -229,6 +249,7 @@ fn check_election(
             .all(|ordinal| facts.heard().any(|(node, _)| node.ordinal == ordinal));
         return rules.must(all, "a shard is founded anew when all of its nodes answer");
     }
+    check_copies(facts, old, config, total, rules);
     let promises = answering.iter().filter(|report| report.promised == config.epoch).count();
     let witness = usize::from(total % 2 == 0);
     rules.must(
@@ -249,6 +270,33 @@ fn check_election(
         let same_history = other.replid == master.replid && comparable;
         rules.must(!same_history || other.offset <= master.offset, "no member has more of the same history");
     }
+}
+
+/// Of the voters that a write was acknowledged by, one at least must be among those that elect.
+fn check_copies(facts: &Facts<'_>, old: &ShardConfig, config: &ShardConfig, total: usize, rules: &mut Rules) {
+    let members: Vec<NodeId> = old.members.iter().map(|member| member.id).collect();
+    let own = old.acknowledge.holds_replies().then(|| (members, usize::from(old.acknowledge.copies())));
+    let before = old.overlap.as_ref().filter(|overlap| overlap.copies > 0);
+    let before = before.map(|overlap| (overlap.voters.clone(), usize::from(overlap.copies)));
+    for (voters, copies) in own.into_iter().chain(before) {
+        let promised: Vec<_> = voters
+            .iter()
+            .filter_map(|id| facts.heard_from(*id))
+            .filter(|(_, report)| report.promised == config.epoch)
+            .collect();
+        let live = promised.iter().filter(|(_, report)| report.data == DataState::Live).count();
+        // Voters whose place is taken by blank nodes hold nothing any more, wherever all others promise.
+        let everybody = promised.len() >= voters.len().min(total);
+        rules.must(
+            everybody || live + copies > voters.len(),
+            format!(
+                "{live} of {} voters that hold their data promised, where {copies} acknowledge",
+                voters.len()
+            ),
+        );
+    }
+    let changed = config.acknowledge != old.acknowledge || config.overlap != old.overlap;
+    rules.must(!changed, "an election leaves acknowledgements alone");
 }
 
 fn check_workload(facts: &Facts<'_>, plan: &Plan, shard: &ShardPlan, rules: &mut Rules) {

@@ -3,19 +3,22 @@
 use std::cmp::Reverse;
 
 use crate::control::{DataState, NodeReport};
-use crate::id::Epoch;
+use crate::id::{Epoch, NodeId};
 use crate::plan::change::with_parents;
 use crate::plan::founding;
 use crate::plan::reason::{Loss, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
 use crate::plan::{Action, Step};
+use crate::quorum::Electorate;
 use crate::shard::{Member, ShardConfig};
 
 /// The members whose promises count.
 struct Voters<'v, 'a> {
     view: &'v View<'a>,
     members: Vec<&'v Member>,
+    /// Members that answer, and voters of before that do.
     answering: Vec<(&'v Seen<'a>, &'a NodeReport)>,
+    electorates: Vec<Electorate>,
 }
 
 /// The next step towards a new master, after the old one was lost.
@@ -24,9 +27,8 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     if voters.members.is_empty() {
         return founding::found_anew(view, config);
     }
-    let needed = votes_needed(voters.members.len());
-    if voters.answering.len() < needed {
-        let (answering, missing) = (voters.answering.len(), voters.missing());
+    if !voters.elect(|_| true) {
+        let (needed, answering, missing) = (voters.needed(), voters.answering.len(), voters.missing());
         return Step::Wait(Reason::NoQuorum { loss, needed, answering, missing });
     }
     let Some((best, report)) = voters.best() else {
@@ -35,7 +37,7 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     let candidate = best.node.name.clone();
     let epoch = proposed_epoch(view, config, best.node.ordinal);
     let promised = |report: &NodeReport| report.promised == epoch;
-    if promised(report) && voters.answering.iter().filter(|(_, other)| promised(other)).count() >= needed {
+    if promised(report) && voters.elect(promised) {
         let reason = match voters.best_data() {
             DataState::Empty | DataState::Syncing => Reason::FoundingAnew { master: candidate },
             DataState::Restored | DataState::Live => Reason::Promoting { loss, master: candidate },
@@ -45,12 +47,6 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     let behind = voters.answering.iter().filter(|(_, other)| other.promised < epoch);
     let nodes = behind.map(|(_, other)| other.id).collect();
     Step::Do(Action::Prepare { epoch, nodes }, Reason::Electing { loss, candidate })
-}
-
-/// How many of `members` must promise. Where their number is even, the operator is one more voter, and votes for whom it
-/// proposes.
-fn votes_needed(members: usize) -> usize {
-    if members.is_multiple_of(2) { members / 2 } else { members / 2 + 1 }
 }
 
 /// Whether a node was asked for its promise in this election and, as its disk takes nothing, did not give it. It counts as
@@ -87,14 +83,38 @@ impl<'v, 'a> Voters<'v, 'a> {
         let all_heard = config.members.iter().all(|member| answers(&member) || view.reborn(member));
         let members: Vec<_> =
             config.members.iter().filter(|member| !(all_heard && view.reborn(member))).collect();
-        let answering = members
-            .iter()
-            .filter_map(|member| view.node(member.id))
-            .filter(|seen| seen.answers)
-            .filter_map(|seen| Some((seen, seen.report?)))
-            .filter(|(_, report)| !failed_to_promise(view, config, report))
+        let gone = |id: NodeId| config.member(id).is_some() && !members.iter().any(|member| member.id == id);
+        let electorates: Vec<_> = config.electorates().map(|voters| voters.without(gone)).collect();
+        let votes = |id: NodeId| electorates.iter().any(|electorate| electorate.voters.contains(&id));
+        let answering = view
+            .answering()
+            .filter(|(_, report)| votes(report.id) && !failed_to_promise(view, config, report))
             .collect();
-        Self { view, members, answering }
+        Self { view, members, answering, electorates }
+    }
+
+    /// Whether those that answer, and that `given` holds for, can elect a master: a majority of every electorate, and so
+    /// many that hold what they were given that no acknowledged write is missing among them.
+    fn elect(&self, given: impl Fn(&NodeReport) -> bool) -> bool {
+        self.electorates.iter().all(|electorate| {
+            let votes = |report: &NodeReport| electorate.voters.contains(&report.id) && given(report);
+            let promises = self.answering.iter().filter(|(_, report)| votes(report));
+            let (mut all, mut live) = (0, 0);
+            for (_, report) in promises {
+                all += 1;
+                live += usize::from(report.data == DataState::Live);
+            }
+            // Where every voter answers, nobody has more than the best of them.
+            let complete = all == electorate.voters.len();
+            all >= electorate.majority(true)
+                && (complete || live >= electorate.readers() || electorate.copies == 0)
+        })
+    }
+
+    /// How many must promise at least.
+    fn needed(&self) -> usize {
+        let needed = |electorate: &Electorate| electorate.majority(true).max(electorate.readers());
+        self.electorates.iter().map(needed).max().unwrap_or(1)
     }
 
     fn missing(&self) -> Vec<String> {
@@ -120,12 +140,13 @@ impl<'v, 'a> Voters<'v, 'a> {
             DataState::Restored => self.all_answer(),
             data => self.all_answer() && data == self.best_data(),
         };
-        let eligible = self.answering.iter().filter(|(_, report)| may_lead(report));
+        let is_member = |report: &NodeReport| self.members.iter().any(|member| member.id == report.id);
+        let eligible = self.answering.iter().filter(|(_, report)| is_member(report) && may_lead(report));
         eligible.max_by_key(|(seen, report)| self.rank(seen, report)).copied()
     }
 
     fn all_answer(&self) -> bool {
-        self.answering.len() == self.members.len()
+        self.missing().is_empty()
     }
 
     fn rank(&self, seen: &Seen<'_>, report: &NodeReport) -> impl Ord + use<> {

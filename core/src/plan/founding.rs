@@ -79,5 +79,7 @@ fn first_config(
         master,
         members: sorted_members(members.collect()),
         slots,
+        acknowledge: view.spec.acknowledge,
+        overlap: None,
     }
 }

@@ -31,6 +31,11 @@ pub(super) fn hand_over(
     let successor = target.node.name.clone();
     // The reports are not of one moment: the successor's may be the later one.
     let bytes = report.offset.abs_diff(target_report.offset);
+    // Whoever waits for an acknowledgement is to get it from this master.
+    let owed = report
+        .durability
+        .is_some_and(|durability| !durability.degraded && durability.durable < report.offset);
+    let bytes = if owed { bytes.max(1) } else { bytes };
     Some(match (report.paused, bytes) {
         (true, 0) => {
             let epoch = view.known_epoch().next_for(target.node.ordinal);

@@ -108,6 +108,8 @@ pub struct ShardPlan {
     pub config: Option<ShardConfig>,
     /// Whether clients can write to the shard now.
     pub serving: bool,
+    /// Whether the serving master acknowledges writes as specified.
+    pub durable: bool,
     /// Number of nodes that do what the config says: the serving master, and replicas whose stream flows.
     pub ready_nodes: u16,
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::quorum::Acknowledge;
+
 /// Why a step is taken or waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Reason {
@@ -124,6 +126,14 @@ pub enum Reason {
         /// Who is missing or not in step.
         nodes: Vec<String>,
     },
+    /// Acknowledgements changed, and what was written before is not with all who answer for it now.
+    #[error("waits until what was written before is with enough nodes of the old and the new quorum")]
+    Settling,
+    /// Replies should wait for replicas, and do not: too few keep up.
+    #[error(
+        "the replicas do not keep up: writes are acknowledged without them (SemiSync is degraded), and may be lost with the master"
+    )]
+    NotDurable,
     /// Nodes cannot write to their disks.
     #[error(
         "{}; writes are not kept there: free space on the disk, or let it grow by spec.storage.volume.size",
@@ -172,6 +182,8 @@ impl Reason {
             Self::SuccessorLags { .. } => "SuccessorLags",
             Self::CatchingUp { .. } => "CatchingUp",
             Self::NodesNotReady { .. } => "NodesNotReady",
+            Self::Settling => "Settling",
+            Self::NotDurable => "NotDurable",
             Self::DiskFull { .. } => "DiskFull",
             Self::Replacing { .. } => "ReplacingNode",
             Self::StrayNode { .. } => "StrayNode",
@@ -194,6 +206,7 @@ impl Reason {
             Self::HandingOver { departure, .. } => matches!(departure, Departure::DiskFull(_)),
             Self::FoundingAnew { .. }
             | Self::DiskFull { .. }
+            | Self::NotDurable
             | Self::NoQuorum { .. }
             | Self::NoCandidate { .. }
             | Self::NoSuccessor { .. }
@@ -320,6 +333,13 @@ pub enum Change {
         /// The node.
         node: String,
     },
+    /// An acknowledged write promises something else.
+    Acknowledges {
+        /// What it promises from now on.
+        mode: Acknowledge,
+    },
+    /// The word of those that were members before counts no more: nothing depends on it.
+    Settles,
 }
 
 impl Change {
@@ -330,6 +350,8 @@ impl Change {
             Self::Removes { .. } => "ReplicaRemoved",
             Self::Moves { .. } => "ReplicaMoved",
             Self::TakesBack { .. } => "ReplicaTakenBack",
+            Self::Acknowledges { .. } => "AcknowledgeChanged",
+            Self::Settles => "MembersSettled",
         }
     }
 }
@@ -342,6 +364,8 @@ impl fmt::Display for Change {
             Self::Removes { node } => write!(f, "removes {node}"),
             Self::Moves { node, parent } => write!(f, "feeds {node} from {parent}"),
             Self::TakesBack { node } => write!(f, "takes back {node} after an election that came to nothing"),
+            Self::Acknowledges { mode } => write!(f, "acknowledges writes by {mode}"),
+            Self::Settles => write!(f, "ends the overlap of the old and the new quorum"),
         }
     }
 }

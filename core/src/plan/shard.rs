@@ -8,12 +8,18 @@ use crate::shard::ShardConfig;
 
 /// Decides the next step of a shard.
 pub(super) fn plan(view: &View<'_>) -> ShardPlan {
-    let (step, serving) = match view.config {
-        None => (founding::found(view), false),
+    let (step, serving, durable) = match view.config {
+        None => (founding::found(view), false, false),
         Some(config) => {
             let master = master::find(view, config);
-            let serving = matches!(&master, Master::Serves(_, report) if report.disk_error.is_none());
-            (next_step(view, config, master), serving)
+            let serves = match &master {
+                Master::Serves(_, report) if report.disk_error.is_none() => Some(*report),
+                _ => None,
+            };
+            let durable = config.acknowledge == view.spec.acknowledge
+                && serves
+                    .is_some_and(|report| report.durability.is_none_or(|durability| !durability.degraded));
+            (next_step(view, config, master), serves.is_some(), durable)
         }
     };
     let ready = view.config.map_or(0, |config| {
@@ -25,6 +31,7 @@ pub(super) fn plan(view: &View<'_>) -> ShardPlan {
         step: replace_stuck(view, name_stray(view, step)),
         config: view.config.cloned(),
         serving,
+        durable,
         ready_nodes: u16::try_from(ready).unwrap_or(u16::MAX),
     }
 }
@@ -76,7 +83,14 @@ fn settled(view: &View<'_>, config: &ShardConfig) -> Step {
     let behind = config.members.iter().filter(|member| !view.in_place(config, member));
     let mut nodes: Vec<_> = behind.map(|member| member.name.clone()).collect();
     nodes.extend(view.missing().into_iter().filter(|name| !config.members.iter().any(|m| m.name == *name)));
-    if nodes.is_empty() { Step::Nothing } else { Step::Wait(Reason::NodesNotReady { nodes }) }
+    if !nodes.is_empty() {
+        return Step::Wait(Reason::NodesNotReady { nodes });
+    }
+    match view.node(config.master).and_then(|master| master.report?.durability) {
+        Some(durability) if durability.degraded => Step::Wait(Reason::NotDurable),
+        _ if config.overlap.is_some() => Step::Wait(Reason::Settling),
+        _ => Step::Nothing,
+    }
 }
 
 /// Where nothing else can be done, a node is started anew that does not become ready by itself, and was started from what is

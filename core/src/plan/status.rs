@@ -6,6 +6,7 @@ use crate::control::NodeState;
 use crate::id::{Epoch, NodeId};
 use crate::plan::view::{View, views};
 use crate::plan::{Observed, Plan, Presence, ShardPlan, Step, Template};
+use crate::quorum::Acknowledge;
 use crate::shard::{Role, ShardConfig};
 use crate::slot::SlotSet;
 use crate::spec::ClusterSpec;
@@ -14,7 +15,7 @@ use crate::spec::ClusterSpec;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStatus {
-    /// Ready, Progressing, Degraded and UpToDate, in this order.
+    /// Ready, Progressing, Degraded, UpToDate and, where acknowledged writes promise something, Durable, in this order.
     pub conditions: Vec<Condition>,
     /// Nodes that do what their shard's config says.
     pub ready_nodes: u32,
@@ -52,6 +53,8 @@ pub enum ConditionKind {
     Degraded,
     /// Every node was started from what is specified now.
     UpToDate,
+    /// Acknowledged writes are as safe as specified. Only where they promise something.
+    Durable,
 }
 
 /// Something that went wrong outside the plan: a spec that cannot be taken, an object that cannot be written.
@@ -132,7 +135,10 @@ pub fn status(spec: &ClusterSpec, observed: &Observed, plan: &Plan, problems: &[
     let masters = plan.shards.iter().filter(|shard| shard.serving).count();
     let facts = Facts { spec, plan, problems, ready_nodes, total_nodes };
     ClusterStatus {
-        conditions: vec![facts.ready(), facts.progressing(), facts.degraded(), up_to_date(observed)],
+        conditions: [facts.ready(), facts.progressing(), facts.degraded(), up_to_date(observed)]
+            .into_iter()
+            .chain(facts.durable())
+            .collect(),
         ready_nodes,
         total_nodes,
         masters: format!("{masters}/{}", spec.shards),
@@ -220,6 +226,33 @@ impl Facts<'_> {
             None => (false, healthy()),
         };
         Condition { kind: ConditionKind::Degraded, status, reason, message }
+    }
+
+    fn durable(&self) -> Option<Condition> {
+        if !self.spec.acknowledge.holds_replies() {
+            return None;
+        }
+        let short: Vec<_> =
+            self.plan.shards.iter().filter(|shard| !shard.durable).map(|shard| shard.index).collect();
+        let (reason, message) = match short.first() {
+            None => (
+                "AsSpecified",
+                format!("acknowledged writes are kept as specified: {}", self.spec.acknowledge),
+            ),
+            Some(first) => {
+                let more =
+                    if short.len() > 1 { format!(" and {} more", short.len() - 1) } else { String::new() };
+                let text = match self.spec.acknowledge {
+                    Acknowledge::SemiSync { .. } => {
+                        "replies do not wait for replicas, as these do not keep up"
+                    }
+                    _ => "no master acknowledges writes as specified yet",
+                };
+                ("NotDurable", format!("shard {first}{more}: {text}"))
+            }
+        };
+        let status = short.is_empty();
+        Some(Condition { kind: ConditionKind::Durable, status, reason: reason.to_owned(), message })
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 down-after=2000` | the spec |
+//! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 acknowledge=async\|semisync:1\|quorum:2 down-after=2000` | the spec |
 //! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes |
-//! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each |
+//! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each; with `acknowledge=quorum:2` another mode than the spec's, with `overlap=0,1:2` voters of before and the copies that they keep |
 //! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
 //! | `node 1 disk=full` | it cannot write to its disk; `disk=dead`: it cannot even write a promise |
 //! | `gone 1` | the node is not there any more |
@@ -15,12 +15,13 @@
 
 use std::collections::BTreeMap;
 
-use kv_core::control::{DataState, Link, LinkState, NodeReport, NodeState};
+use kv_core::control::{DataState, Durability, Link, LinkState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::plan::check::check;
 use kv_core::plan::{
     Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, plan, status,
 };
+use kv_core::quorum::{Acknowledge, Electorate};
 use kv_core::shard::{Member, ShardConfig};
 use kv_core::slot::even_share;
 use kv_core::spec::ClusterSpec;
@@ -44,6 +45,7 @@ impl Default for Scene {
             shards: 1,
             replicas_per_shard: 1,
             topology: Topology::Star,
+            acknowledge: Acknowledge::Async,
             down_after_ms: 2000,
             durable: true,
             config: BTreeMap::new(),
@@ -73,6 +75,18 @@ fn id(shard: u16, token: &str) -> NodeId {
     let generation = token.as_bytes().get(digits.len()).map_or(0, |letter| letter - b'a');
     let shard = u8::try_from(shard).expect("a small shard");
     NodeId::from_bytes(std::array::from_fn(|i| [ordinal, generation, shard].get(i).copied().unwrap_or(0)))
+}
+
+const DURABLE: Durability = Durability { durable: 100, settled: false, degraded: false };
+
+fn acknowledge(text: &str) -> Acknowledge {
+    let (mode, count) = text.split_once(':').unwrap_or((text, "0"));
+    match mode {
+        "async" => Acknowledge::Async,
+        "semisync" => Acknowledge::SemiSync { replicas: number(count), timeout_ms: 1000 },
+        "quorum" => Acknowledge::Quorum { copies: number(count), timeout_ms: 1000 },
+        other => panic!("no such mode: {other}"),
+    }
 }
 
 fn pairs<'a>(words: &[&'a str]) -> Vec<(&'a str, &'a str)> {
@@ -127,6 +141,7 @@ impl Scene {
                         None => Topology::Star,
                     }
                 }
+                "acknowledge" => self.spec.acknowledge = acknowledge(value),
                 other => panic!("no such part of a spec: {other}"),
             }
         }
@@ -147,6 +162,7 @@ impl Scene {
 
     fn set_config(&mut self, epoch: &str, words: &[&str]) {
         let index = self.observed.shards[self.shard].index;
+        let (options, words): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.contains('='));
         let members = words.iter().map(|word| {
             let (node, parent) =
                 word.split_once('<').map_or((*word, None), |(node, p)| (node, Some(id(index, p))));
@@ -158,7 +174,21 @@ impl Scene {
         members.sort_by(|a, b| a.name.cmp(&b.name));
         let epoch = Epoch(number(epoch));
         let slots = even_share(index, self.spec.shards);
-        let config = ShardConfig { uid: uid(), shard: index, epoch, master, members, slots };
+        let acknowledge = self.spec.acknowledge;
+        let overlap = None;
+        let mut config =
+            ShardConfig { uid: uid(), shard: index, epoch, master, members, slots, acknowledge, overlap };
+        for (key, value) in pairs(&options) {
+            match key {
+                "acknowledge" => config.acknowledge = self::acknowledge(value),
+                "overlap" => {
+                    let (voters, copies) = value.split_once(':').expect("VOTERS:COPIES");
+                    let voters = voters.split(',').map(|node| id(index, node)).collect();
+                    config.overlap = Some(Electorate { voters, copies: number(copies) });
+                }
+                other => panic!("no such part of a config: {other}"),
+            }
+        }
         self.configs.insert((index, epoch.0), config.clone());
         self.last_config = Some(config);
     }
@@ -300,6 +330,7 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         partial_syncs: 0,
         uptime_ms: 0,
         disk_error: None,
+        durability: None,
     }
 }
 
@@ -335,6 +366,9 @@ fn set_report(
         }
         ("disk", _) => report.disk_error = (value != "ok").then(|| value.into()),
         ("paused", _) => report.paused = value == "yes",
+        ("durable", _) => report.durability.get_or_insert(DURABLE).durable = number(value),
+        ("settled", _) => report.durability.get_or_insert(DURABLE).settled = value == "yes",
+        ("degraded", _) => report.durability.get_or_insert(DURABLE).degraded = value == "yes",
         ("leaving", _) => report.leaving = value == "yes",
         (key, value) => panic!("no such part of a node: {key}={value}"),
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use kv_core::id::NodeId;
 use kv_core::plan::{Action, ClusterStatus, Plan, Step};
+use kv_core::quorum::Acknowledge;
 use kv_core::shard::ShardConfig;
 use kv_core::slot::SlotSet;
 
@@ -27,6 +28,12 @@ fn config(config: &ShardConfig) -> String {
     for member in config.members.iter().filter(|member| member.id != config.master) {
         let parent = member.parent.map(token).unwrap_or_default();
         write!(text, " {}<{parent}", token(member.id)).expect("a text");
+    }
+    if config.acknowledge != Acknowledge::Async {
+        write!(text, " by {}", config.acknowledge).expect("a text");
+    }
+    if let Some(overlap) = &config.overlap {
+        write!(text, " with {} of {}", overlap.copies, tokens(&overlap.voters)).expect("a text");
     }
     if config.slots != SlotSet::all() {
         write!(text, " slots {}", config.slots).expect("a text");

@@ -6,6 +6,7 @@ use kv_core::control::{NodeReport, NodeState};
 use kv_core::id::{ClusterUid, NodeId};
 use kv_core::plan::check::check;
 use kv_core::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, plan};
+use kv_core::quorum::Acknowledge;
 use kv_core::shard::ShardConfig;
 use kv_core::spec::ClusterSpec;
 use kv_core::topology::Topology;
@@ -39,6 +40,7 @@ impl World {
             shards: 1,
             replicas_per_shard: rng.u16(0..4),
             topology: topology(&mut rng),
+            acknowledge: Acknowledge::Async,
             down_after_ms: 2000,
             durable: true,
             config: BTreeMap::new(),

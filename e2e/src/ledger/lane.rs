@@ -105,6 +105,8 @@ impl Target {
         let reply = redis::cmd("RPUSH").arg(key).arg(value).query_async::<redis::Value>(connection).await;
         match reply {
             Ok(_) => (Outcome::Acked, None),
+            // Whether the write is kept is what the error says that nobody knows.
+            Err(error) if error.code() == Some(UNCERTAIN) => (Outcome::Unknown, Some(UNCERTAIN.to_owned())),
             Err(error) if error.code().is_some() => {
                 match error.redirect_node() {
                     Some((node, _)) if node != address => self.go(node.to_owned()),
@@ -139,6 +141,9 @@ impl Target {
         address
     }
 }
+
+/// A node's error for a write that too few copies of are known.
+const UNCERTAIN: &str = "UNCERTAIN";
 
 /// A connection to a node that answers: a frozen process accepts connections, and would hold a write for long.
 async fn greet(shared: &Shared, address: &str) -> Result<MultiplexedConnection, RedisError> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kv_core::control::{NodeReport, digest};
+use kv_core::control::{NodeReport, NodeState, digest};
 use kv_core::directive;
 use kv_core::id::{ClusterUid, Epoch};
 use kv_core::shard::{ClusterMap, ShardConfig};
@@ -72,13 +72,14 @@ fn accept(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     let config: ShardConfig = json(args.at(2), "config")?;
     let (epoch, master) = (config.epoch, config.master);
     let before = server.routing.config().map(|config| config.master);
+    let reigned = server.routing.state() == NodeState::Master;
     if server.routing.accept(config)? {
         crate::notice!("Accepted config of epoch {epoch}");
         if before != Some(master) {
             // The stream that flows may be that of the old master still, through a parent that is the same.
             server.drop_link();
         }
-        server.take_role();
+        server.take_role(reigned);
     }
     Ok(())
 }

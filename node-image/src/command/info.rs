@@ -198,6 +198,14 @@ fn replication(server: &Server, text: &mut String) {
     line!(text, "master_replid2:{previous}");
     line!(text, "master_repl_offset:{}", history.offset());
     line!(text, "second_repl_offset:{switch}");
+    let durability = server.durability_report();
+    let acknowledge = server.routing.config().map(|config| config.acknowledge).unwrap_or_default();
+    line!(text, "kv_acknowledge:{acknowledge}");
+    line!(text, "kv_durable_offset:{}", durability.map_or(history.offset(), |known| known.durable));
+    line!(text, "kv_degraded:{}", u8::from(durability.is_some_and(|known| known.degraded)));
+    line!(text, "kv_held_clients:{}", server.durability.held_clients());
+    line!(text, "kv_degradations:{}", server.durability.degradations);
+    line!(text, "kv_uncertain_replies:{}", server.durability.uncertain);
     line!(text, "repl_backlog_active:{}", u8::from(history.is_recorded()));
     line!(text, "repl_backlog_size:{}", server.tunables.backlog);
     line!(text, "repl_backlog_first_byte_offset:{}", history.backlog.start() + 1);

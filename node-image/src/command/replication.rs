@@ -132,6 +132,9 @@ fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
             b"ack" => {
                 feed.acked = u64::try_from(args.integer(index + 1)?).unwrap_or(0);
                 feed.acked_at = now;
+                if args.is(index + 2, "kv-epoch") && args.len() > index + 3 {
+                    feed.acked_epoch = Epoch(u64::try_from(args.integer(index + 3)?).unwrap_or(0));
+                }
                 server.answer_waits();
                 return Ok(()); // an acknowledgement is not answered
             }

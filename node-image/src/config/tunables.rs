@@ -42,6 +42,8 @@ pub struct Tunables {
     pub replica_read_only: bool,
     /// `replica-serve-stale-data`.
     pub serve_stale: bool,
+    /// `kv-dirty-reads`.
+    pub dirty_reads: bool,
     /// `cluster-enabled`.
     pub cluster_enabled: bool,
     /// `kv-handover-timeout`.
@@ -92,6 +94,7 @@ impl Tunables {
             repl_timeout: seconds("repl-timeout"),
             replica_read_only: settings.bool("replica-read-only"),
             serve_stale: settings.bool("replica-serve-stale-data"),
+            dirty_reads: settings.bool("kv-dirty-reads"),
             cluster_enabled: settings.bool("cluster-enabled"),
             handover_timeout: Duration::from_millis(settings.number("kv-handover-timeout")),
             resync_wait: Duration::from_millis(settings.number("kv-resync-wait-timeout")),

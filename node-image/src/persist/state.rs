@@ -311,6 +311,8 @@ mod tests {
                 master: id,
                 members: vec![Member { id, name: "shop-2-0".into(), parent: None }],
                 slots: SlotSet::all(),
+                acknowledge: kv_core::quorum::Acknowledge::Async,
+                overlap: None,
             });
         })
         .unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use kv_core::id::NodeId;
+use kv_core::id::{Epoch, NodeId};
 
 /// How far a replica has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Feed {
     pub position: u64,
     /// The last offset that it acknowledged.
     pub acked: u64,
+    /// The config that it had accepted then; 0 if it is no node of this shard.
+    pub acked_epoch: Epoch,
     /// When; while a snapshot is sent, when it last made progress.
     pub acked_at: Instant,
     /// The port that it serves clients on, as it says.
@@ -55,6 +57,7 @@ impl Feed {
             state: FeedState::Handshake,
             position: 0,
             acked: 0,
+            acked_epoch: Epoch(0),
             acked_at: now,
             port: 0,
             address: String::new(),

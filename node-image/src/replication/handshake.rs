@@ -83,6 +83,8 @@ pub enum Outcome {
         offset: u64,
         /// The database that the stream goes on with, if the parent said so.
         stream_db: Option<usize>,
+        /// Epoch of the master whose barrier the data hold; 0 if the parent did not say.
+        write_epoch: Epoch,
     },
     /// It failed; the text says at what.
     Failed(String),
@@ -175,6 +177,7 @@ fn attach(target: &Target, shared: &Mutex<Socket>, report: &dyn Fn(Outcome)) -> 
                 replid: replid.to_owned(),
                 offset,
                 stream_db,
+                write_epoch: loaded.aux.write_epoch.unwrap_or_default(),
             })
         }
         _ => Err(unexpected("PSYNC", &reply)),

@@ -1,5 +1,6 @@
 //! A connection: its buffers and what is known of who is at the other end.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use super::pubsub::Scope;
 use super::transactions::{Session, Transaction};
 use crate::config::Tunables;
 use crate::replication::{Feed, FeedState};
-use crate::resp::{Protocol, Reply, Request, RequestParser};
+use crate::resp::{Protocol, Reply, Request, RequestParser, fail_replies};
 
 /// What a buffer may take when there is nothing in it.
 pub(super) const IDLE_BUFFER: usize = 512;
@@ -98,6 +99,53 @@ impl Slowness {
     }
 }
 
+/// Replies that wait until other nodes hold what they tell, in the order of the output.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Bytes at the head of the unwritten output that may leave.
+    free: usize,
+    parts: VecDeque<Part>,
+}
+
+/// Replies of one tick.
+#[derive(Debug)]
+struct Part {
+    bytes: usize,
+    /// The offset of the stream at which they were computed.
+    offset: u64,
+    since: Instant,
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        self.free + self.parts.iter().map(|part| part.bytes).sum::<usize>()
+    }
+
+    /// Lets those go that were computed up to `durable`. Returns whether there were any.
+    pub fn release(&mut self, durable: u64) -> bool {
+        let before = self.free;
+        while let Some(part) = self.parts.front()
+            && part.offset <= durable
+        {
+            self.free += part.bytes;
+            self.parts.pop_front();
+        }
+        self.free > before
+    }
+
+    /// Whether any wait.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
+    /// Since when the first one waits.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        self.parts.front().map(|part| part.since)
+    }
+}
+
 /// Why a client's requests are not read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {
@@ -167,6 +215,8 @@ pub struct Client {
     pub wants_write: bool,
     /// It has a place beyond `maxclients`, which is for the operator and for replicas.
     pub reserved: bool,
+    /// Replies that wait for other nodes; `None` if all of the output may leave.
+    pub held: Option<Box<Held>>,
     /// `CLIENT NO-EVICT`: `maxmemory-clients` spares it.
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`: what it reads counts as not used.
@@ -189,6 +239,8 @@ pub struct Client {
     pub commands: u64,
     /// Where the replication stream stood after its last write.
     pub write_offset: u64,
+    /// Where it stood when the client was last told something of the data.
+    pub read_offset: u64,
     /// What only some clients have: a transaction, watched keys.
     pub session: Option<Box<Session>>,
 }
@@ -230,6 +282,7 @@ impl Client {
             stopped: false,
             wants_write: false,
             reserved: false,
+            held: None,
             no_evict: false,
             no_touch: false,
             slowness: Slowness::default(),
@@ -241,6 +294,7 @@ impl Client {
             last_command: "NULL",
             commands: 0,
             write_offset: 0,
+            read_offset: 0,
             session: None,
         }
     }
@@ -336,9 +390,49 @@ impl Client {
         matches!(self.kind, Kind::Normal) && !self.user.is_peer()
     }
 
+    /// Bytes of replies that may be written now.
+    #[must_use]
+    pub fn sendable(&self) -> usize {
+        self.held.as_ref().map_or(self.pending(), |held| held.free)
+    }
+
+    /// Holds what was added to the output since the last time, until other nodes hold the stream up to `offset`.
+    pub fn hold(&mut self, offset: u64, now: Instant) {
+        let pending = self.pending();
+        let held = self.held.get_or_insert_default();
+        let bytes = pending.saturating_sub(held.bytes());
+        if bytes > 0 {
+            held.parts.push_back(Part { bytes, offset, since: now });
+        }
+    }
+
+    /// Turns held replies into `error`: those from before `until`, or all. Returns how many there were; `None` if one
+    /// cannot be told from the next.
+    pub fn fail_held(&mut self, error: &str, until: Option<Instant>) -> Option<u64> {
+        let Some(held) = &mut self.held else { return Some(0) };
+        let late = |part: &Part| until.is_none_or(|until| part.since <= until);
+        let mut bytes = 0;
+        while let Some(part) = held.parts.front().filter(|part| late(part)) {
+            bytes += part.bytes;
+            held.parts.pop_front();
+        }
+        let start = self.written + held.free;
+        let mut instead = Vec::new();
+        let count = fail_replies(self.output.get(start..start + bytes)?, error, &mut instead)?;
+        held.free += instead.len();
+        self.output.splice(start..start + bytes, instead);
+        Some(count)
+    }
+
     /// Takes `count` bytes of the output as written. Memory that is not needed is given back.
     pub fn wrote(&mut self, count: usize) {
         self.written += count;
+        if let Some(held) = &mut self.held {
+            held.free = held.free.saturating_sub(count);
+            if held.bytes() == 0 {
+                self.held = None;
+            }
+        }
         if self.pending() == 0 {
             self.output.clear();
             self.written = 0;

@@ -162,6 +162,23 @@ impl Clients {
         }
     }
 
+    /// Holds the replies of this tick that tell of what is not `durable`, and adds their clients to `waiting`. With `dirty`,
+    /// only of clients that wrote something.
+    pub fn hold_queued(&mut self, durable: u64, dirty: bool, now: Instant, waiting: &mut Vec<ClientKey>) {
+        for key in &self.queue {
+            let Some(client) = self.slab.get_mut(key.0) else { continue };
+            let told = if dirty { 0 } else { client.read_offset };
+            let offset = client.write_offset.max(told);
+            let waits = client.held.as_ref().is_some_and(|held| held.waits());
+            if matches!(client.kind, Kind::Normal) && !client.user.is_peer() && (waits || offset > durable) {
+                client.hold(offset, now);
+                if !waits && client.held.as_ref().is_some_and(|held| held.waits()) {
+                    waiting.push(*key);
+                }
+            }
+        }
+    }
+
     /// Whether any is to be written to.
     #[must_use]
     pub fn has_queued(&self) -> bool {

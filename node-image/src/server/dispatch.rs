@@ -2,6 +2,7 @@
 
 use kv_core::slot::key_slot;
 
+use super::durability::Prospect;
 use super::managed::Route;
 use super::{Blocked, Client, ClientKey, Ending, Server, User};
 use crate::command::{Args, CommandError, CommandResult, CommandSpec, Ctx, Flags, Handler, KeySpec};
@@ -105,6 +106,7 @@ impl Server {
     ) -> CommandResult {
         let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
         let (start, db) = (client.output.len(), client.db);
+        client.read_offset = self.durability.data_offset;
         let result = handler(
             &mut Ctx {
                 keyspace: &mut self.keyspace,
@@ -236,6 +238,11 @@ impl Server {
         }
         if !self.routing.may_write() {
             return refuse("CLUSTERDOWN The cluster is down");
+        }
+        match self.prospect() {
+            Prospect::Good => {}
+            Prospect::Soon => return Verdict::Hold,
+            Prospect::Bad => return refuse("NOREPLICAS Not enough good replicas to write."),
         }
         if let Some(error) = self.disk_error() {
             return Verdict::Refuse(CommandError::text(format!("MISCONF {error}")));

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use kv_core::control::DataState;
-use kv_core::id::NodeId;
+use kv_core::id::{Epoch, NodeId};
 
 use super::{Event, Kind, Server, User};
 use crate::keyspace::Keyspace;
@@ -180,20 +180,28 @@ impl Server {
                 notice!("Partial resynchronisation with the parent at offset {}", self.history.offset());
                 self.stream_from(stream, leftover);
             }
-            Outcome::Loaded { stream, leftover, keyspace, replid, offset, stream_db } => {
-                self.load_snapshot(*keyspace, replid, offset, stream_db);
+            Outcome::Loaded { stream, leftover, keyspace, replid, offset, stream_db, write_epoch } => {
+                self.load_snapshot(*keyspace, replid, offset, stream_db, write_epoch);
                 self.stream_from(stream, leftover);
             }
         }
     }
 
-    fn load_snapshot(&mut self, keyspace: Keyspace, replid: String, offset: u64, stream_db: Option<usize>) {
+    fn load_snapshot(
+        &mut self,
+        keyspace: Keyspace,
+        replid: String,
+        offset: u64,
+        stream_db: Option<usize>,
+        write_epoch: Epoch,
+    ) {
         notice!("Full synchronisation with the parent done: {} keys at offset {offset}", keyspace.total());
         self.drop_replicas();
         self.keyspace.replace_all(keyspace);
         self.history.adopt(replid, offset);
         self.history.stream_db = stream_db;
         self.stats.full_syncs += 1;
+        self.routing.restore_write_epoch(write_epoch);
         self.restart_aof();
     }
 
@@ -216,7 +224,6 @@ impl Server {
             link.heard = self.clock.instant;
         }
         self.routing.set_data(DataState::Live);
-        self.note_write_epoch();
         self.send_ack();
     }
 
@@ -224,10 +231,17 @@ impl Server {
     pub(super) fn send_ack(&mut self) {
         let Some(key) = self.link.as_ref().and_then(ParentLink::client) else { return };
         let offset = self.history.offset();
+        let managed = self.link.as_ref().is_some_and(|link| link.parent.is_some());
+        let epoch = self.routing.config().filter(|_| managed).map(|config| config.epoch.to_string());
         if let Some(client) = self.clients.get_mut(key) {
-            let offset = offset.to_string();
-            super::propagate::encode(&mut client.output, &[b"REPLCONF", b"ACK", offset.as_bytes()]);
+            let text = offset.to_string();
+            let mut args: Vec<&[u8]> = vec![b"REPLCONF", b"ACK", text.as_bytes()];
+            if let Some(epoch) = &epoch {
+                args.extend([&b"KV-EPOCH"[..], epoch.as_bytes()]);
+            }
+            super::propagate::encode(&mut client.output, &args);
         }
+        self.stats.acked_offset = offset;
         self.stats.last_ack = self.clock.instant;
         self.clients.queue_write(key);
     }

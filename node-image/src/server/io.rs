@@ -61,9 +61,9 @@ impl Server {
             return self.close_unread(key);
         }
         let (mut broken, mut blocked) = (client.doomed, false);
-        while !broken && client.pending() > 0 && budget > 0 {
+        while !broken && client.sendable() > 0 && budget > 0 {
             let rest = client.output.get(client.written..).unwrap_or_default();
-            let rest = rest.get(..budget).unwrap_or(rest);
+            let rest = rest.get(..budget.min(client.sendable())).unwrap_or(rest);
             match client.stream.write(rest) {
                 Ok(0) => broken = true,
                 Ok(count) => {
@@ -95,7 +95,7 @@ impl Server {
         // A replica whose snapshot went out is to get the stream at once.
         let replica = client.output.is_empty() && matches!(client.kind, Kind::Replica(_));
         let resumed = was_full && !client.is_full();
-        if client.pending() > 0 && !blocked {
+        if client.sendable() > 0 && !blocked {
             self.clients.queue_write(key); // in the next tick
         }
         self.clients.reclaim_output(key);

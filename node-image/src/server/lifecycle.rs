@@ -102,6 +102,7 @@ impl Server {
             sync_job: None,
             loading: None,
             persistence: Persistence::new(&config, clock.unix_ms),
+            durability: super::durability::Durability::default(),
             pause: None,
             client_pause: None,
             ending: Ending::No,

@@ -169,7 +169,7 @@ impl Routing {
         self.file.get().config.as_ref()
     }
 
-    /// Epoch of the last config under which its data changed.
+    /// Epoch of the master whose barrier its data hold.
     #[must_use]
     pub fn write_epoch(&self) -> Epoch {
         self.write_epoch
@@ -322,12 +322,9 @@ impl Routing {
         Ok(true)
     }
 
-    /// Remembers that data change under the present config. Returns its epoch if it is another than before.
-    pub fn note_write_epoch(&mut self) -> Option<Epoch> {
-        let epoch = self.config()?.epoch;
-        let changed = epoch != self.write_epoch;
-        self.write_epoch = epoch;
-        changed.then_some(epoch)
+    /// Remembers that the data are of that epoch. Returns whether it is another than before.
+    pub fn note_write_epoch(&mut self, epoch: Epoch) -> bool {
+        epoch != std::mem::replace(&mut self.write_epoch, epoch)
     }
 
     /// The loaded data were written under this epoch.

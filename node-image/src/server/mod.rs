@@ -8,6 +8,7 @@ mod client;
 mod clients;
 mod cron;
 mod dispatch;
+mod durability;
 mod eviction;
 mod expiry;
 mod feeding;
@@ -160,6 +161,8 @@ pub struct Server {
     pub loading: Option<Loading>,
     /// Files.
     pub persistence: persistence::Persistence,
+    /// Replies that wait for other nodes.
+    pub durability: durability::Durability,
     /// Writes are held.
     pub pause: Option<Pause>,
     /// `CLIENT PAUSE`.
@@ -233,9 +236,12 @@ impl Server {
     }
 
     /// Makes what was done in this tick durable and visible: the append-only file first, then replicas and replies.
+    /// Replies that wait for other nodes stay.
     fn flush(&mut self) {
         self.flush_aof();
+        self.acknowledge_stream();
         self.feed_replicas();
+        self.hold_replies();
         self.write_clients();
         self.evict_clients();
     }

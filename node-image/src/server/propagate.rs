@@ -53,6 +53,7 @@ impl Server {
         }
         encode(&mut self.scratch, args);
         self.history.backlog.append(&self.scratch);
+        self.durability.data_offset = self.history.offset();
         self.persistence.append(&self.scratch);
     }
 
@@ -76,7 +77,14 @@ impl Server {
 
     /// Adds a command to the stream that is no change of data: PING, REPLCONF GETACK, PUBLISH.
     pub(super) fn replicate_beat(&mut self, args: &[&[u8]]) {
-        if !self.may_originate() || !self.is_recorded() {
+        if self.may_originate() {
+            self.append_beat(args);
+        }
+    }
+
+    /// Adds such a command whatever is held.
+    pub(super) fn append_beat(&mut self, args: &[&[u8]]) {
+        if !self.is_recorded() {
             return;
         }
         self.begin_append();
@@ -112,7 +120,8 @@ impl Server {
             return;
         }
         if args.is(0, "replconf") {
-            if args.is(1, "getack") {
+            if args.is(1, "getack") && args.len() > 2 {
+                self.note_barrier(args.at(2));
                 self.send_ack();
             }
             return;

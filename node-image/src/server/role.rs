@@ -1,10 +1,14 @@
 //! Taking the role that the shard's config gives this node, and reporting what it is.
 
 use kv_core::control::{FedReplica, Link, NodeReport};
+use kv_core::id::Epoch;
 use kv_core::shard::Role;
 
 use super::{Ending, Kind, Server};
 use crate::warning;
+
+/// How the argument of GETACK begins that marks the begin of a master's reign; its epoch follows.
+const BARRIER: &str = "kv-epoch:";
 
 impl Server {
     /// After a promise: what belongs to an older epoch ends here.
@@ -12,23 +16,29 @@ impl Server {
         if self.routing.is_fenced() {
             // Bytes that were received already still count.
             self.release_waits();
+            self.fail_held("this node stepped down");
             self.drain_link();
             self.drop_link();
         }
     }
 
     /// After a config was accepted: takes the role that it gives.
-    pub(crate) fn take_role(&mut self) {
+    ///
+    /// `reigned`: whether it was the serving master before.
+    pub(crate) fn take_role(&mut self, reigned: bool) {
         let (role, id) = (self.routing.role(), self.routing.id());
         match role {
             Some(Role::Master) => {
                 self.follow_nobody();
                 self.routing.set_data(kv_core::control::DataState::Live);
-                self.note_write_epoch();
+                if !reigned {
+                    self.begin_reign();
+                }
             }
             Some(Role::Replica) => {
                 self.follow_configured_parent();
                 self.attach_now();
+                self.send_ack();
             }
             None => {
                 self.drop_link();
@@ -39,7 +49,26 @@ impl Server {
         }
         self.drop_foreign_replicas();
         self.drop_foreign_channels();
+        self.begin_settling(reigned);
         self.release_writes();
+    }
+
+    /// Writes a barrier into the stream. Who has it has all that its master had when that began, so that what it holds is
+    /// of this epoch; nothing is acknowledged before enough nodes have. Any Redis takes it for a request to acknowledge.
+    fn begin_reign(&mut self) {
+        let Some(epoch) = self.routing.config().map(|config| config.epoch) else { return };
+        let barrier = format!("{BARRIER}{epoch}");
+        self.append_beat(&[b"REPLCONF", b"GETACK", barrier.as_bytes()]);
+        self.durability.data_offset = self.history.offset();
+        self.note_write_epoch(epoch);
+    }
+
+    /// The parent's stream holds a barrier, if this is one.
+    pub(super) fn note_barrier(&mut self, argument: &[u8]) {
+        let text = std::str::from_utf8(argument).unwrap_or_default();
+        if let Some(epoch) = text.strip_prefix(BARRIER).and_then(|epoch| epoch.parse().ok()) {
+            self.note_write_epoch(Epoch(epoch));
+        }
     }
 
     /// Follows the parent that the config names; at its address of the map, as far as known.
@@ -50,9 +79,6 @@ impl Server {
         match &mut self.link {
             Some(link) if link.parent == Some(parent) => {
                 link.address = address;
-                if link.client().is_some() {
-                    self.note_write_epoch();
-                }
             }
             _ => self.follow(address, Some(parent)),
         }
@@ -79,8 +105,8 @@ impl Server {
     }
 
     /// Records under which config the data change.
-    pub(crate) fn note_write_epoch(&mut self) {
-        if let Some(epoch) = self.routing.note_write_epoch() {
+    fn note_write_epoch(&mut self, epoch: Epoch) {
+        if self.routing.note_write_epoch(epoch) {
             self.persistence.append_write_epoch(epoch);
         }
     }
@@ -117,6 +143,7 @@ impl Server {
             full_syncs: self.stats.full_syncs,
             partial_syncs: self.stats.partial_syncs,
             uptime_ms: self.millis_since(self.started.instant),
+            durability: self.durability_report(),
             disk_error: self.disk_error().or(self.routing.disk_error().map(str::to_owned)),
         })
     }

@@ -43,6 +43,8 @@ pub struct Stats {
     pub partial_syncs: u64,
     /// Why the last attempt to attach to the parent failed.
     pub last_link_error: String,
+    /// The offset that the parent was last sent as acknowledged.
+    pub acked_offset: u64,
     /// When the parent was last sent an acknowledgement.
     pub last_ack: Instant,
 }
@@ -81,6 +83,7 @@ impl Stats {
             full_syncs: 0,
             partial_syncs: 0,
             last_link_error: String::new(),
+            acked_offset: 0,
             last_ack: now,
         }
     }

@@ -49,6 +49,14 @@ impl Wire {
         self.read()
     }
 
+    /// Whether nothing has come from the server that was not read yet.
+    pub fn is_silent(&mut self) -> bool {
+        self.0.get_ref().set_nonblocking(true).unwrap();
+        let waits = self.0.fill_buf().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        self.0.get_ref().set_nonblocking(false).unwrap();
+        waits
+    }
+
     /// Whether the server closed the connection.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.0.fill_buf(), Ok([]) | Err(_))

@@ -50,6 +50,17 @@ pub use validate::{InvalidField, describe, quantity};
         "rule": "(has(self.storage) && has(self.storage.volume)) == (has(oldSelf.storage) && has(oldSelf.storage.volume))",
         "message": "spec.storage.volume cannot be added or removed after creation",
     },
+    {
+        "rule": "!has(self.replication.acknowledge.copies) \
+                 || self.replication.acknowledge.copies <= self.replicasPerShard + 1",
+        "message": "spec.replication.acknowledge.copies must be at most the nodes of a shard: spec.replicasPerShard + 1",
+    },
+    {
+        "rule": "self.replication.acknowledge.mode != 'SemiSync' \
+                 || (has(self.replication.acknowledge.replicas) ? self.replication.acknowledge.replicas : 1) \
+                 <= self.replicasPerShard",
+        "message": "spec.replication.acknowledge.replicas must be at most spec.replicasPerShard",
+    },
 ]))]
 pub struct KvClusterSpec {
     /// Number of shards. Each serves a part of the 16384 slots. It cannot be changed after creation: slots cannot be
@@ -112,6 +123,80 @@ pub struct Replication {
     /// How the replicas of a shard hang below its master.
     #[serde(default)]
     pub topology: Topology,
+
+    /// What an acknowledged write promises. Changes are applied live.
+    #[serde(default)]
+    pub acknowledge: Acknowledge,
+}
+
+/// What an acknowledged write promises.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!has(self.replicas) || self.mode == 'SemiSync'",
+        "message": "spec.replication.acknowledge.replicas has a meaning with mode SemiSync only",
+    },
+    {
+        "rule": "!has(self.copies) || self.mode == 'Quorum'",
+        "message": "spec.replication.acknowledge.copies has a meaning with mode Quorum only",
+    },
+]))]
+pub struct Acknowledge {
+    /// Async: a write is acknowledged when the master has it; if the master is lost, so is what it had not sent yet.
+    /// SemiSync: when `replicas` replicas have it, too; after `timeout` without them the shard goes on as with Async, and
+    /// the condition Durable says so, until they have caught up. Quorum: when `copies` nodes have it; no acknowledged
+    /// write is lost as long as fewer nodes than that are. It never degrades: after `timeout` the reply is the error
+    /// UNCERTAIN, and while too few nodes are there writes are refused with NOREPLICAS. Only replicas that the master
+    /// feeds itself count.
+    #[serde(default)]
+    pub mode: AcknowledgeMode,
+
+    /// SemiSync: replicas that must have a write. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 8))]
+    pub replicas: Option<u16>,
+
+    /// Quorum: nodes that must have a write, the master included. Default: more than half of a shard's nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 9))]
+    pub copies: Option<u16>,
+
+    /// For how long a reply is held, from 10ms to 60s. It has no meaning with mode Async.
+    #[serde(default = "default_acknowledge_timeout")]
+    #[schemars(
+        length(max = 16),
+        regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$"),
+        extend("x-kubernetes-validations" = [{
+            "rule": "duration(self) >= duration('10ms') && duration(self) <= duration('60s')",
+            "message": "spec.replication.acknowledge.timeout must be from 10ms to 60s",
+        }])
+    )]
+    pub timeout: String,
+}
+
+impl Default for Acknowledge {
+    fn default() -> Self {
+        Self {
+            mode: AcknowledgeMode::default(),
+            replicas: None,
+            copies: None,
+            timeout: default_acknowledge_timeout(),
+        }
+    }
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum AcknowledgeMode {
+    /// When the master has it.
+    #[default]
+    Async,
+    /// When some replicas have it, too, unless they do not keep up.
+    SemiSync,
+    /// When enough nodes have it.
+    Quorum,
 }
 
 /// How the replicas of a shard hang below its master.
@@ -291,6 +376,10 @@ impl KvCluster {
 
 fn default_replicas() -> u16 {
     1
+}
+
+fn default_acknowledge_timeout() -> String {
+    "1s".into()
 }
 
 fn default_down_after() -> String {

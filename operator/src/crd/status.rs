@@ -17,7 +17,8 @@ pub struct KvClusterStatus {
 
     /// Ready: every shard serves, every node is in step, and nothing is left to do. Progressing: something is being done
     /// or waited for. Degraded: something that worked, or should work, does not. UpToDate: every node was started from
-    /// what is specified now. The reason is for programs, the message for people.
+    /// what is specified now. Durable, where
+    /// acknowledged writes promise something: they are as safe as specified. The reason is for programs, the message for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -2,13 +2,15 @@
 //! object that comes from it; the directives of `spec.config` are checked only here.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use kv_core::quorum::Acknowledge;
 use kv_core::spec::ClusterSpec;
 use kv_core::{directive, topology};
 
 use super::schema::MAX_NAME;
-use super::{KvCluster, Topology, TopologyType};
+use super::{AcknowledgeMode, KvCluster, KvClusterSpec, Topology, TopologyType};
 
 /// A field that cannot be as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +49,7 @@ impl KvCluster {
             format!("must be from 0 to 8, not {}", spec.replicas_per_shard)
         });
         let topology = found.topology(&spec.replication.topology);
+        let acknowledge = found.acknowledge(spec, topology);
         let down_after_ms = found.down_after(&spec.failover.down_after);
         if let Some(volume) = self.volume() {
             found.require(
@@ -63,6 +66,7 @@ impl KvCluster {
                 shards: spec.shards,
                 replicas_per_shard: spec.replicas_per_shard,
                 topology,
+                acknowledge,
                 down_after_ms,
                 durable: self.volume().is_some(),
                 config,
@@ -126,16 +130,60 @@ impl Findings {
 
     fn down_after(&mut self, text: &str) -> u64 {
         let bounds = Duration::from_millis(500)..=Duration::from_secs(60);
+        self.duration("spec.failover.downAfter", text, bounds, "from 500ms to 60s, such as 2s")
+    }
+
+    fn duration(&mut self, field: &str, text: &str, bounds: RangeInclusive<Duration>, told: &str) -> u64 {
         match text.parse::<kube::core::Duration>() {
             Ok(duration) if !duration.is_negative() && bounds.contains(&duration.into()) => {
                 u64::try_from(Duration::from(duration).as_millis()).unwrap_or(u64::MAX)
             }
             _ => {
-                self.add(
-                    "spec.failover.downAfter",
-                    format!("must be a duration from 500ms to 60s, such as 2s, not {text:?}"),
-                );
+                self.add(field, format!("must be a duration {told}, not {text:?}"));
                 0
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, spec: &KvClusterSpec, topology: topology::Topology) -> Acknowledge {
+        const FIELD: &str = "spec.replication.acknowledge";
+        let wanted = &spec.replication.acknowledge;
+        let bounds = Duration::from_millis(10)..=Duration::from_secs(60);
+        let told = "from 10ms to 60s, such as 1s";
+        let timeout_ms = self.duration(&format!("{FIELD}.timeout"), &wanted.timeout, bounds, told);
+        let only = |mode| format!("has a meaning with mode {mode} only; remove it");
+        self.require(
+            wanted.replicas.is_none() || wanted.mode == AcknowledgeMode::SemiSync,
+            &format!("{FIELD}.replicas"),
+            || only("SemiSync"),
+        );
+        self.require(
+            wanted.copies.is_none() || wanted.mode == AcknowledgeMode::Quorum,
+            &format!("{FIELD}.copies"),
+            || only("Quorum"),
+        );
+        // Only replicas that the master feeds itself acknowledge.
+        let direct = spec.replicas_per_shard.min(u16::try_from(topology.fanout()).unwrap_or(u16::MAX));
+        match wanted.mode {
+            AcknowledgeMode::Async => Acknowledge::Async,
+            AcknowledgeMode::SemiSync => {
+                let replicas = wanted.replicas.unwrap_or(1);
+                self.require((1..=direct).contains(&replicas), &format!("{FIELD}.replicas"), || {
+                    format!(
+                        "must be from 1 to {direct}, the replicas that a master feeds itself, not {replicas}"
+                    )
+                });
+                Acknowledge::SemiSync { replicas, timeout_ms }
+            }
+            AcknowledgeMode::Quorum => {
+                let copies = wanted.copies.unwrap_or(spec.replicas_per_shard.div_ceil(2) + 1).max(1);
+                self.require((2..=direct + 1).contains(&copies), &format!("{FIELD}.copies"), || {
+                    format!(
+                        "must be from 2 to {}, the master and the replicas that it feeds itself, not {copies}",
+                        direct + 1
+                    )
+                });
+                Acknowledge::Quorum { copies, timeout_ms }
             }
         }
     }
@@ -195,6 +243,29 @@ mod tests {
             ("{shards: 1, failover: {downAfter: 499ms}}", &["spec.failover.downAfter"]),
             ("{shards: 1, failover: {downAfter: -2s}}", &["spec.failover.downAfter"]),
             ("{shards: 1, failover: {downAfter: soon}}", &["spec.failover.downAfter"]),
+            ("{shards: 1, replication: {acknowledge: {mode: SemiSync}}}", &[]),
+            ("{shards: 1, replication: {acknowledge: {mode: Quorum, copies: 2, timeout: 200ms}}}", &[]),
+            (
+                "{shards: 1, replication: {acknowledge: {mode: Quorum, copies: 3}}}",
+                &["spec.replication.acknowledge.copies"],
+            ),
+            (
+                "{shards: 1, replicasPerShard: 0, replication: {acknowledge: {mode: Quorum}}}",
+                &["spec.replication.acknowledge.copies"],
+            ),
+            (
+                "{shards: 1, replicasPerShard: 3, replication: {topology: {type: Chain}, acknowledge: {mode: SemiSync, \
+                 replicas: 2}}}",
+                &["spec.replication.acknowledge.replicas"],
+            ),
+            (
+                "{shards: 1, replication: {acknowledge: {copies: 2, replicas: 1, timeout: 1h}}}",
+                &[
+                    "spec.replication.acknowledge.timeout",
+                    "spec.replication.acknowledge.replicas",
+                    "spec.replication.acknowledge.copies",
+                ],
+            ),
             ("{shards: 1, config: {maxmemory: 512mb, timeout: 60}}", &[]),
             ("{shards: 1, config: {port: 1}}", &["spec.config.port"]),
             (

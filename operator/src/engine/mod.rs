@@ -330,6 +330,8 @@ impl<P: Provider + 'static> Engine<P> {
                     (ConditionKind::Degraded, false) => (false, "Recovered"),
                     (ConditionKind::UpToDate, true) => (false, "UpToDate"),
                     (ConditionKind::UpToDate, false) => (false, "OutdatedNodes"),
+                    (ConditionKind::Durable, true) => (false, "Durable"),
+                    (ConditionKind::Durable, false) => (true, "NotDurable"),
                     (_, true) => (false, "Ready"),
                     (_, false) => (false, "NotReady"),
                 };

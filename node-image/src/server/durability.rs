@@ -1,0 +1,248 @@
+//! Replies that wait for other nodes: what `spec.replication.acknowledge` promises.
+//!
+//! What a client is told was computed at some offset of the stream. Its reply leaves when as many nodes hold the stream up
+//! to there as the shard's config asks for, so that nobody sees a write that may still vanish. Only the client that asked
+//! waits; its replies stay in order.
+//!
+//! Architecture invariant: an acknowledgement counts only if its sender is fed from here and accepted the same config. So
+//! whoever can elect another master either knows of this config or was not counted on.
+
+use std::time::{Duration, Instant};
+
+use kv_core::control::{self, NodeState};
+use kv_core::quorum::{Acknowledge, Electorate};
+use kv_core::shard::ShardConfig;
+
+use super::client::Held;
+use super::{ClientKey, Server};
+use crate::{notice, warning};
+
+/// What is known of who holds the stream.
+#[derive(Debug, Default)]
+pub struct Durability {
+    /// Clients of which replies are held.
+    waiting: Vec<ClientKey>,
+    /// The offset up to which enough nodes hold the stream.
+    durable: u64,
+    /// Whose word it takes.
+    electorates: Vec<Electorate>,
+    /// Where the stream stood when they were asked for their word first.
+    settle_at: u64,
+    /// Where the stream stood after the last change of data.
+    pub(super) data_offset: u64,
+    /// Replies leave without waiting (SemiSync): the replicas are too far behind.
+    degraded: bool,
+    /// Since when too few replicas are attached for a write to be acknowledged.
+    short_since: Option<Instant>,
+    /// Times that replies were no longer waited for.
+    pub degradations: u64,
+    /// Replies that became errors, as nobody knows whether what they say holds.
+    pub uncertain: u64,
+}
+
+impl Durability {
+    /// Clients of which replies are held.
+    #[must_use]
+    pub fn held_clients(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+/// What is to happen with a write, as far as its acknowledgement is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prospect {
+    /// It can be acknowledged.
+    Good,
+    /// It cannot yet.
+    Soon,
+    /// It could not for too long.
+    Bad,
+}
+
+impl Server {
+    /// The present promise, if this node is the master and replies wait for others.
+    fn acknowledge_mode(&self) -> Option<Acknowledge> {
+        let config = self.routing.config().filter(|config| config.holds_replies())?;
+        (self.routing.state() == NodeState::Master).then_some(config.acknowledge)
+    }
+
+    /// How safe writes are, for reports; `None` if replies wait for nobody.
+    #[must_use]
+    pub fn durability_report(&self) -> Option<control::Durability> {
+        self.acknowledge_mode().map(|_| control::Durability {
+            durable: self.durability.durable,
+            settled: self.durability.durable >= self.durability.settle_at,
+            degraded: self.durability.degraded,
+        })
+    }
+
+    /// A new config was accepted: what was written so far is to be with those that it names. `reigned`: whether this node
+    /// was the serving master before.
+    pub(super) fn begin_settling(&mut self, reigned: bool) {
+        if !reigned {
+            self.durability.electorates.clear();
+        }
+        let electorates: Vec<_> =
+            self.routing.config().into_iter().flat_map(ShardConfig::electorates).collect();
+        if self.durability.electorates != electorates {
+            self.durability.electorates = electorates;
+            self.durability.settle_at = self.history.offset();
+            self.durability.durable = 0;
+        }
+        self.durability.short_since = None;
+        if self.acknowledge_mode().is_none() {
+            self.durability.degraded = false;
+            let why = "this node is not the master any more";
+            if self.routing.state() == NodeState::Master {
+                self.release_held(u64::MAX);
+            } else {
+                self.fail_held(why);
+            }
+        }
+    }
+
+    /// Finds out how far enough nodes are, lets the replies go that waited for it, and holds those of this tick that
+    /// have to wait.
+    pub(super) fn hold_replies(&mut self) {
+        let Some(mode) = self.acknowledge_mode() else { return };
+        // What was on enough nodes once is, whatever became of them.
+        let durable = self.durable_offset().max(self.durability.durable);
+        let offset = self.history.offset();
+        self.durability.durable = durable;
+        if self.durability.degraded && durable >= offset {
+            self.durability.degraded = false;
+            notice!("The replicas have caught up: replies wait for {mode} again");
+        }
+        self.note_shortage(mode);
+        let durable = if self.durability.degraded { u64::MAX } else { durable };
+        self.release_held(durable);
+        if durable < offset {
+            let dirty = self.tunables.dirty_reads;
+            let now = self.clock.instant;
+            self.clients.hold_queued(durable, dirty, now, &mut self.durability.waiting);
+        }
+    }
+
+    fn durable_offset(&self) -> u64 {
+        let Some(config) = self.routing.config() else { return 0 };
+        let (me, offset) = (self.routing.id(), self.history.offset());
+        config.durable(|id| {
+            if id == me {
+                return Some(offset);
+            }
+            let mut feeds = self.clients.feeds().map(|(_, feed)| feed);
+            let feed = feeds.find(|feed| feed.node == Some(id) && feed.online())?;
+            (feed.acked_epoch == config.epoch).then_some(feed.acked)
+        })
+    }
+
+    /// Lets replies go that were computed at an offset up to `durable`.
+    fn release_held(&mut self, durable: u64) {
+        let mut waiting = std::mem::take(&mut self.durability.waiting);
+        waiting.retain(|&key| {
+            let Some(client) = self.clients.get_mut(key) else { return false };
+            let Some(held) = &mut client.held else { return false };
+            let (freed, waits) = (held.release(durable), held.waits());
+            if freed {
+                self.clients.queue_write(key);
+            }
+            waits
+        });
+        self.durability.waiting = waiting;
+    }
+
+    /// Gives up on replies that waited for too long.
+    pub(super) fn tend_held(&mut self) {
+        self.retry_short();
+        let Some((mode, timeout)) = self.acknowledge_mode().and_then(|mode| Some((mode, mode.timeout_ms()?)))
+        else {
+            return;
+        };
+        let timeout = Duration::from_millis(timeout);
+        let now = self.clock.instant;
+        let late =
+            |held: &Held| held.oldest().is_some_and(|since| now.saturating_duration_since(since) >= timeout);
+        let waiting = self.durability.waiting.iter().copied();
+        let late: Vec<_> = waiting
+            .filter(|&key| self.clients.get(key).and_then(|client| client.held.as_deref()).is_some_and(late))
+            .collect();
+        if late.is_empty() {
+            return;
+        }
+        match mode {
+            Acknowledge::SemiSync { .. } => {
+                warning!(
+                    "Too few replicas acknowledged writes within {timeout:?}: replies no longer wait for them"
+                );
+                self.durability.degraded = true;
+                self.durability.degradations += 1;
+                self.release_held(u64::MAX);
+            }
+            Acknowledge::Quorum { copies, .. } => {
+                let why = format!("not on {copies} nodes within {} ms", timeout.as_millis());
+                late.into_iter().for_each(|key| self.fail_client(key, &why, Some(now - timeout)));
+            }
+            Acknowledge::Async => {}
+        }
+    }
+
+    /// Nobody knows what becomes of what is not acknowledged yet: says so to all who wait.
+    pub(super) fn fail_held(&mut self, why: &str) {
+        for key in std::mem::take(&mut self.durability.waiting) {
+            self.fail_client(key, why, None);
+        }
+    }
+
+    /// Turns held replies into errors: those from before `until`, or all.
+    fn fail_client(&mut self, key: ClientKey, why: &str, until: Option<Instant>) {
+        let error = format!("UNCERTAIN {why}: what this command wrote or read may be kept or lost");
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match client.fail_held(&error, until) {
+            Some(count) => self.durability.uncertain += count,
+            None => client.doomed = true, // no reply can be told from the next
+        }
+        self.clients.queue_write(key);
+    }
+
+    /// Whether a write that runs now can be acknowledged. One that nobody could is better refused than left uncertain.
+    pub(super) fn prospect(&self) -> Prospect {
+        match self.durability.short_since {
+            None => Prospect::Good,
+            Some(since) => {
+                let timeout = self.acknowledge_mode().and_then(Acknowledge::timeout_ms).unwrap_or(0);
+                if self.millis_since(since) < timeout { Prospect::Soon } else { Prospect::Bad }
+            }
+        }
+    }
+
+    fn note_shortage(&mut self, mode: Acknowledge) {
+        let Acknowledge::Quorum { copies, .. } = mode else {
+            self.durability.short_since = None;
+            return;
+        };
+        let attached = self.clients.feeds().filter(|(_, feed)| feed.online() && feed.node.is_some()).count();
+        if attached + 1 >= usize::from(copies) {
+            if self.durability.short_since.take().is_some() {
+                self.retry_held();
+            }
+        } else {
+            self.durability.short_since.get_or_insert(self.clock.instant);
+        }
+    }
+
+    /// Writes that were held for want of replicas are refused when that took too long.
+    fn retry_short(&mut self) {
+        if self.durability.short_since.is_some() && self.prospect() == Prospect::Bad {
+            self.retry_held();
+        }
+    }
+
+    /// Tells the master how far this node is, if somebody there waits for it.
+    pub(super) fn acknowledge_stream(&mut self) {
+        let Some(config) = self.routing.config().filter(|config| config.holds_replies()) else { return };
+        let Some(link) = self.link.as_ref().filter(|link| link.client().is_some()) else { return };
+        if link.parent == Some(config.master) && self.stats.acked_offset != self.history.offset() {
+            self.send_ack();
+        }
+    }
+}

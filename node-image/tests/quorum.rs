@@ -1,0 +1,212 @@
+//! Replies that wait for other nodes: SemiSync and Quorum.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use kv_core::control::NodeReport;
+use kv_core::quorum::{Acknowledge, Electorate};
+use kv_core::shard::ShardConfig;
+use rustix::process::Signal;
+use support::shard::{accept, config, streaming, tell_map};
+use support::wire::Wire;
+use support::{Process, until};
+
+const LONG: u64 = 60_000;
+const SHORT: u64 = 300;
+
+fn quorum(copies: u16, timeout_ms: u64) -> Acknowledge {
+    Acknowledge::Quorum { copies, timeout_ms }
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+/// A master and its replicas.
+struct Shard {
+    nodes: Vec<Process>,
+    config: ShardConfig,
+}
+
+impl Shard {
+    fn new(replicas: usize, acknowledge: Acknowledge) -> Self {
+        let nodes: Vec<_> = (0..=replicas).map(|n| Process::managed(&format!("s-0-{n}"), &[])).collect();
+        let others: Vec<_> = nodes.iter().skip(1).collect();
+        let config = ShardConfig { acknowledge, ..config(1, &nodes[0], &others) };
+        let shard = Self { nodes, config };
+        shard.accept();
+        tell_map(&shard.nodes.iter().collect::<Vec<_>>(), &shard.config);
+        until("the replicas stream", || shard.nodes.iter().skip(1).all(streaming));
+        until("the master knows it", || shard.settled());
+        shard
+    }
+
+    fn master(&self) -> &Process {
+        &self.nodes[0]
+    }
+
+    fn accept(&self) {
+        self.nodes.iter().for_each(|node| drop(accept(node, &self.config).unwrap()));
+    }
+
+    /// Changes the config of a running shard.
+    fn change(&mut self, change: impl FnOnce(&mut ShardConfig)) {
+        self.config.epoch.0 += 1;
+        change(&mut self.config);
+        self.accept();
+    }
+
+    fn settled(&self) -> bool {
+        self.master().report().durability.is_none_or(|durability| durability.settled)
+    }
+
+    fn degraded(&self) -> bool {
+        self.master().report().durability.is_some_and(|durability| durability.degraded)
+    }
+}
+
+fn written_epoch(report: &NodeReport) -> u64 {
+    report.write_epoch.0
+}
+
+#[test]
+fn a_reply_waits_for_its_copies_and_only_its_own_connection_does() {
+    let shard = Shard::new(2, quorum(3, LONG));
+    let mut writer = Wire::connect(shard.master());
+    assert_eq!(writer.run("SET a 1"), "+OK");
+
+    shard.nodes[2].signal(Signal::STOP);
+    ["SET a 2", "PING", "GET a"].iter().for_each(|line| writer.send(&words(line)));
+    let mut other = Wire::connect(shard.master());
+    assert_eq!(other.run("PING"), "+PONG", "who asked for no data is not held");
+    // It reads what may still vanish: it waits as well.
+    let mut reader = Wire::connect(shard.master());
+    reader.send(&["GET", "a"]);
+    until("both wait", || shard.master().info("kv_held_clients") == "2");
+    assert!(writer.is_silent() && reader.is_silent());
+
+    shard.nodes[2].signal(Signal::CONT);
+    assert_eq!([writer.read(), writer.read(), writer.read()], ["+OK", "+PONG", "\"2\""]);
+    assert_eq!(reader.read(), "\"2\"");
+}
+
+#[test]
+fn what_is_not_confirmed_in_time_is_said_to_be_uncertain() {
+    let shard = Shard::new(1, quorum(2, SHORT));
+    let mut client = Wire::connect(shard.master());
+    assert_eq!(client.run("SET a 1"), "+OK");
+    shard.nodes[1].signal(Signal::STOP);
+    client.send(&["SET", "a", "2"]);
+    client.send(&["MGET", "a", "b"]);
+    let reply = client.read() + &client.read();
+    assert_eq!(reply.matches("-UNCERTAIN ").count(), 2, "{reply}");
+    shard.nodes[1].signal(Signal::CONT);
+    // The connection goes on, and what was uncertain is certain now.
+    until("the replica has it", || client.run("GET a").starts_with('"'));
+    assert_eq!(shard.nodes[1].report().offset, shard.master().report().offset);
+}
+
+#[test]
+fn a_write_that_nobody_could_confirm_is_refused_before_it_runs() {
+    let mut shard = Shard::new(1, quorum(2, SHORT));
+    let () = shard.master().run(&["SET", "a", "1"]).unwrap();
+    shard.nodes[1].kill();
+    until("the master knows", || shard.master().info("connected_slaves") == "0");
+    let refused = shard.master().run::<String>(&["SET", "a", "2"]).unwrap_err();
+    assert_eq!(refused.code(), Some("NOREPLICAS"));
+    assert_eq!(shard.master().run::<String>(&["GET", "a"]).unwrap(), "1", "reads go on");
+    shard.nodes[1].restart();
+    accept(&shard.nodes[1], &shard.config).unwrap();
+    until("writes go on", || shard.master().run::<String>(&["SET", "a", "3"]).is_ok());
+}
+
+#[test]
+fn an_older_config_s_acknowledgement_does_not_count() {
+    let mut shard = Shard::new(1, quorum(2, LONG));
+    shard.config.epoch.0 += 1;
+    accept(shard.master(), &shard.config).unwrap();
+    let mut client = Wire::connect(shard.master());
+    client.send(&["SET", "a", "1"]);
+    until("the replica has it", || shard.nodes[1].report().offset == shard.master().report().offset);
+    until("it waits", || shard.master().info("kv_held_clients") == "1");
+    assert!(client.is_silent());
+    accept(&shard.nodes[1], &shard.config).unwrap();
+    assert_eq!(client.read(), "+OK");
+}
+
+#[test]
+fn a_master_that_steps_down_leaves_nobody_waiting() {
+    let shard = Shard::new(1, quorum(2, LONG));
+    shard.nodes[1].signal(Signal::STOP);
+    let mut client = Wire::connect(shard.master());
+    client.send(&["SET", "a", "1"]);
+    until("it waits", || shard.master().info("kv_held_clients") == "1");
+    shard.master().control(&["PREPARE", "uid", "0", "9"]).unwrap();
+    assert!(client.read().starts_with("-UNCERTAIN "));
+    shard.nodes[1].signal(Signal::CONT);
+}
+
+#[test]
+fn semisync_degrades_when_replicas_do_not_keep_up_and_recovers_when_they_do() {
+    let shard = Shard::new(1, Acknowledge::SemiSync { replicas: 1, timeout_ms: SHORT });
+    let mut client = Wire::connect(shard.master());
+    assert_eq!(client.run("SET a 1"), "+OK");
+    assert!(!shard.degraded());
+    shard.nodes[1].signal(Signal::STOP);
+    assert_eq!(client.run("SET a 2"), "+OK", "acknowledged in the end");
+    assert!(shard.degraded());
+    assert_eq!(client.run("SET a 3"), "+OK");
+    assert_eq!(shard.master().info("kv_degradations"), "1");
+    shard.nodes[1].signal(Signal::CONT);
+    until("it recovers", || !shard.degraded());
+}
+
+#[test]
+fn a_change_of_who_acknowledges_asks_both_until_it_is_settled() {
+    let mut shard = Shard::new(2, Acknowledge::Async);
+    let mut client = Wire::connect(shard.master());
+    let before = Electorate { copies: 0, ..shard.config.electorate() };
+    // Of three that may elect by any two, two must know of the new config before it counts.
+    shard.nodes[1].signal(Signal::STOP);
+    shard.nodes[2].signal(Signal::STOP);
+    shard.config.epoch.0 += 1;
+    shard.config.acknowledge = quorum(2, LONG);
+    shard.config.overlap = Some(before);
+    accept(shard.master(), &shard.config).unwrap();
+    client.send(&["SET", "a", "1"]);
+    until("it waits", || shard.master().info("kv_held_clients") == "1");
+    assert!(!shard.settled());
+    shard.nodes[1].signal(Signal::CONT);
+    accept(&shard.nodes[1], &shard.config).unwrap();
+    assert_eq!(client.read(), "+OK");
+    until("it is settled", || shard.settled());
+    shard.nodes[2].signal(Signal::CONT);
+    shard.change(|config| config.overlap = None);
+    assert_eq!(client.run("SET a 2"), "+OK");
+    // Back to Async: nobody waits any more.
+    shard.change(|config| config.acknowledge = Acknowledge::Async);
+    shard.nodes[1].signal(Signal::STOP);
+    shard.nodes[2].signal(Signal::STOP);
+    assert_eq!(client.run("SET a 3"), "+OK");
+    shard.nodes[1].signal(Signal::CONT);
+    shard.nodes[2].signal(Signal::CONT);
+}
+
+#[test]
+fn data_are_of_an_epoch_when_they_hold_its_barrier() {
+    let shard = Shard::new(2, quorum(2, LONG));
+    until("the barrier arrives", || shard.nodes.iter().all(|node| written_epoch(&node.report()) == 1));
+    // The second node is to lead. The third one is told, and cannot follow yet.
+    shard.nodes.iter().for_each(|node| drop(node.control(&["PREPARE", "uid", "0", "2"]).unwrap()));
+    let second = ShardConfig {
+        acknowledge: shard.config.acknowledge,
+        ..config(2, &shard.nodes[1], &[&shard.nodes[0], &shard.nodes[2]])
+    };
+    accept(&shard.nodes[2], &second).unwrap();
+    assert_eq!(written_epoch(&shard.nodes[2].report()), 1, "its data are still of the first");
+    accept(&shard.nodes[1], &second).unwrap();
+    tell_map(&shard.nodes.iter().collect::<Vec<_>>(), &second);
+    until("the barrier arrives", || written_epoch(&shard.nodes[2].report()) == 2);
+    assert_eq!(shard.nodes[2].report().full_syncs, 1, "only the first one");
+    assert_eq!(shard.nodes[1].run::<String>(&["SET", "a", "1"]).unwrap(), "OK");
+}
