@@ -6,7 +6,9 @@
 //! | command | reply |
 //! |---|---|
 //! | `KV REPORT` | bulk string: [`NodeReport`] as JSON |
-//! | `KV PREPARE uid shard epoch` | the report, after the promise is on disk |
+//! | `KV REPORT run-id epoch clock` | the same. The operator, a witness, grants the master of this run and epoch its lease, counted from that clock of its |
+//! | `KV PING uid shard id epoch` | the same. The node of this id asks; where it is the master of this epoch, the answer grants it its lease |
+//! | `KV PREPARE uid shard epoch [ENDED]` | the report, after the promise is on disk; without ENDED a node refuses that heard the master within its lease (`STICKY`) |
 //! | `KV ACCEPT config` ([`ShardConfig`]) | the report, after the config is on disk and the role is taken |
 //! | `KV PAUSE uid shard epoch milliseconds` | the report, with writes held and `paused` true |
 //! | `KV MAP map` ([`ClusterMap`](crate::shard::ClusterMap)) | the report |
@@ -31,6 +33,12 @@ pub const REPLICATION_USER: &str = "kv-replica";
 
 /// First word of the error by which a node refuses an epoch older than one that it promised.
 pub const STALE_EPOCH: &str = "STALEEPOCH";
+
+/// First word of the error by which a node refuses to vote against a master that it hears.
+pub const STICKY: &str = "STICKY";
+
+/// Argument of PREPARE: the master is known to have ended, or agrees.
+pub const ENDED: &str = "ENDED";
 
 /// First word of the error by which a node refuses a message for another cluster or shard.
 pub const WRONG_CLUSTER: &str = "WRONGCLUSTER";
@@ -89,6 +97,13 @@ pub struct NodeReport {
     /// meanwhile (MISCONF).
     #[serde(default)]
     pub disk_error: Option<String>,
+    /// Its clock when it made this report, in milliseconds; it counts the time that the machine was suspended. Who sends it
+    /// back (`KV REPORT`) says that it will not vote against this master for the time of the lease from then on.
+    #[serde(default)]
+    pub clock_ms: u64,
+    /// Whether it is a master whose lease is over, so that it refuses writes.
+    #[serde(default)]
+    pub isolated: bool,
     /// How safe the writes are that a master acknowledges; `None` unless replies wait for other nodes.
     #[serde(default)]
     pub durability: Option<Durability>,

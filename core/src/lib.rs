@@ -9,6 +9,7 @@
 pub mod control;
 pub mod directive;
 pub mod id;
+pub mod lease;
 pub mod plan;
 pub mod quorum;
 pub mod shard;

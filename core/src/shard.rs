@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterUid, Epoch, NodeId};
+use crate::lease::Failover;
 use crate::quorum::{Acknowledge, Electorate};
 use crate::slot::SlotSet;
 
@@ -52,6 +53,9 @@ pub struct ShardConfig {
     /// What an acknowledged write promises.
     #[serde(default)]
     pub acknowledge: Acknowledge,
+    /// When its master counts as lost, and what one does that hears nobody.
+    #[serde(default)]
+    pub failover: Failover,
     /// While members or copies change: those of before, whose word counts as well. Both must acknowledge a write, and
     /// both elect; so no decision of the one goes unseen by the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -207,6 +211,7 @@ mod tests {
                 .collect(),
             slots: SlotSet::all(),
             acknowledge: Acknowledge::Async,
+            failover: Failover::default(),
             overlap: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::lease::Failover;
 use crate::quorum::Acknowledge;
 use crate::topology::Topology;
 
@@ -16,8 +17,8 @@ pub struct ClusterSpec {
     pub topology: Topology,
     /// What an acknowledged write promises.
     pub acknowledge: Acknowledge,
-    /// For how long a master must be silent until it counts as down, in milliseconds.
-    pub down_after_ms: u64,
+    /// When a silent master is replaced, and what one does that hears nobody.
+    pub failover: Failover,
     /// Whether nodes have a volume; without one a restarted node is blank.
     pub durable: bool,
     /// Directives for every node, validated against [`crate::directive`].

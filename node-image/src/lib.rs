@@ -9,6 +9,7 @@ pub mod config;
 pub mod health;
 pub mod keyspace;
 pub mod log;
+pub mod peers;
 pub mod persist;
 pub mod replication;
 pub mod resp;

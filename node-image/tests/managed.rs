@@ -59,8 +59,8 @@ fn control_needs_its_own_user_and_that_user_can_do_nothing_else() {
 #[test]
 fn older_epochs_are_refused_with_the_newer_one_in_the_error() {
     let (a, b) = shard();
-    a.control(&["PREPARE", "uid", "0", "5"]).unwrap();
-    for args in [["PREPARE", "uid", "0", "4"], ["PREPARE", "uid", "0", "1"]] {
+    a.control(&["PREPARE", "uid", "0", "5", "ENDED"]).unwrap();
+    for args in [["PREPARE", "uid", "0", "4", "ENDED"], ["PREPARE", "uid", "0", "1", "ENDED"]] {
         let refused = a.control(&args).unwrap_err();
         assert_eq!(refused.code(), Some("STALEEPOCH"));
         assert!(refused.to_string().contains("epoch 5"), "{refused}");
@@ -72,8 +72,8 @@ fn older_epochs_are_refused_with_the_newer_one_in_the_error() {
         Some("STALEEPOCH"),
         "another one at epoch 5"
     );
-    assert_eq!(a.control(&["PREPARE", "other", "0", "9"]).unwrap_err().code(), Some("WRONGCLUSTER"));
-    assert_eq!(a.control(&["PREPARE", "uid", "1", "9"]).unwrap_err().code(), Some("WRONGCLUSTER"));
+    assert_eq!(a.control(&["PREPARE", "other", "0", "9", "ENDED"]).unwrap_err().code(), Some("WRONGCLUSTER"));
+    assert_eq!(a.control(&["PREPARE", "uid", "1", "9", "ENDED"]).unwrap_err().code(), Some("WRONGCLUSTER"));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_promise_fences_the_old_master_and_its_stream() {
     let (a, b) = shard();
     let () = a.run(&["SET", "a", "1"]).unwrap();
     for node in [&a, &b] {
-        assert_eq!(node.control(&["PREPARE", "uid", "0", "2"]).unwrap().state, NodeState::Fenced);
+        assert_eq!(node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap().state, NodeState::Fenced);
     }
     assert_eq!(a.run::<String>(&["SET", "a", "2"]).unwrap_err().code(), Some("CLUSTERDOWN"));
     assert_eq!(a.run::<String>(&["FLUSHALL"]).unwrap_err().code(), Some("CLUSTERDOWN"));
@@ -99,7 +99,7 @@ fn a_promise_fences_the_old_master_and_its_stream() {
 #[test]
 fn a_promise_survives_a_kill() {
     let (mut a, _b) = shard();
-    a.control(&["PREPARE", "uid", "0", "7"]).unwrap();
+    a.control(&["PREPARE", "uid", "0", "7", "ENDED"]).unwrap();
     let id = a.report().id;
     a.kill();
     a.restart();
@@ -140,7 +140,7 @@ fn a_pause_holds_writes_and_ends_in_a_redirect_or_by_itself() {
     assert_eq!(a.report().offset, report.offset, "nothing is added to the stream");
     until("the replica has it all", || b.report().offset == report.offset);
     for node in [&a, &b] {
-        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+        node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap();
     }
     let second = config(2, &b, &[&a]);
     accept(&b, &second).unwrap();
@@ -168,7 +168,7 @@ fn a_pause_holds_a_transaction_as_a_whole() {
     assert_eq!(reader.run("EXEC"), "*[$-1]", "reads go on");
     assert_eq!(a.report().offset, report.offset, "nothing is added to the stream");
     for node in [&a, &b] {
-        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+        node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap();
     }
     let second = config(2, &b, &[&a]);
     accept(&b, &second).unwrap();
@@ -227,7 +227,7 @@ fn a_master_that_is_told_to_stop_waits_to_be_relieved() {
     let () = a.run(&["SET", "still", "served"]).unwrap();
     until("the replica has it", || b.report().offset == a.report().offset);
     for node in [&a, &b] {
-        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+        node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap();
     }
     let second = config(2, &b, &[&a]);
     accept(&b, &second).unwrap();
@@ -244,7 +244,7 @@ fn a_master_in_the_middle_of_a_hand_over_stays_for_its_end() {
     let writer = std::thread::spawn(move || connection.run::<String>(&["SET", "held", "1"]));
     until("the write is held", || a.info("blocked_clients") == "1");
     for node in [&a, &b] {
-        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+        node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap();
     }
     a.signal(Signal::TERM);
     until("it says that it leaves", || a.report().leaving);
@@ -260,7 +260,7 @@ fn a_master_in_the_middle_of_a_hand_over_stays_for_its_end() {
 fn a_hand_over_that_does_not_end_holds_up_nobody_forever() {
     let (mut a, b) = shard_of(&["--kv-handover-timeout", "200"]);
     for node in [&a, &b] {
-        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+        node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap();
     }
     a.signal(Signal::TERM);
     a.wait_until_gone();
@@ -277,7 +277,7 @@ fn a_node_whose_disk_is_full_says_so_and_can_still_hand_over() {
     let refused = a.run::<String>(&["SET", "a", "1"]).unwrap_err();
     assert_eq!(refused.code(), Some("MISCONF"), "{refused}");
     for node in [&a, &b] {
-        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+        node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap();
     }
     let second = config(2, &b, &[&a]);
     accept(&b, &second).unwrap();
@@ -361,7 +361,7 @@ fn who_waits_for_replicas_is_told_when_the_master_is_none_any_more() {
     let waiting = std::thread::spawn(move || connection.run::<i64>(&["WAIT", "2", "0"]));
     until("the client waits", || a.info("blocked_clients") == "1");
     for node in [&a, &b] {
-        node.control(&["PREPARE", "uid", "0", "2"]).unwrap();
+        node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap();
     }
     assert_eq!(waiting.join().unwrap().unwrap_err().code(), Some("UNBLOCKED"));
 }

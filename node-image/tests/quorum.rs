@@ -141,7 +141,7 @@ fn a_master_that_steps_down_leaves_nobody_waiting() {
     let mut client = Wire::connect(shard.master());
     client.send(&["SET", "a", "1"]);
     until("it waits", || shard.master().info("kv_held_clients") == "1");
-    shard.master().control(&["PREPARE", "uid", "0", "9"]).unwrap();
+    shard.master().control(&["PREPARE", "uid", "0", "9", "ENDED"]).unwrap();
     assert!(client.read().starts_with("-UNCERTAIN "));
     shard.nodes[1].signal(Signal::CONT);
 }
@@ -197,7 +197,7 @@ fn data_are_of_an_epoch_when_they_hold_its_barrier() {
     let shard = Shard::new(2, quorum(2, LONG));
     until("the barrier arrives", || shard.nodes.iter().all(|node| written_epoch(&node.report()) == 1));
     // The second node is to lead. The third one is told, and cannot follow yet.
-    shard.nodes.iter().for_each(|node| drop(node.control(&["PREPARE", "uid", "0", "2"]).unwrap()));
+    shard.nodes.iter().for_each(|node| drop(node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap()));
     let second = ShardConfig {
         acknowledge: shard.config.acknowledge,
         ..config(2, &shard.nodes[1], &[&shard.nodes[0], &shard.nodes[2]])

@@ -19,12 +19,16 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
     let members = if voters_stay { config.members.clone() } else { wanted_members(view, config) };
     let members = with_parents(view, config.master, members);
     let acknowledge = if voters_stay { config.acknowledge } else { view.spec.acknowledge };
-    let mut new = ShardConfig { members, acknowledge, ..config.clone() };
+    let failover = view.spec.failover;
+    let mut new = ShardConfig { members, acknowledge, failover, ..config.clone() };
     new.overlap =
         if voters_stay { config.overlap.clone().filter(|_| !settled) } else { overlap(view, config, &new) };
     let mut changes = differences(view, config, &new.members);
     if new.acknowledge != config.acknowledge {
         changes.push(Change::Acknowledges { mode: new.acknowledge });
+    }
+    if new.failover != config.failover {
+        changes.push(Change::FailsOver);
     }
     if config.overlap.is_some() && new.overlap.is_none() {
         changes.push(Change::Settles);
@@ -39,7 +43,7 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
         .filter(|(_, report)| report.id != config.master)
         .filter(|(_, report)| concerned(report.id) || report.config.is_some());
     let then = others.map(|(_, report)| report.id).collect();
-    let action = Action::Accept { config: new, first: config.master, then };
+    let action = Action::Accept { config: Box::new(new), first: config.master, then };
     Some(Step::Do(action, Reason::Reconfiguring(changes)))
 }
 

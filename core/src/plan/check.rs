@@ -77,7 +77,7 @@ impl<'a> Facts<'a> {
     }
 
     fn heard(&self) -> impl Iterator<Item = (&'a NodeObserved, &'a NodeReport)> {
-        let down_after = self.spec.down_after_ms;
+        let down_after = self.spec.failover.down_after_ms;
         let heard =
             move |node: &NodeObserved| node.presence != Presence::Exited && node.silent_ms < down_after;
         self.reports.iter().copied().filter(move |(node, _)| heard(node))
@@ -90,6 +90,16 @@ impl<'a> Facts<'a> {
     /// The present master, if it answers and serves.
     fn serving(&self) -> Option<(&'a NodeObserved, &'a NodeReport)> {
         self.heard_from(self.newest?.master).filter(|(_, report)| report.state == NodeState::Master)
+    }
+
+    /// Whether the present master is known to acknowledge nothing: its process ended, or says that it is no master.
+    fn has_ended(&self) -> bool {
+        let of_master = |(_, report): &&(&NodeObserved, &NodeReport)| {
+            self.newest.is_some_and(|config| config.master == report.id)
+        };
+        let Some((node, report)) = self.reports.iter().find(of_master) else { return false };
+        let answers = self.heard_from(report.id).is_some();
+        node.presence == Presence::Exited || (answers && report.state != NodeState::Master)
     }
 
     fn must_go(&self, node: &NodeObserved, report: &NodeReport) -> bool {
@@ -118,7 +128,11 @@ impl<'a> Facts<'a> {
 fn check_step(facts: &Facts<'_>, shard: &ShardPlan, rules: &mut Rules) {
     match &shard.step {
         Step::Nothing | Step::Wait(_) => {}
-        Step::Do(Action::Prepare { epoch, nodes }, _) => check_prepare(facts, *epoch, nodes, rules),
+        Step::Do(Action::Prepare { epoch, nodes, ended }, _) => {
+            check_prepare(facts, *epoch, nodes, rules);
+            let over = facts.serving().is_some() || facts.has_ended();
+            rules.must(!ended || over, "nobody is told that a master has ended of which that is not known");
+        }
         Step::Do(Action::Pause { master, target, epoch, .. }, _) => {
             let serving = facts.serving();
             let config = facts.newest.is_some_and(|config| config.epoch == *epoch);
@@ -251,9 +265,11 @@ fn check_election(
     }
     check_copies(facts, old, config, total, rules);
     let promises = answering.iter().filter(|report| report.promised == config.epoch).count();
-    let witness = usize::from(total % 2 == 0);
+    let bound = facts.shard.is_some_and(|shard| shard.bound_ms > 0) && !facts.has_ended();
+    let even = usize::from(total % 2 == 0);
+    let witness = if bound { 0 } else { even };
     rules.must(
-        2 * (promises + witness) > total + witness,
+        2 * (promises + witness) > total + even,
         format!("a majority promised: {promises} of {total} members"),
     );
     rules.must(
@@ -317,7 +333,7 @@ fn check_workload(facts: &Facts<'_>, plan: &Plan, shard: &ShardPlan, rules: &mut
 
 fn check_slots(plan: &Plan) -> Vec<Violation> {
     let configs = plan.shards.iter().filter_map(|shard| match &shard.step {
-        Step::Do(Action::Accept { config, .. }, _) => Some(config),
+        Step::Do(Action::Accept { config, .. }, _) => Some(config.as_ref()),
         _ => shard.config.as_ref(),
     });
     let configs: Vec<_> = configs.collect();

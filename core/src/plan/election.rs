@@ -19,11 +19,14 @@ struct Voters<'v, 'a> {
     /// Members that answer, and voters of before that do.
     answering: Vec<(&'v Seen<'a>, &'a NodeReport)>,
     electorates: Vec<Electorate>,
+    /// Whether the observer may vote where it is a voter.
+    witness: bool,
 }
 
 /// The next step towards a new master, after the old one was lost.
 pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
-    let voters = Voters::of(view, config);
+    let witness = view.bound_ms == 0 || loss.is_certain();
+    let voters = Voters::of(view, config, witness);
     if voters.members.is_empty() {
         return founding::found_anew(view, config);
     }
@@ -46,7 +49,8 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     }
     let behind = voters.answering.iter().filter(|(_, other)| other.promised < epoch);
     let nodes = behind.map(|(_, other)| other.id).collect();
-    Step::Do(Action::Prepare { epoch, nodes }, Reason::Electing { loss, candidate })
+    let ended = loss.is_certain();
+    Step::Do(Action::Prepare { epoch, nodes, ended }, Reason::Electing { loss, candidate })
 }
 
 /// Whether a node was asked for its promise in this election and, as its disk takes nothing, did not give it. It counts as
@@ -72,13 +76,13 @@ fn promote(view: &View<'_>, config: &ShardConfig, master: &NodeReport, epoch: Ep
         .map(|(_, report)| report.id)
         .collect();
     let config = ShardConfig { epoch, master: master.id, members, ..config.clone() };
-    Step::Do(Action::Accept { config, first: master.id, then }, reason)
+    Step::Do(Action::Accept { config: Box::new(config), first: master.id, then }, reason)
 }
 
 impl<'v, 'a> Voters<'v, 'a> {
     /// The members of `config`. Where every one of them answers or was replaced by a blank node, which is gone for good then
     /// with its promises, those that were replaced do not count; else the loss of most volumes would stop the shard forever.
-    fn of(view: &'v View<'a>, config: &'v ShardConfig) -> Self {
+    fn of(view: &'v View<'a>, config: &'v ShardConfig, witness: bool) -> Self {
         let answers = |member: &&Member| view.node(member.id).is_some_and(|seen| seen.answers);
         let all_heard = config.members.iter().all(|member| answers(&member) || view.reborn(member));
         let members: Vec<_> =
@@ -90,7 +94,7 @@ impl<'v, 'a> Voters<'v, 'a> {
             .answering()
             .filter(|(_, report)| votes(report.id) && !failed_to_promise(view, config, report))
             .collect();
-        Self { view, members, answering, electorates }
+        Self { view, members, answering, electorates, witness }
     }
 
     /// Whether those that answer, and that `given` holds for, can elect a master: a majority of every electorate, and so
@@ -106,14 +110,14 @@ impl<'v, 'a> Voters<'v, 'a> {
             }
             // Where every voter answers, nobody has more than the best of them.
             let complete = all == electorate.voters.len();
-            all >= electorate.majority(true)
+            all >= electorate.majority(self.witness)
                 && (complete || live >= electorate.readers() || electorate.copies == 0)
         })
     }
 
     /// How many must promise at least.
     fn needed(&self) -> usize {
-        let needed = |electorate: &Electorate| electorate.majority(true).max(electorate.readers());
+        let needed = |electorate: &Electorate| electorate.majority(self.witness).max(electorate.readers());
         self.electorates.iter().map(needed).max().unwrap_or(1)
     }
 

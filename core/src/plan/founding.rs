@@ -50,7 +50,10 @@ fn found_with(view: &View<'_>, slots: SlotSet, reason: impl Fn(String) -> Reason
     let epoch = view.known_epoch().next_for(master.node.ordinal);
     let config = first_config(view, &founders, report.id, epoch, slots);
     let then = founders.iter().map(|(_, other)| other.id).filter(|&id| id != report.id).collect();
-    Step::Do(Action::Accept { config, first: report.id, then }, reason(master.node.name.clone()))
+    Step::Do(
+        Action::Accept { config: Box::new(config), first: report.id, then },
+        reason(master.node.name.clone()),
+    )
 }
 
 fn first_config(
@@ -80,6 +83,7 @@ fn first_config(
         members: sorted_members(members.collect()),
         slots,
         acknowledge: view.spec.acknowledge,
+        failover: view.spec.failover,
         overlap: None,
     }
 }

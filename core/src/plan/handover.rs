@@ -41,7 +41,10 @@ pub(super) fn hand_over(
             let epoch = view.known_epoch().next_for(target.node.ordinal);
             let members = view.answering().filter(|(_, report)| config.member(report.id).is_some());
             let nodes = members.map(|(_, report)| report.id).collect();
-            Step::Do(Action::Prepare { epoch, nodes }, Reason::SwitchingOver { departure, successor })
+            Step::Do(
+                Action::Prepare { epoch, nodes, ended: true },
+                Reason::SwitchingOver { departure, successor },
+            )
         }
         (true, bytes) => Step::Wait(Reason::CatchingUp { departure, successor, bytes }),
         (false, MAX_LAG..) => Step::Wait(Reason::SuccessorLags { departure, successor, bytes }),

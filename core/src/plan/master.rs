@@ -57,9 +57,8 @@ fn without_report<'v, 'a>(view: &'v View<'a>, master: String) -> Master<'v, 'a> 
     match seen.node.presence {
         _ if seen.report.is_some() => Master::Lost(Loss::Reborn { master }),
         Presence::Exited => Master::Lost(Loss::Exited { master }),
-        // Whatever served under this name has ended, or else its provider would know a running process.
-        Presence::Starting => Master::Lost(Loss::Restarted { master }),
-        Presence::Running | Presence::Leaving if seen.node.silent_ms >= view.spec.down_after_ms => {
+        Presence::Starting => Master::Lost(Loss::Replaced { master }),
+        Presence::Running | Presence::Leaving if seen.node.silent_ms >= view.spec.failover.down_after_ms => {
             Master::Lost(Loss::Silent { master, silent_ms: seen.node.silent_ms })
         }
         Presence::Running | Presence::Leaving => Master::Unheard,

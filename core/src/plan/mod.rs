@@ -29,6 +29,8 @@ pub struct ShardObserved {
     pub workload_nodes: Option<u16>,
     /// The nodes that are there, in order of their ordinal.
     pub nodes: Vec<NodeObserved>,
+    /// For how long the observer's own word binds it not to vote against the present master, in milliseconds.
+    pub bound_ms: u64,
 }
 
 /// All that was seen of a node in one pass.
@@ -134,11 +136,13 @@ pub enum Action {
         epoch: Epoch,
         /// Whom to ask.
         nodes: Vec<NodeId>,
+        /// The master is known to have ended, or agrees; else who still hears it refuses.
+        ended: bool,
     },
     /// Send `config` to `first`, and when that accepted it, to the rest.
     Accept {
         /// The config.
-        config: ShardConfig,
+        config: Box<ShardConfig>,
         /// Who must accept before anybody else hears of it: the (new) master, or the one that lags behind.
         first: NodeId,
         /// Who is told then, in any order; a failure there is mended by a later pass.

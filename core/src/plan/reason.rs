@@ -240,6 +240,12 @@ pub enum Loss {
         /// The master.
         master: String,
     },
+    /// Its provider starts another process in its place.
+    #[error("the master {master} was replaced, and has not answered since")]
+    Replaced {
+        /// The master.
+        master: String,
+    },
     /// A new node without its data has taken its place.
     #[error("the master {master} was replaced by a blank node")]
     Reborn {
@@ -261,11 +267,22 @@ pub enum Loss {
 }
 
 impl Loss {
+    /// Whether it is certain that the master acknowledges nothing any more. Who is silent may be heard by others; and a
+    /// pod that is gone from the API server, or replaced, may go on running on a machine that nobody reaches.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        match self {
+            Self::Exited { .. } | Self::Fenced { .. } | Self::Restarted { .. } => true,
+            Self::Silent { .. } | Self::Reborn { .. } | Self::Absent { .. } | Self::Replaced { .. } => false,
+        }
+    }
+
     fn code(&self) -> &'static str {
         match self {
             Self::Exited { .. } => "MasterExited",
             Self::Silent { .. } => "MasterSilent",
             Self::Restarted { .. } => "MasterRestarted",
+            Self::Replaced { .. } => "MasterReplaced",
             Self::Reborn { .. } => "MasterReborn",
             Self::Absent { .. } => "MasterAbsent",
             Self::Fenced { .. } => "MasterFenced",
@@ -338,6 +355,8 @@ pub enum Change {
         /// What it promises from now on.
         mode: Acknowledge,
     },
+    /// When a silent master is replaced, or what one does that hears nobody.
+    FailsOver,
     /// The word of those that were members before counts no more: nothing depends on it.
     Settles,
 }
@@ -351,6 +370,7 @@ impl Change {
             Self::Moves { .. } => "ReplicaMoved",
             Self::TakesBack { .. } => "ReplicaTakenBack",
             Self::Acknowledges { .. } => "AcknowledgeChanged",
+            Self::FailsOver => "FailoverChanged",
             Self::Settles => "MembersSettled",
         }
     }
@@ -365,6 +385,7 @@ impl fmt::Display for Change {
             Self::Moves { node, parent } => write!(f, "feeds {node} from {parent}"),
             Self::TakesBack { node } => write!(f, "takes back {node} after an election that came to nothing"),
             Self::Acknowledges { mode } => write!(f, "acknowledges writes by {mode}"),
+            Self::FailsOver => write!(f, "takes spec.failover"),
             Self::Settles => write!(f, "ends the overlap of the old and the new quorum"),
         }
     }

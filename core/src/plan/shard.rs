@@ -72,7 +72,10 @@ fn inform(view: &View<'_>, config: &ShardConfig) -> Option<Step> {
     let first = ids.iter().copied().find(|&id| id == config.master).or_else(|| ids.first().copied())?;
     let nodes = behind.iter().map(|(seen, _)| seen.node.name.clone()).collect();
     let then = ids.into_iter().filter(|&id| id != first).collect();
-    Some(Step::Do(Action::Accept { config: config.clone(), first, then }, Reason::Informing { nodes }))
+    Some(Step::Do(
+        Action::Accept { config: Box::new(config.clone()), first, then },
+        Reason::Informing { nodes },
+    ))
 }
 
 fn settled(view: &View<'_>, config: &ShardConfig) -> Step {

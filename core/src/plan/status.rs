@@ -337,7 +337,9 @@ fn condition(view: &View<'_>, config: Option<&ShardConfig>, name: &str) -> NodeC
         return match seen.node.presence {
             _ if seen.stray => NodeCondition::Stray,
             Presence::Starting => NodeCondition::Starting,
-            Presence::Running if seen.node.silent_ms < view.spec.down_after_ms => NodeCondition::Starting,
+            Presence::Running if seen.node.silent_ms < view.spec.failover.down_after_ms => {
+                NodeCondition::Starting
+            }
             Presence::Running | Presence::Leaving | Presence::Exited => NodeCondition::Down,
         };
     };

@@ -13,6 +13,8 @@ pub(super) struct View<'a> {
     pub observed: &'a Observed,
     pub index: u16,
     pub workload_nodes: Option<u16>,
+    /// For how long the observer is bound not to vote against the master.
+    pub bound_ms: u64,
     pub nodes: Vec<Seen<'a>>,
     /// The newest config that any node accepted.
     pub config: Option<&'a ShardConfig>,
@@ -64,6 +66,7 @@ impl<'a> View<'a> {
             observed,
             index,
             workload_nodes: shard.and_then(|shard| shard.workload_nodes),
+            bound_ms: shard.map_or(0, |shard| shard.bound_ms),
             nodes,
             config,
         }
@@ -156,7 +159,7 @@ impl<'a> Seen<'a> {
             report.uid == observed.uid && report.shard == index && report.name == node.name
         };
         let report = node.report.as_ref().filter(expected);
-        let alive = node.presence != Presence::Exited && node.silent_ms < spec.down_after_ms;
+        let alive = node.presence != Presence::Exited && node.silent_ms < spec.failover.down_after_ms;
         Self {
             node,
             report,

@@ -3,7 +3,7 @@
 //! | line | meaning |
 //! |---|---|
 //! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 acknowledge=async\|semisync:1\|quorum:2 down-after=2000` | the spec |
-//! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes |
+//! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes; with `bound=500` the operator may not vote against its master for so many ms |
 //! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each; with `acknowledge=quorum:2` another mode than the spec's, with `overlap=0,1:2` voters of before and the copies that they keep |
 //! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
 //! | `node 1 disk=full` | it cannot write to its disk; `disk=dead`: it cannot even write a promise |
@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use kv_core::control::{DataState, Durability, Link, LinkState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
+use kv_core::lease::Failover;
 use kv_core::plan::check::check;
 use kv_core::plan::{
     Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, plan, status,
@@ -46,11 +47,11 @@ impl Default for Scene {
             replicas_per_shard: 1,
             topology: Topology::Star,
             acknowledge: Acknowledge::Async,
-            down_after_ms: 2000,
+            failover: Failover::default(),
             durable: true,
             config: BTreeMap::new(),
         };
-        let shard = ShardObserved { index: 0, workload_nodes: None, nodes: Vec::new() };
+        let shard = ShardObserved { index: 0, workload_nodes: None, nodes: Vec::new(), bound_ms: 0 };
         let observed = Observed { uid: uid(), name: "a".into(), shards: vec![shard] };
         Self {
             spec,
@@ -133,7 +134,7 @@ impl Scene {
             match key {
                 "shards" => self.spec.shards = number(value),
                 "replicas" => self.spec.replicas_per_shard = number(value),
-                "down-after" => self.spec.down_after_ms = number(value),
+                "down-after" => self.spec.failover.down_after_ms = number(value),
                 "topology" => {
                     self.spec.topology = match value.split_once(':') {
                         Some((_, fanout)) => Topology::Tree { fanout: number(fanout) },
@@ -152,11 +153,14 @@ impl Scene {
         let shards = &mut self.observed.shards;
         let found = shards.iter().position(|shard| shard.index == index);
         self.shard = found.unwrap_or_else(|| {
-            shards.push(ShardObserved { index, workload_nodes: None, nodes: Vec::new() });
+            shards.push(ShardObserved { index, workload_nodes: None, nodes: Vec::new(), bound_ms: 0 });
             shards.len() - 1
         });
-        for (_, value) in pairs(words) {
-            shards[self.shard].workload_nodes = Some(number(value));
+        for (key, value) in pairs(words) {
+            match key {
+                "bound" => shards[self.shard].bound_ms = number(value),
+                _ => shards[self.shard].workload_nodes = Some(number(value)),
+            }
         }
     }
 
@@ -175,9 +179,17 @@ impl Scene {
         let epoch = Epoch(number(epoch));
         let slots = even_share(index, self.spec.shards);
         let acknowledge = self.spec.acknowledge;
-        let overlap = None;
-        let mut config =
-            ShardConfig { uid: uid(), shard: index, epoch, master, members, slots, acknowledge, overlap };
+        let mut config = ShardConfig {
+            uid: uid(),
+            shard: index,
+            epoch,
+            master,
+            members,
+            slots,
+            acknowledge,
+            failover: self.spec.failover,
+            overlap: None,
+        };
         for (key, value) in pairs(&options) {
             match key {
                 "acknowledge" => config.acknowledge = self::acknowledge(value),
@@ -241,7 +253,7 @@ impl Scene {
         let steps: Vec<_> = self.plan.iter().flat_map(|plan| &plan.shards).map(|s| s.step.clone()).collect();
         for step in steps {
             match step {
-                Step::Do(Action::Prepare { epoch, nodes }, _) => {
+                Step::Do(Action::Prepare { epoch, nodes, .. }, _) => {
                     for id in nodes {
                         let Some(report) = self.report_of(id) else { continue };
                         if report.disk_error.as_deref() == Some("dead") {
@@ -330,6 +342,8 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         partial_syncs: 0,
         uptime_ms: 0,
         disk_error: None,
+        clock_ms: 0,
+        isolated: false,
         durability: None,
     }
 }

@@ -65,7 +65,10 @@ pub fn plan(plan: &Plan) -> String {
 
 fn action(action: &Action) -> String {
     match action {
-        Action::Prepare { epoch, nodes } => format!("prepare {epoch} at {}", tokens(nodes)),
+        Action::Prepare { epoch, nodes, ended } => {
+            let asked = if *ended { "" } else { ", unless they hear the master" };
+            format!("prepare {epoch} at {}{asked}", tokens(nodes))
+        }
         Action::Accept { config: new, first, then } => {
             format!("accept {} at {}, then {}", config(new), token(*first), tokens(then))
         }

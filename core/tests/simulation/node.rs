@@ -179,6 +179,8 @@ impl SimNode {
             full_syncs: 0,
             partial_syncs: 0,
             uptime_ms: 0,
+            clock_ms: 0,
+            isolated: false,
             durability: None,
             disk_error: self.full.then(|| "full".to_owned()),
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kv_core::control::{NodeReport, NodeState};
 use kv_core::id::{ClusterUid, NodeId};
+use kv_core::lease::Failover;
 use kv_core::plan::check::check;
 use kv_core::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, plan};
 use kv_core::quorum::Acknowledge;
@@ -41,7 +42,7 @@ impl World {
             replicas_per_shard: rng.u16(0..4),
             topology: topology(&mut rng),
             acknowledge: Acknowledge::Async,
-            down_after_ms: 2000,
+            failover: Failover::default(),
             durable: true,
             config: BTreeMap::new(),
         };
@@ -209,7 +210,7 @@ impl World {
             }
         });
         let workload_nodes = u16::try_from(self.nodes.len()).ok();
-        let shard = ShardObserved { index: 0, workload_nodes, nodes: nodes.collect() };
+        let shard = ShardObserved { index: 0, workload_nodes, nodes: nodes.collect(), bound_ms: 0 };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }
 
@@ -231,7 +232,7 @@ impl World {
 
     fn execute(&mut self, step: &Step) {
         match step {
-            Step::Do(Action::Prepare { epoch, nodes }, _) => {
+            Step::Do(Action::Prepare { epoch, nodes, .. }, _) => {
                 nodes.iter().for_each(|&id| {
                     self.send(id, |node| {
                         node.prepare(*epoch);

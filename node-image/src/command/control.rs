@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kv_core::control::{NodeReport, NodeState, digest};
+use kv_core::control::{ENDED, NodeReport, NodeState, digest};
 use kv_core::directive;
-use kv_core::id::{ClusterUid, Epoch};
+use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::shard::{ClusterMap, ShardConfig};
 
 use super::spec::row;
@@ -26,14 +26,16 @@ pub const COMMANDS: &[CommandSpec] = &[row(
 fn kv(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     let done = match args.at(1).to_ascii_lowercase().as_slice() {
         b"report" if args.len() == 2 => Ok(()),
-        b"prepare" if args.len() == 5 => prepare(server, args),
+        b"report" if args.len() == 5 => grant(server, args),
+        b"ping" if args.len() == 6 => ping(server, args),
+        b"prepare" if args.len() == 5 || (args.len() == 6 && args.is(5, ENDED)) => prepare(server, args),
         b"accept" if args.len() == 3 => accept(server, args),
         b"pause" if args.len() == 6 => pause(server, args),
         b"map" if args.len() == 3 => map(server, args),
         b"config" if args.len() == 3 => config(server, args),
         _ => {
             return Err(CommandError::text(
-                "ERR unknown subcommand or wrong number of arguments; try KV REPORT | PREPARE uid shard epoch | ACCEPT \
+                "ERR unknown subcommand or wrong number of arguments; try KV REPORT | PING uid shard id epoch | PREPARE uid shard epoch [ENDED] | ACCEPT \
                  config | PAUSE uid shard epoch milliseconds | MAP map | CONFIG directives",
             ));
         }
@@ -62,6 +64,12 @@ fn target(server: &Server, args: Args<'_>) -> Result<Epoch, CommandError> {
 
 fn prepare(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     let epoch = target(server, args)?;
+    if args.len() == 5
+        && epoch > server.routing.promised()
+        && let Some(silent_ms) = server.bound_to_master()
+    {
+        return Err(Refusal::Sticky { silent_ms }.into());
+    }
     server.routing.promise(epoch)?;
     crate::notice!("Promised epoch {epoch}");
     server.after_promise();
@@ -73,14 +81,35 @@ fn accept(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     let (epoch, master) = (config.epoch, config.master);
     let before = server.routing.config().map(|config| config.master);
     let reigned = server.routing.state() == NodeState::Master;
+    let failover = server.routing.config().map(|config| config.failover);
     if server.routing.accept(config)? {
         crate::notice!("Accepted config of epoch {epoch}");
         if before != Some(master) {
             // The stream that flows may be that of the old master still, through a parent that is the same.
             server.drop_link();
         }
-        server.take_role(reigned);
+        server.take_role(reigned, failover);
     }
+    Ok(())
+}
+
+fn unsigned(args: Args<'_>, index: usize) -> Result<u64, CommandError> {
+    u64::try_from(args.integer(index)?).map_err(|_| CommandError::NotInteger)
+}
+
+fn grant(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
+    let run_id = args.text(2)?.to_owned();
+    let (epoch, clock) = (unsigned(args, 3)?, unsigned(args, 4)?);
+    server.hear_witness(&run_id, Epoch(epoch), clock);
+    Ok(())
+}
+
+fn ping(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
+    let uid = ClusterUid(args.text(2)?.to_owned());
+    let shard = u16::try_from(args.integer(3)?).map_err(|_| CommandError::NotInteger)?;
+    server.routing.check_target(&uid, shard)?;
+    let from: NodeId = args.text(4)?.parse().map_err(|error| CommandError::text(format!("ERR {error}")))?;
+    server.hear_peer(from, Epoch(unsigned(args, 5)?));
     Ok(())
 }
 

@@ -51,6 +51,7 @@ impl Server {
         self.close_idle();
         self.drop_slow();
         self.answer_waits();
+        self.tend_lease();
         self.tend_held();
         self.tend_persistence();
         self.routing.tend(self.clock.instant);

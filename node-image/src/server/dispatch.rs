@@ -242,6 +242,11 @@ impl Server {
         match self.prospect() {
             Prospect::Good => {}
             Prospect::Soon => return Verdict::Hold,
+            Prospect::Isolated => {
+                return refuse(
+                    "CLUSTERDOWN This master reaches too few nodes of its shard, and another one may be elected",
+                );
+            }
             Prospect::Bad => return refuse("NOREPLICAS Not enough good replicas to write."),
         }
         if let Some(error) = self.disk_error() {

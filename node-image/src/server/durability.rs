@@ -17,6 +17,9 @@ use super::client::Held;
 use super::{ClientKey, Server};
 use crate::{notice, warning};
 
+/// For how long a master holds replies whose lease is over, in milliseconds, where no other time is given.
+const ISOLATED_MS: u64 = 1000;
+
 /// What is known of who holds the stream.
 #[derive(Debug, Default)]
 pub struct Durability {
@@ -28,6 +31,8 @@ pub struct Durability {
     electorates: Vec<Electorate>,
     /// Where the stream stood when they were asked for their word first.
     settle_at: u64,
+    /// Where the stream stood when this master last had its lease.
+    led_until: u64,
     /// Where the stream stood after the last change of data.
     pub(super) data_offset: u64,
     /// Replies leave without waiting (SemiSync): the replicas are too far behind.
@@ -55,8 +60,10 @@ pub(super) enum Prospect {
     Good,
     /// It cannot yet.
     Soon,
-    /// It could not for too long.
+    /// It could not for too long: there are too few replicas.
     Bad,
+    /// The same: this master's lease is over.
+    Isolated,
 }
 
 impl Server {
@@ -94,7 +101,7 @@ impl Server {
             self.durability.degraded = false;
             let why = "this node is not the master any more";
             if self.routing.state() == NodeState::Master {
-                self.release_held(u64::MAX);
+                self.release_held(self.durability.led_until);
             } else {
                 self.fail_held(why);
             }
@@ -102,25 +109,43 @@ impl Server {
     }
 
     /// Finds out how far enough nodes are, lets the replies go that waited for it, and holds those of this tick that
-    /// have to wait.
+    /// have to wait. A master whose lease is over acknowledges no write: that is looked at here, when replies leave.
     pub(super) fn hold_replies(&mut self) {
-        let Some(mode) = self.acknowledge_mode() else { return };
+        if self.routing.state() != NodeState::Master {
+            return;
+        }
+        self.watch_lease();
+        let lapsed = self.lapsed_ms().is_some();
+        let mode = self.acknowledge_mode();
+        let offset = self.history.offset();
+        let mut durable = match mode {
+            Some(mode) => self.durable_now(mode, offset),
+            None => u64::MAX,
+        };
+        if lapsed {
+            durable = durable.min(self.durability.led_until);
+        } else {
+            self.durability.led_until = offset;
+        }
+        self.release_held(durable);
+        if durable < offset {
+            let dirty = mode.is_none() || self.tunables.dirty_reads;
+            let now = self.clock.instant;
+            self.clients.hold_queued(durable, dirty, now, &mut self.durability.waiting);
+        }
+    }
+
+    /// The offset up to which replies may leave, as far as other nodes' copies are concerned.
+    fn durable_now(&mut self, mode: Acknowledge, offset: u64) -> u64 {
         // What was on enough nodes once is, whatever became of them.
         let durable = self.durable_offset().max(self.durability.durable);
-        let offset = self.history.offset();
         self.durability.durable = durable;
         if self.durability.degraded && durable >= offset {
             self.durability.degraded = false;
             notice!("The replicas have caught up: replies wait for {mode} again");
         }
         self.note_shortage(mode);
-        let durable = if self.durability.degraded { u64::MAX } else { durable };
-        self.release_held(durable);
-        if durable < offset {
-            let dirty = self.tunables.dirty_reads;
-            let now = self.clock.instant;
-            self.clients.hold_queued(durable, dirty, now, &mut self.durability.waiting);
-        }
+        if self.durability.degraded { u64::MAX } else { durable }
     }
 
     fn durable_offset(&self) -> u64 {
@@ -154,10 +179,11 @@ impl Server {
     /// Gives up on replies that waited for too long.
     pub(super) fn tend_held(&mut self) {
         self.retry_short();
-        let Some((mode, timeout)) = self.acknowledge_mode().and_then(|mode| Some((mode, mode.timeout_ms()?)))
-        else {
+        if self.durability.waiting.is_empty() {
             return;
-        };
+        }
+        let mode = self.acknowledge_mode().unwrap_or(Acknowledge::Async);
+        let timeout = mode.timeout_ms().unwrap_or(ISOLATED_MS);
         let timeout = Duration::from_millis(timeout);
         let now = self.clock.instant;
         let late =
@@ -170,6 +196,10 @@ impl Server {
             return;
         }
         match mode {
+            _ if self.lapsed_ms().is_some() => {
+                let why = "this master reaches too few nodes of its shard";
+                late.into_iter().for_each(|key| self.fail_client(key, why, Some(now - timeout)));
+            }
             Acknowledge::SemiSync { .. } => {
                 warning!(
                     "Too few replicas acknowledged writes within {timeout:?}: replies no longer wait for them"
@@ -206,7 +236,11 @@ impl Server {
 
     /// Whether a write that runs now can be acknowledged. One that nobody could is better refused than left uncertain.
     pub(super) fn prospect(&self) -> Prospect {
+        if self.isolated {
+            return Prospect::Isolated;
+        }
         match self.durability.short_since {
+            _ if self.lapsed_ms().is_some() => Prospect::Soon,
             None => Prospect::Good,
             Some(since) => {
                 let timeout = self.acknowledge_mode().and_then(Acknowledge::timeout_ms).unwrap_or(0);

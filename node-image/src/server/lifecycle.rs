@@ -102,6 +102,8 @@ impl Server {
             sync_job: None,
             loading: None,
             persistence: Persistence::new(&config, clock.unix_ms),
+            lease: super::lease::Lease::new(),
+            isolated: false,
             durability: super::durability::Durability::default(),
             pause: None,
             client_pause: None,
@@ -155,6 +157,7 @@ impl Server {
             if self.routing.role() == Some(Role::Replica) {
                 self.follow_configured_parent();
             }
+            self.ask_peers();
         } else if let Some(Value::HostPort(Some(address))) = self.config.settings.get("replicaof") {
             let address = address.clone();
             self.follow(address, None);

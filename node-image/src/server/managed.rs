@@ -27,6 +27,12 @@ pub enum Refusal {
     /// Another config was accepted under the same epoch.
     #[error("STALEEPOCH this node accepted another config under epoch {0}")]
     Conflict(Epoch),
+    /// The master was heard a moment ago.
+    #[error("STICKY this node heard its master {silent_ms} ms ago and does not vote against it")]
+    Sticky {
+        /// How long ago.
+        silent_ms: u64,
+    },
     /// The message is for another cluster or shard.
     #[error("WRONGCLUSTER this node belongs to shard {shard} of cluster {uid}")]
     WrongCluster {

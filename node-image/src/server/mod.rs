@@ -15,6 +15,7 @@ mod feeding;
 mod following;
 mod input;
 mod io;
+mod lease;
 mod lifecycle;
 mod loading;
 mod managed;
@@ -50,6 +51,7 @@ use crate::command::{Effects, Settings};
 use crate::config::{Config, Tunables};
 use crate::health::Shared;
 use crate::keyspace::Keyspace;
+use crate::peers::Answer;
 use crate::replication::{History, Outcome, ParentLink, SyncJob};
 use crate::resp::Reply;
 
@@ -59,6 +61,8 @@ pub enum Event {
     Terminate,
     /// What came of the attempt of this generation to attach to a parent.
     Attached(u64, Outcome),
+    /// What another node of the shard answered.
+    Peer(Answer),
 }
 
 /// Sends events to the data thread, and wakes it.
@@ -161,6 +165,10 @@ pub struct Server {
     pub loading: Option<Loading>,
     /// Files.
     pub persistence: persistence::Persistence,
+    /// What is known of the other nodes of the shard.
+    pub lease: lease::Lease,
+    /// This node is a master whose lease is over.
+    pub isolated: bool,
     /// Replies that wait for other nodes.
     pub durability: durability::Durability,
     /// Writes are held.
@@ -250,6 +258,7 @@ impl Server {
         match event {
             Event::Terminate => self.terminate(),
             Event::Attached(generation, outcome) => self.on_attached(generation, outcome),
+            Event::Peer(answer) => self.on_peer(answer),
         }
     }
 

@@ -2,9 +2,11 @@
 
 use kv_core::control::{FedReplica, Link, NodeReport};
 use kv_core::id::Epoch;
+use kv_core::lease::Failover;
 use kv_core::shard::Role;
 
 use super::{Ending, Kind, Server};
+use crate::peers::clock_ms;
 use crate::warning;
 
 /// How the argument of GETACK begins that marks the begin of a master's reign; its epoch follows.
@@ -24,8 +26,8 @@ impl Server {
 
     /// After a config was accepted: takes the role that it gives.
     ///
-    /// `reigned`: whether it was the serving master before.
-    pub(crate) fn take_role(&mut self, reigned: bool) {
+    /// `reigned`: whether it was the serving master before; `before`: when masters counted as lost.
+    pub(crate) fn take_role(&mut self, reigned: bool, before: Option<Failover>) {
         let (role, id) = (self.routing.role(), self.routing.id());
         match role {
             Some(Role::Master) => {
@@ -49,6 +51,7 @@ impl Server {
         }
         self.drop_foreign_replicas();
         self.drop_foreign_channels();
+        self.renew_lease(reigned, before);
         self.begin_settling(reigned);
         self.release_writes();
     }
@@ -91,6 +94,7 @@ impl Server {
             self.attach_now();
         }
         self.drop_foreign_channels();
+        self.ask_peers();
     }
 
     /// Cuts off nodes of the shard whose parent is another now.
@@ -143,6 +147,8 @@ impl Server {
             full_syncs: self.stats.full_syncs,
             partial_syncs: self.stats.partial_syncs,
             uptime_ms: self.millis_since(self.started.instant),
+            clock_ms: clock_ms(),
+            isolated: self.isolated,
             durability: self.durability_report(),
             disk_error: self.disk_error().or(self.routing.disk_error().map(str::to_owned)),
         })

@@ -24,6 +24,7 @@ pub fn config(epoch: u64, master: &Process, replicas: &[&Process]) -> ShardConfi
         members,
         slots: SlotSet::all(),
         acknowledge: Acknowledge::Async,
+        failover: kv_core::lease::Failover::default(),
         overlap: None,
     }
 }

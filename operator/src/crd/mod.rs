@@ -56,6 +56,10 @@ pub use validate::{InvalidField, describe, quantity};
         "message": "spec.replication.acknowledge.copies must be at most the nodes of a shard: spec.replicasPerShard + 1",
     },
     {
+        "rule": "self.failover.onIsolation != 'KeepWriting' || self.replication.acknowledge.mode == 'Async'",
+        "message": "spec.failover.onIsolation KeepWriting needs spec.replication.acknowledge.mode Async",
+    },
+    {
         "rule": "self.replication.acknowledge.mode != 'SemiSync' \
                  || (has(self.replication.acknowledge.replicas) ? self.replication.acknowledge.replicas : 1) \
                  <= self.replicasPerShard",
@@ -234,6 +238,10 @@ pub enum TopologyType {
 /// When a replica takes over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.lease) || duration(self.lease) < duration(self.downAfter)",
+    "message": "spec.failover.lease must be less than spec.failover.downAfter",
+}]))]
 pub struct Failover {
     /// For how long a master's data port may not answer until the master counts as down, from 500ms to 60s.
     /// A master whose process is known to have ended, or whose pod is being deleted, is replaced at once.
@@ -247,12 +255,42 @@ pub struct Failover {
         }])
     )]
     pub down_after: String,
+
+    /// For how long a master goes on that cannot reach a majority of its shard's voters, from 200ms to less than
+    /// `downAfter`. The voters are the shard's nodes, and the operator where their number is even. Default: three quarters
+    /// of `downAfter`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 16),
+        regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$"),
+        extend("x-kubernetes-validations" = [{
+            "rule": "duration(self) >= duration('200ms') && duration(self) <= duration('60s')",
+            "message": "spec.failover.lease must be from 200ms to 60s",
+        }])
+    )]
+    pub lease: Option<String>,
+
+    /// What a master does then. RefuseWrites: it refuses them, as another one may have been elected. KeepWriting: it goes
+    /// on; what it acknowledges is lost if another one was. Only with spec.replication.acknowledge.mode Async.
+    #[serde(default)]
+    pub on_isolation: OnIsolation,
 }
 
 impl Default for Failover {
     fn default() -> Self {
-        Self { down_after: default_down_after() }
+        Self { down_after: default_down_after(), lease: None, on_isolation: OnIsolation::default() }
     }
+}
+
+/// What a master does that cannot reach a majority of its shard's voters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum OnIsolation {
+    /// It refuses writes.
+    #[default]
+    RefuseWrites,
+    /// It goes on.
+    KeepWriting,
 }
 
 /// Where the data is kept.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use kv_core::quorum::Acknowledge;
 use kv_core::spec::ClusterSpec;
-use kv_core::{directive, topology};
+use kv_core::{directive, lease, topology};
 
 use super::schema::MAX_NAME;
-use super::{AcknowledgeMode, KvCluster, KvClusterSpec, Topology, TopologyType};
+use super::{AcknowledgeMode, KvCluster, KvClusterSpec, OnIsolation, Topology, TopologyType};
 
 /// A field that cannot be as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,7 @@ impl KvCluster {
         });
         let topology = found.topology(&spec.replication.topology);
         let acknowledge = found.acknowledge(spec, topology);
-        let down_after_ms = found.down_after(&spec.failover.down_after);
+        let failover = found.failover(spec);
         if let Some(volume) = self.volume() {
             found.require(
                 quantity(&volume.size).is_some_and(|size| size > 0.0),
@@ -67,7 +67,7 @@ impl KvCluster {
                 replicas_per_shard: spec.replicas_per_shard,
                 topology,
                 acknowledge,
-                down_after_ms,
+                failover,
                 durable: self.volume().is_some(),
                 config,
             })
@@ -128,9 +128,34 @@ impl Findings {
         }
     }
 
-    fn down_after(&mut self, text: &str) -> u64 {
+    fn failover(&mut self, spec: &KvClusterSpec) -> lease::Failover {
+        let wanted = &spec.failover;
         let bounds = Duration::from_millis(500)..=Duration::from_secs(60);
-        self.duration("spec.failover.downAfter", text, bounds, "from 500ms to 60s, such as 2s")
+        let told = "from 500ms to 60s, such as 2s";
+        let down_after_ms = self.duration("spec.failover.downAfter", &wanted.down_after, bounds, told);
+        let lease_ms = match &wanted.lease {
+            None => down_after_ms * 3 / 4,
+            Some(text) => {
+                let bounds = Duration::from_millis(200)..=Duration::from_secs(60);
+                let told = "from 200ms to 60s, such as 1500ms";
+                let lease_ms = self.duration("spec.failover.lease", text, bounds, told);
+                self.require(down_after_ms == 0 || lease_ms < down_after_ms, "spec.failover.lease", || {
+                    format!("must be less than spec.failover.downAfter, {}, not {text}", wanted.down_after)
+                });
+                lease_ms
+            }
+        };
+        let on_isolation = match wanted.on_isolation {
+            OnIsolation::RefuseWrites => lease::OnIsolation::RefuseWrites,
+            OnIsolation::KeepWriting => lease::OnIsolation::KeepWriting,
+        };
+        let is_async = spec.replication.acknowledge.mode == AcknowledgeMode::Async;
+        self.require(
+            wanted.on_isolation == OnIsolation::RefuseWrites || is_async,
+            "spec.failover.onIsolation",
+            || "KeepWriting needs spec.replication.acknowledge.mode Async".to_owned(),
+        );
+        lease::Failover { down_after_ms, lease_ms, on_isolation }
     }
 
     fn duration(&mut self, field: &str, text: &str, bounds: RangeInclusive<Duration>, told: &str) -> u64 {
@@ -243,6 +268,12 @@ mod tests {
             ("{shards: 1, failover: {downAfter: 499ms}}", &["spec.failover.downAfter"]),
             ("{shards: 1, failover: {downAfter: -2s}}", &["spec.failover.downAfter"]),
             ("{shards: 1, failover: {downAfter: soon}}", &["spec.failover.downAfter"]),
+            ("{shards: 1, failover: {downAfter: 1s, lease: 999ms, onIsolation: KeepWriting}}", &[]),
+            ("{shards: 1, failover: {downAfter: 1s, lease: 1s}}", &["spec.failover.lease"]),
+            (
+                "{shards: 1, failover: {onIsolation: KeepWriting}, replication: {acknowledge: {mode: SemiSync}}}",
+                &["spec.failover.onIsolation"],
+            ),
             ("{shards: 1, replication: {acknowledge: {mode: SemiSync}}}", &[]),
             ("{shards: 1, replication: {acknowledge: {mode: Quorum, copies: 2, timeout: 200ms}}}", &[]),
             (

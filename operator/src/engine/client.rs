@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kv_core::control::{NodeReport, STALE_EPOCH, USER, WRONG_CLUSTER};
+use kv_core::control::{ENDED, NodeReport, STALE_EPOCH, STICKY, USER, WRONG_CLUSTER};
 use kv_core::id::{ClusterUid, Epoch};
 use kv_core::shard::{ClusterMap, NodeAddress, ShardConfig};
 use redis::aio::MultiplexedConnection;
@@ -51,6 +51,12 @@ pub enum ClientError {
         /// The epoch that it knows.
         newer: Epoch,
     },
+    /// The node heard its master a moment ago, and does not vote against it.
+    #[error("{node} hears the master, and does not vote against it")]
+    Sticky {
+        /// The node's name.
+        node: String,
+    },
     /// Another node, or a node of another cluster or shard, listens at the address.
     #[error("{node} is not what listens at {address}: {why}")]
     WrongCluster {
@@ -78,15 +84,26 @@ pub enum ClientError {
 pub enum Request {
     /// Report.
     Report,
+    /// Report; and the master of this run and epoch has its lease from then on.
+    Grant {
+        /// The run, as the node reported it.
+        run_id: String,
+        /// The epoch of its config.
+        epoch: Epoch,
+        /// Its clock, as it reported it.
+        clock_ms: u64,
+    },
     /// Promise an epoch.
     Prepare {
         /// The shard.
         shard: u16,
         /// The epoch.
         epoch: Epoch,
+        /// The master has ended, or agrees.
+        ended: bool,
     },
     /// Take this config.
-    Accept(ShardConfig),
+    Accept(Box<ShardConfig>),
     /// Hold clients' writes.
     Pause {
         /// The shard.
@@ -107,7 +124,7 @@ impl Request {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Report => "KV REPORT",
+            Self::Report | Self::Grant { .. } => "KV REPORT",
             Self::Prepare { .. } => "KV PREPARE",
             Self::Accept(_) => "KV ACCEPT",
             Self::Pause { .. } => "KV PAUSE",
@@ -118,7 +135,7 @@ impl Request {
 
     const fn timeout(&self) -> Duration {
         match self {
-            Self::Report => REPORT_TIMEOUT,
+            Self::Report | Self::Grant { .. } => REPORT_TIMEOUT,
             _ => CHANGE_TIMEOUT,
         }
     }
@@ -127,7 +144,12 @@ impl Request {
         let mut command = redis::cmd("KV");
         match self {
             Self::Report => command.arg("REPORT"),
-            Self::Prepare { shard, epoch } => command.arg("PREPARE").arg(&uid.0).arg(*shard).arg(epoch.0),
+            Self::Grant { run_id, epoch, clock_ms } => {
+                command.arg("REPORT").arg(run_id).arg(epoch.0).arg(*clock_ms)
+            }
+            Self::Prepare { shard, epoch, ended } => {
+                command.arg("PREPARE").arg(&uid.0).arg(*shard).arg(epoch.0).arg(ended.then_some(ENDED))
+            }
             Self::Accept(config) => command.arg("ACCEPT").arg(serde_json::to_string(config)?),
             Self::Pause { shard, epoch, milliseconds } => {
                 command.arg("PAUSE").arg(&uid.0).arg(*shard).arg(epoch.0).arg(*milliseconds)
@@ -237,6 +259,7 @@ impl NodeClient {
                 node: self.name.clone(),
                 newer: newest_epoch(detail).unwrap_or_default(),
             },
+            Some(STICKY) => ClientError::Sticky { node: self.name.clone() },
             Some(WRONG_CLUSTER) => ClientError::WrongCluster {
                 node: self.name.clone(),
                 address: self.place(),
@@ -308,7 +331,7 @@ mod tests {
         NodeClient::new(ClusterUid("u".into()), "a-0-0".into(), address, "secret".into())
     }
 
-    const PREPARE: Request = Request::Prepare { shard: 0, epoch: Epoch(3) };
+    const PREPARE: Request = Request::Prepare { shard: 0, epoch: Epoch(3), ended: false };
 
     #[tokio::test]
     async fn refusals_are_told_apart() {

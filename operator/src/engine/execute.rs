@@ -56,9 +56,10 @@ pub async fn execute<P: Provider>(
     provider: &P,
 ) -> Result<(), ExecuteError<P::Error>> {
     match action {
-        Action::Prepare { epoch, nodes } => {
+        Action::Prepare { epoch, nodes, ended } => {
             let majority = nodes.len() / 2 + 1;
-            call_all(nodes, handles, &Request::Prepare { shard, epoch: *epoch }, majority).await
+            let request = Request::Prepare { shard, epoch: *epoch, ended: *ended };
+            call_all(nodes, handles, &request, majority).await
         }
         Action::Accept { config, first, then } => {
             let request = Request::Accept(config.clone());

@@ -94,6 +94,8 @@ pub struct Engine<P: Provider + 'static> {
     retry_apply: Option<Instant>,
     /// Whether no node was asked yet.
     knows_nothing: bool,
+    /// When the engine was made.
+    started: Instant,
 }
 
 impl<P: Provider + 'static> Engine<P> {
@@ -114,6 +116,7 @@ impl<P: Provider + 'static> Engine<P> {
             apply_again: false,
             retry_apply: None,
             knows_nothing: true,
+            started: Instant::now(),
         }
     }
 
@@ -156,8 +159,10 @@ impl<P: Provider + 'static> Engine<P> {
             // Else the first status of an operator that takes over would be that nobody answers.
             execute::probe_all(self.prober.handles(), client::REPORT_TIMEOUT).await;
         }
-        let observed = observe(&self.identity, &sighting, &self.prober);
+        let mut observed = observe(&self.identity, &sighting, &self.prober);
+        self.note_bounds(&wanted.spec, &mut observed);
         let plan = plan(&wanted.spec, &observed);
+        self.grant(&plan);
         for shard in &plan.shards {
             tracing::debug!(shard = shard.index, step = ?shard.step, "planned");
         }
@@ -167,6 +172,24 @@ impl<P: Provider + 'static> Engine<P> {
         self.start_configs(&wanted.spec, &observed);
         self.report(wanted, &observed, &plan, sighting.problems);
         self.next_look(&wanted.spec, &observed)
+    }
+
+    /// For how long the word of this operator, and of one that may have been before it, binds it.
+    fn note_bounds(&self, spec: &ClusterSpec, observed: &mut Observed) {
+        let lease = Duration::from_millis(spec.failover.lease_ms);
+        let of_predecessor = lease.saturating_sub(self.started.elapsed());
+        for shard in &mut observed.shards {
+            let bound = of_predecessor.max(self.prober.bound(shard.index, lease));
+            shard.bound_ms = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
+        }
+    }
+
+    /// Grants the masters that serve, and that nothing is planned against, their leases.
+    fn grant(&self, plan: &Plan) {
+        let stays = |step: &Step| !matches!(step, Step::Do(Action::Prepare { .. }, _));
+        let serving = plan.shards.iter().filter(|shard| shard.serving && stays(&shard.step));
+        let configs = serving.filter_map(|shard| shard.config.as_ref());
+        self.prober.grant(&configs.map(|config| (config.master, config.epoch)).collect());
     }
 
     fn start_apply(&mut self, plan: &Plan) {
@@ -346,8 +369,8 @@ impl<P: Provider + 'static> Engine<P> {
         let now = Instant::now();
         let silent = observed.shards.iter().flat_map(|shard| &shard.nodes).map(|node| node.silent_ms);
         let until_down = silent
-            .filter(|silent| (SILENT_MS..spec.down_after_ms).contains(silent))
-            .map(|silent| now + Duration::from_millis(spec.down_after_ms - silent + 1));
+            .filter(|silent| (SILENT_MS..spec.failover.down_after_ms).contains(silent))
+            .map(|silent| now + Duration::from_millis(spec.failover.down_after_ms - silent + 1));
         let retry = self.retry_apply.filter(|at| *at > now);
         until_down.chain(retry).chain(self.jobs.next_retry()).fold(now + TICK, Instant::min)
     }
@@ -370,7 +393,8 @@ pub fn observe(identity: &Identity, sighting: &Sighting, prober: &Prober) -> Obs
                 .collect();
             nodes.sort_by_key(|node| node.ordinal);
             let workload = sighting.workloads.iter().find(|workload| workload.shard == index);
-            ShardObserved { index, workload_nodes: workload.map(|workload| workload.nodes), nodes }
+            let workload_nodes = workload.map(|workload| workload.nodes);
+            ShardObserved { index, workload_nodes, nodes, bound_ms: 0 }
         })
         .collect();
     Observed { uid: identity.uid.clone(), name: identity.name.clone(), shards }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kv_core::control::NodeReport;
-use kv_core::id::{ClusterUid, NodeId};
+use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::plan::{NodeObserved, Presence};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -17,6 +17,9 @@ use crate::provider::SightedNode;
 
 /// How often each node is asked.
 const PERIOD: Duration = Duration::from_millis(200);
+
+/// For how long a grant stands that the engine does not repeat: one that hangs, or is none any more, grants nothing.
+const STANDS_FOR: Duration = Duration::from_secs(1);
 
 /// A node that answered before, runs by the word of its provider, and refuses this many connections in a row, has
 /// ended: its machine says so.
@@ -31,6 +34,10 @@ struct Seen {
     failures: u32,
     refusals: u32,
     error: Option<ClientError>,
+    /// The epoch under which the node is granted its lease as the master, and until when the engine stands by that.
+    grant: Option<(Epoch, Instant)>,
+    /// When it had last answered before it was granted: what it has is counted from before then.
+    granted: Option<Instant>,
 }
 
 /// A node that can be called; what it answers is fed back into the cache.
@@ -59,15 +66,38 @@ impl NodeHandle {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            let request = lock(&self.seen).request(Instant::now());
             // The outcome is in the cache.
-            let _ = self.call(&Request::Report).await;
+            let _ = self.call(&request).await;
         }
     }
 }
 
 impl Seen {
     fn new(now: Instant) -> Self {
-        Self { first: now, answered: None, report: None, failures: 0, refusals: 0, error: None }
+        Self {
+            first: now,
+            answered: None,
+            report: None,
+            failures: 0,
+            refusals: 0,
+            error: None,
+            grant: None,
+            granted: None,
+        }
+    }
+
+    /// What to ask next. A lease is counted from a clock that the node said before, so that it is over when it has been
+    /// silent for that long.
+    fn request(&mut self, now: Instant) -> Request {
+        let due = self.grant.filter(|(_, until)| now < *until);
+        match (due, &self.report) {
+            (Some((epoch, _)), Some(report)) if report.config.as_ref().is_some_and(|c| c.epoch == epoch) => {
+                self.granted = self.answered;
+                Request::Grant { run_id: report.run_id.clone(), epoch, clock_ms: report.clock_ms }
+            }
+            _ => Request::Report,
+        }
     }
 
     /// Takes in an answer; true if it changes what the engine should do.
@@ -89,7 +119,7 @@ impl Seen {
             }
             Err(error) => {
                 // A refusal of an old epoch is an answer.
-                if matches!(error, ClientError::StaleEpoch { .. }) {
+                if matches!(error, ClientError::StaleEpoch { .. } | ClientError::Sticky { .. }) {
                     return true;
                 }
                 self.failures = self.failures.saturating_add(1);
@@ -113,7 +143,10 @@ impl Seen {
 fn matters(old: &NodeReport, new: &NodeReport) -> bool {
     let still = |report: &NodeReport| {
         let mut report = report.clone();
-        (report.offset, report.keys, report.uptime_ms) = (0, 0, 0);
+        (report.offset, report.keys, report.uptime_ms, report.clock_ms) = (0, 0, 0, 0);
+        if let Some(durability) = report.durability.as_mut() {
+            durability.durable = 0;
+        }
         if let Some(link) = report.link.as_mut() {
             link.silent_ms = 0;
         }
@@ -127,6 +160,7 @@ fn matters(old: &NodeReport, new: &NodeReport) -> bool {
 
 struct Tracked {
     incarnation: String,
+    shard: u16,
     handle: Option<NodeHandle>,
     seen: Arc<Mutex<Seen>>,
     task: Option<JoinHandle<()>>,
@@ -153,24 +187,35 @@ pub struct Prober {
     password: String,
     wake: Arc<Notify>,
     nodes: BTreeMap<String, Tracked>,
+    /// When nodes of each shard were last granted a lease that are gone from sight: they may run on.
+    former: BTreeMap<u16, Option<Instant>>,
 }
 
 impl Prober {
     /// A prober that knows no node yet. `wake` is notified when something that matters changed.
     #[must_use]
     pub fn new(uid: ClusterUid, password: String, wake: Arc<Notify>) -> Self {
-        Self { uid, password, wake, nodes: BTreeMap::new() }
+        Self { uid, password, wake, nodes: BTreeMap::new(), former: BTreeMap::new() }
     }
 
     /// Probes exactly these nodes from now on. Another incarnation of a node is another node; a mere change of
     /// address keeps what is known.
     pub fn follow(&mut self, sighted: &[SightedNode]) {
+        let mut gone = Vec::new();
         self.nodes.retain(|name, tracked| {
-            sighted.iter().any(|node| node.name == *name && node.incarnation == tracked.incarnation)
+            let stays =
+                sighted.iter().any(|node| node.name == *name && node.incarnation == tracked.incarnation);
+            gone.extend((!stays).then(|| (tracked.shard, lock(&tracked.seen).granted)));
+            stays
         });
+        for (shard, granted) in gone {
+            let former = self.former.entry(shard).or_default();
+            *former = granted.max(*former);
+        }
         for node in sighted {
             let tracked = self.nodes.entry(node.name.clone()).or_insert_with(|| Tracked {
                 incarnation: node.incarnation.clone(),
+                shard: node.shard,
                 handle: None,
                 seen: Arc::new(Mutex::new(Seen::new(Instant::now()))),
                 task: None,
@@ -228,6 +273,26 @@ impl Prober {
             .values()
             .find(|tracked| lock(&tracked.seen).report.as_ref().is_some_and(|report| report.id == id))?;
         tracked.handle.clone()
+    }
+
+    /// Grants exactly these masters their leases from now on, each under its epoch, until the engine has not said so for a
+    /// second. What was granted binds on until [`Prober::bound`] says that it does not.
+    pub fn grant(&self, masters: &BTreeMap<NodeId, Epoch>) {
+        let until = Instant::now() + STANDS_FOR;
+        for tracked in self.nodes.values() {
+            let mut seen = lock(&tracked.seen);
+            let epoch = seen.report.as_ref().and_then(|report| masters.get(&report.id));
+            seen.grant = epoch.map(|epoch| (*epoch, until));
+        }
+    }
+
+    /// For how long a node of this shard may still have what it was granted.
+    #[must_use]
+    pub fn bound(&self, shard: u16, lease: Duration) -> Duration {
+        let of_shard = self.nodes.values().filter(|tracked| tracked.shard == shard);
+        let granted = of_shard.filter_map(|tracked| lock(&tracked.seen).granted);
+        let latest = granted.chain(self.former.get(&shard).copied().flatten()).max();
+        latest.map_or(Duration::ZERO, |granted| lease.saturating_sub(granted.elapsed()))
     }
 
     /// All nodes that can be called.

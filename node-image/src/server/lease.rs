@@ -1,0 +1,185 @@
+//! A master's lease, and the voter's side of it: whom this node heard, and whom it is bound to. See [`kv_core::lease`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kv_core::control::{NodeReport, NodeState};
+use kv_core::id::{Epoch, NodeId};
+use kv_core::lease;
+
+use super::{Event, Server};
+use crate::peers::{Answer, Peers, Target, clock_ms};
+use crate::{notice, warning};
+
+/// How often the other nodes are asked, at most.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// What is known of the other nodes of the shard. Times are those of [`clock_ms`].
+#[derive(Debug)]
+pub struct Lease {
+    peers: Peers,
+    /// When each voter was asked last that has answered as a voter of this node's config.
+    granted: BTreeMap<NodeId, u64>,
+    /// The same of the operator.
+    witness: Option<u64>,
+    /// Until when this node, as the master, may acknowledge writes.
+    until: u64,
+    /// Since when it may not; `None` if it may.
+    lapsed_since: Option<u64>,
+    /// When the master of this node's config last asked. A node that just started does not know, and waits as if it had.
+    heard_master: u64,
+    /// What the others last answered, and when they were asked.
+    pub(super) reports: BTreeMap<NodeId, (NodeReport, u64)>,
+}
+
+impl Lease {
+    /// Nobody was heard yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            peers: Peers::default(),
+            granted: BTreeMap::new(),
+            witness: None,
+            until: 0,
+            lapsed_since: None,
+            heard_master: clock_ms(),
+            reports: BTreeMap::new(),
+        }
+    }
+}
+
+impl Server {
+    /// Asks the other members of the shard from now on, where they are by the map.
+    pub(crate) fn ask_peers(&mut self) {
+        let (Some(config), Some(identity)) = (self.routing.config(), self.routing.identity()) else { return };
+        let me = self.routing.id();
+        let interval = INTERVAL.min(Duration::from_millis(config.failover.lease_ms / 4));
+        let target = |id: NodeId| Target {
+            addresses: self.routing.addresses(id),
+            password: self.config.control_password.clone().unwrap_or_default(),
+            uid: identity.uid.clone(),
+            shard: identity.shard,
+            me,
+            epoch: config.epoch,
+            interval,
+            timeout: Duration::from_millis(config.failover.down_after_ms / 2),
+        };
+        let others = config.electorates().flat_map(|electorate| electorate.voters).filter(|id| *id != me);
+        let targets: BTreeMap<_, _> = others.map(|id| (id, target(id))).collect();
+        self.lease.reports.retain(|id, _| targets.contains_key(id));
+        let mailbox = self.mailbox();
+        if let Err(error) = self.lease.peers.ask(targets, move |answer| mailbox.send(Event::Peer(answer))) {
+            warning!("Cannot start a thread to ask other nodes: {error}");
+        }
+    }
+
+    /// A new config was accepted. `reigned`: whether this node was the serving master before, and what it was granted goes on
+    /// to bind who granted it.
+    pub(super) fn renew_lease(&mut self, reigned: bool, before: Option<lease::Failover>) {
+        let same = before == self.routing.config().map(|config| config.failover);
+        if !reigned || !same {
+            self.lease.granted.clear();
+            self.lease.witness = None;
+        }
+        if !reigned {
+            self.lease.lapsed_since = None;
+        }
+        self.ask_peers();
+        self.count_lease();
+    }
+
+    /// Another node answered, or did not.
+    pub(super) fn on_peer(&mut self, answer: Answer) {
+        let Ok(report) = answer.report else { return };
+        let (Some(config), Some(identity)) = (self.routing.config(), self.routing.identity()) else { return };
+        if report.id != answer.id || report.uid != identity.uid || report.shard != identity.shard {
+            return;
+        }
+        let accepted = report.config.as_ref().map(|config| config.epoch);
+        if report.promised == config.epoch && accepted == Some(config.epoch) {
+            self.lease.granted.insert(answer.id, answer.asked_ms);
+        }
+        self.lease.reports.insert(answer.id, (*report, answer.asked_ms));
+        self.count_lease();
+    }
+
+    /// `KV PING`: the master of this node's own epoch is heard.
+    pub(crate) fn hear_peer(&mut self, from: NodeId, epoch: Epoch) {
+        let promised = self.routing.promised();
+        let config = self.routing.config();
+        if config.is_some_and(|config| config.master == from && config.epoch == epoch && promised == epoch) {
+            self.lease.heard_master = clock_ms();
+        }
+    }
+
+    /// `KV REPORT run-id epoch clock`: the operator grants the master of this run and epoch its lease from that clock on.
+    pub(crate) fn hear_witness(&mut self, run_id: &str, epoch: Epoch, clock: u64) {
+        let present = self.routing.config().map(|config| config.epoch);
+        if run_id == self.run_id && present == Some(epoch) && clock <= clock_ms() {
+            self.lease.witness = self.lease.witness.max(Some(clock));
+            self.count_lease();
+        }
+    }
+
+    /// For how long this node heard nothing of its master, if that is less than the lease and it is bound to it.
+    pub(crate) fn bound_to_master(&self) -> Option<u64> {
+        let config = self.routing.config()?;
+        let silent = match self.routing.state() {
+            NodeState::Master => self.holds_lease().then_some(0)?,
+            NodeState::Replica => clock_ms().saturating_sub(self.lease.heard_master),
+            NodeState::Fenced | NodeState::Joining | NodeState::Blank => return None,
+        };
+        (silent < config.failover.lease_ms).then_some(silent)
+    }
+
+    fn count_lease(&mut self) {
+        let Some(config) = self.routing.config().filter(|_| self.routing.state() == NodeState::Master) else {
+            return;
+        };
+        let granted = |id: NodeId| self.lease.granted.get(&id).copied();
+        self.lease.until = lease::until(config, self.routing.id(), granted, self.lease.witness);
+        self.watch_lease();
+    }
+
+    /// Whether this node, as the master, may acknowledge writes now.
+    pub(super) fn holds_lease(&self) -> bool {
+        self.lease.until == u64::MAX || clock_ms() < self.lease.until
+    }
+
+    /// Since when it may not, in milliseconds; `None` if it may.
+    pub(super) fn lapsed_ms(&self) -> Option<u64> {
+        self.lease.lapsed_since.map(|since| clock_ms().saturating_sub(since))
+    }
+
+    /// Notices that the lease is over, or is there again.
+    pub(super) fn watch_lease(&mut self) {
+        if self.routing.state() != NodeState::Master || !self.routing.is_managed() {
+            self.lease.lapsed_since = None;
+            return;
+        }
+        match (self.holds_lease(), self.lease.lapsed_since) {
+            (true, Some(_)) => {
+                self.lease.lapsed_since = None;
+                self.retry_held();
+            }
+            (false, None) => self.lease.lapsed_since = Some(clock_ms()),
+            _ => {}
+        }
+    }
+
+    /// Says so when the lease has been over for a while.
+    pub(super) fn tend_lease(&mut self) {
+        let before = self.isolated;
+        let most = self.routing.config().map_or(0, |config| config.failover.lease_ms);
+        self.watch_lease();
+        self.isolated = self.lapsed_ms().is_some_and(|lapsed| lapsed >= most);
+        match (before, self.isolated) {
+            (false, true) => {
+                warning!("This master reaches too few nodes of its shard: it refuses writes until it does");
+                self.retry_held();
+            }
+            (true, false) => notice!("This master is not isolated any more"),
+            _ => {}
+        }
+    }
+}
