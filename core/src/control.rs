@@ -101,6 +101,10 @@ pub struct NodeReport {
     /// back (`KV REPORT`) says that it will not vote against this master for the time of the lease from then on.
     #[serde(default)]
     pub clock_ms: u64,
+    /// Whether it hears the master of its config, or is that master and has its lease: it votes against it for nobody who
+    /// cannot say that it has ended.
+    #[serde(default)]
+    pub bound: bool,
     /// Whether it is a master whose lease is over, so that it refuses writes.
     #[serde(default)]
     pub isolated: bool,

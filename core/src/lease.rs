@@ -73,6 +73,7 @@ mod tests {
     use crate::quorum::Acknowledge;
     use crate::shard::Member;
     use crate::slot::SlotSet;
+    use crate::topology::Topology;
 
     fn id(n: u8) -> NodeId {
         NodeId::from_bytes([n; 20])
@@ -90,6 +91,7 @@ mod tests {
                 .collect(),
             slots: SlotSet::all(),
             acknowledge: Acknowledge::Async,
+            topology: Topology::Star,
             failover: Failover { lease_ms: 100, ..Failover::default() },
             overlap: None,
         }

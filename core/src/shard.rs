@@ -8,6 +8,7 @@ use crate::id::{ClusterUid, Epoch, NodeId};
 use crate::lease::Failover;
 use crate::quorum::{Acknowledge, Electorate};
 use crate::slot::SlotSet;
+use crate::topology::Topology;
 
 /// Whether a node is the writer of its shard or a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,6 +54,9 @@ pub struct ShardConfig {
     /// What an acknowledged write promises.
     #[serde(default)]
     pub acknowledge: Acknowledge,
+    /// How its replicas hang below its master.
+    #[serde(default)]
+    pub topology: Topology,
     /// When its master counts as lost, and what one does that hears nobody.
     #[serde(default)]
     pub failover: Failover,
@@ -211,6 +215,7 @@ mod tests {
                 .collect(),
             slots: SlotSet::all(),
             acknowledge: Acknowledge::Async,
+            topology: Topology::Star,
             failover: Failover::default(),
             overlap: None,
         }

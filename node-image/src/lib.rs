@@ -11,6 +11,7 @@ pub mod keyspace;
 pub mod log;
 pub mod peers;
 pub mod persist;
+pub mod propose;
 pub mod replication;
 pub mod resp;
 pub mod server;

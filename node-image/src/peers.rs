@@ -24,13 +24,20 @@ pub fn clock_ms() -> u64 {
     seconds.unwrap_or(0).saturating_mul(1000).saturating_add(nanos.unwrap_or(0) / 1_000_000)
 }
 
-/// Whom to ask, and what for.
+/// Where a node is, and how to get in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Where the node may be: host and port.
+pub struct Place {
+    /// Where it may be: host and port.
     pub addresses: Vec<(String, u16)>,
     /// The password of [`control::USER`].
     pub password: String,
+}
+
+/// Whom to ask, and what for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Where the node is.
+    pub place: Place,
     /// The asking node's cluster.
     pub uid: ClusterUid,
     /// Its shard.
@@ -105,7 +112,7 @@ fn ask_on(id: NodeId, mut target: Target, news: &mpsc::Receiver<Target>, tell: &
         tell(Answer { id, asked_ms, report });
         match news.recv_timeout(target.interval) {
             Ok(new) => {
-                if new.addresses != target.addresses {
+                if new.place != target.place {
                     connection = None;
                 }
                 target = new;
@@ -116,30 +123,32 @@ fn ask_on(id: NodeId, mut target: Target, news: &mpsc::Receiver<Target>, tell: &
     }
 }
 
-type Connection = BufReader<TcpStream>;
+/// A connection to a node, as [`control::USER`].
+pub(crate) type Connection = BufReader<TcpStream>;
 
 fn ask(connection: &mut Option<Connection>, target: &Target) -> io::Result<Box<NodeReport>> {
     let connection = match connection {
         Some(connection) => connection,
-        none => none.insert(connect(target)?),
+        none => none.insert(connect(&target.place, target.timeout)?),
     };
     let (shard, me, epoch) = (target.shard.to_string(), target.me.to_string(), target.epoch.to_string());
     let text = call(connection, &["KV", "PING", &target.uid.0, &shard, &me, &epoch])?;
     serde_json::from_slice(&text).map(Box::new).map_err(io::Error::other)
 }
 
-fn connect(target: &Target) -> io::Result<Connection> {
+/// Connects, and logs in.
+pub(crate) fn connect(place: &Place, timeout: Duration) -> io::Result<Connection> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the node's address is not known");
     for address in
-        target.addresses.iter().flat_map(|(host, port)| (host.as_str(), *port).to_socket_addrs()).flatten()
+        place.addresses.iter().flat_map(|(host, port)| (host.as_str(), *port).to_socket_addrs()).flatten()
     {
-        match TcpStream::connect_timeout(&address, target.timeout) {
+        match TcpStream::connect_timeout(&address, timeout) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(target.timeout))?;
-                stream.set_write_timeout(Some(target.timeout))?;
+                stream.set_read_timeout(Some(timeout))?;
+                stream.set_write_timeout(Some(timeout))?;
                 let mut connection = BufReader::new(stream);
-                call(&mut connection, &["AUTH", control::USER, &target.password])?;
+                call(&mut connection, &["AUTH", control::USER, &place.password])?;
                 return Ok(connection);
             }
             Err(error) => last = error,
@@ -148,8 +157,8 @@ fn connect(target: &Target) -> io::Result<Connection> {
     Err(last)
 }
 
-/// Sends a command and reads a simple or a bulk string.
-fn call(connection: &mut Connection, args: &[&str]) -> io::Result<Vec<u8>> {
+/// Sends a command and reads a simple or a bulk string. An error that the node answers with is `PermissionDenied`.
+pub(crate) fn call(connection: &mut Connection, args: &[&str]) -> io::Result<Vec<u8>> {
     let mut request = format!("*{}\r\n", args.len());
     for arg in args {
         request.push_str(&format!("${}\r\n{arg}\r\n", arg.len()));
@@ -169,6 +178,6 @@ fn call(connection: &mut Connection, args: &[&str]) -> io::Result<Vec<u8>> {
     match line.strip_prefix('+') {
         Some(text) => Ok(text.as_bytes().to_vec()),
         None if line.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
-        None => Err(io::Error::other(line.to_owned())),
+        None => Err(io::Error::new(io::ErrorKind::PermissionDenied, line.to_owned())),
     }
 }

@@ -8,42 +8,24 @@ use kv_core::id::Epoch;
 use kv_core::lease::{Failover, OnIsolation};
 use kv_core::shard::ShardConfig;
 use rustix::process::Signal;
-use support::shard::{accept, config, streaming, tell_map};
+use support::shard::{Shard, accept, config};
 use support::wire::Wire;
 use support::{Process, until};
 
 const SHORT: Failover =
     Failover { down_after_ms: 800, lease_ms: 600, on_isolation: OnIsolation::RefuseWrites };
 
-struct Shard {
-    nodes: Vec<Process>,
-    config: ShardConfig,
+fn shard(replicas: usize, failover: Failover) -> Shard {
+    Shard::new(replicas, |config| config.failover = failover)
 }
 
-impl Shard {
-    fn new(replicas: usize, failover: Failover) -> Self {
-        let nodes: Vec<_> = (0..=replicas).map(|n| Process::managed(&format!("s-0-{n}"), &[])).collect();
-        let others: Vec<_> = nodes.iter().skip(1).collect();
-        let config = ShardConfig { failover, ..config(1, &nodes[0], &others) };
-        nodes.iter().for_each(|node| drop(accept(node, &config).unwrap()));
-        tell_map(&nodes.iter().collect::<Vec<_>>(), &config);
-        until("the replicas stream", || nodes.iter().skip(1).all(streaming));
-        Self { nodes, config }
-    }
+fn shard_of_two() -> Shard {
+    shard(1, SHORT)
+}
 
-    fn master(&self) -> &Process {
-        &self.nodes[0]
-    }
-
-    /// A control command for an epoch, with what follows.
-    fn prepare(&self, node: usize, epoch: &str, rest: &[&str]) -> redis::RedisResult<NodeReport> {
-        let args = [&["PREPARE", "uid", "0", epoch][..], rest].concat();
-        self.nodes[node].control(&args)
-    }
-
-    fn signal(&self, nodes: &[usize], signal: Signal) {
-        nodes.iter().for_each(|&node| self.nodes[node].signal(signal));
-    }
+/// A control command for an epoch, with what follows.
+fn prepare(node: &Process, epoch: &str, rest: &[&str]) -> redis::RedisResult<NodeReport> {
+    node.control(&[&["PREPARE", "uid", "0", epoch][..], rest].concat())
 }
 
 fn set(node: &Process) -> redis::RedisResult<String> {
@@ -52,7 +34,7 @@ fn set(node: &Process) -> redis::RedisResult<String> {
 
 #[test]
 fn a_master_that_hears_nobody_refuses_writes_until_it_does() {
-    let shard = Shard::new(2, SHORT);
+    let shard = shard(2, SHORT);
     assert_eq!(set(shard.master()).unwrap(), "OK");
     shard.signal(&[1, 2], Signal::STOP);
     until("it is isolated", || shard.master().report().isolated);
@@ -66,7 +48,7 @@ fn a_master_that_hears_nobody_refuses_writes_until_it_does() {
 
 #[test]
 fn a_master_that_is_to_keep_writing_does() {
-    let shard = Shard::new(1, Failover { on_isolation: OnIsolation::KeepWriting, ..SHORT });
+    let shard = shard(1, Failover { on_isolation: OnIsolation::KeepWriting, ..SHORT });
     shard.signal(&[1], Signal::STOP);
     until("the replica is silent", || shard.master().report().replicas[0].ack_age_ms > SHORT.lease_ms);
     assert_eq!(set(shard.master()).unwrap(), "OK");
@@ -75,7 +57,7 @@ fn a_master_that_is_to_keep_writing_does() {
 
 #[test]
 fn of_two_nodes_the_operator_is_the_third_voter() {
-    let mut shard = Shard::new(1, SHORT);
+    let mut shard = shard(1, SHORT);
     shard.nodes[1].kill();
     until("it is isolated", || shard.master().report().isolated);
     let grant = |run_id: &str, epoch: &str, clock: u64| {
@@ -97,29 +79,33 @@ fn of_two_nodes_the_operator_is_the_third_voter() {
 
 #[test]
 fn who_hears_the_master_does_not_vote_against_it() {
-    let shard = Shard::new(2, SHORT);
+    let shard = shard(2, SHORT);
     for node in 0..3 {
-        let refused = shard.prepare(node, "5", &[]).unwrap_err();
+        let refused = prepare(&shard.nodes[node], "5", &[]).unwrap_err();
         assert_eq!(refused.code(), Some("STICKY"), "{refused}");
     }
     assert_eq!(shard.nodes[1].report().promised, Epoch(1));
     shard.signal(&[0], Signal::STOP);
-    until("its voters let go", || shard.prepare(1, "5", &[]).is_ok() && shard.prepare(2, "5", &[]).is_ok());
+    until("its voters let go", || {
+        prepare(&shard.nodes[1], "5", &[]).is_ok() && prepare(&shard.nodes[2], "5", &[]).is_ok()
+    });
     shard.signal(&[0], Signal::CONT);
     // A hand-over that the master agrees to, or a master that has ended, needs no patience.
-    let shard = Shard::new(1, SHORT);
-    assert!(shard.prepare(0, "5", &["ENDED"]).is_ok() && shard.prepare(1, "5", &["ENDED"]).is_ok());
+    let two = shard_of_two();
+    assert!((0..2).all(|node| prepare(&two.nodes[node], "5", &["ENDED"]).is_ok()));
 }
 
 #[test]
 fn a_frozen_master_that_wakes_up_acknowledges_nothing() {
-    let shard = Shard::new(2, SHORT);
+    let shard = shard(2, SHORT);
     let mut client = Wire::connect(shard.master());
     assert_eq!(client.run("SET a old"), "+OK");
     shard.signal(&[0], Signal::STOP);
     // These wait in its socket, and are the first thing that it sees.
     (0..100).for_each(|n| client.send(&["SET", "a", &n.to_string()]));
-    until("its voters let go", || shard.prepare(1, "2", &[]).is_ok() && shard.prepare(2, "2", &[]).is_ok());
+    until("its voters let go", || {
+        prepare(&shard.nodes[1], "2", &[]).is_ok() && prepare(&shard.nodes[2], "2", &[]).is_ok()
+    });
     let second = ShardConfig { failover: SHORT, ..config(2, &shard.nodes[1], &[&shard.nodes[2]]) };
     [1, 2].iter().for_each(|&node| drop(accept(&shard.nodes[node], &second).unwrap()));
     shard.signal(&[0], Signal::CONT);
@@ -132,9 +118,9 @@ fn a_frozen_master_that_wakes_up_acknowledges_nothing() {
 
 #[test]
 fn a_voter_that_was_restarted_waits_as_if_it_had_heard_its_master() {
-    let mut shard = Shard::new(2, Failover { lease_ms: 5000, down_after_ms: 6000, ..SHORT });
+    let mut shard = shard(2, Failover { lease_ms: 5000, down_after_ms: 6000, ..SHORT });
     shard.nodes[0].kill();
     shard.nodes[1].restart();
-    assert_eq!(shard.prepare(1, "5", &[]).unwrap_err().code(), Some("STICKY"));
-    assert!(shard.prepare(1, "5", &["ENDED"]).is_ok());
+    assert_eq!(prepare(&shard.nodes[1], "5", &[]).unwrap_err().code(), Some("STICKY"));
+    assert!(prepare(&shard.nodes[1], "5", &["ENDED"]).is_ok());
 }

@@ -7,9 +7,9 @@ use kv_core::control::NodeReport;
 use kv_core::quorum::{Acknowledge, Electorate};
 use kv_core::shard::ShardConfig;
 use rustix::process::Signal;
-use support::shard::{accept, config, streaming, tell_map};
+use support::shard::{Shard, accept, config, tell_map};
+use support::until;
 use support::wire::Wire;
-use support::{Process, until};
 
 const LONG: u64 = 60_000;
 const SHORT: u64 = 300;
@@ -22,47 +22,25 @@ fn words(line: &str) -> Vec<&str> {
     line.split(' ').collect()
 }
 
-/// A master and its replicas.
-struct Shard {
-    nodes: Vec<Process>,
-    config: ShardConfig,
+fn shard(replicas: usize, acknowledge: Acknowledge) -> Shard {
+    let shard = Shard::new(replicas, |config| config.acknowledge = acknowledge);
+    until("the master knows who has what", || settled(&shard));
+    shard
 }
 
-impl Shard {
-    fn new(replicas: usize, acknowledge: Acknowledge) -> Self {
-        let nodes: Vec<_> = (0..=replicas).map(|n| Process::managed(&format!("s-0-{n}"), &[])).collect();
-        let others: Vec<_> = nodes.iter().skip(1).collect();
-        let config = ShardConfig { acknowledge, ..config(1, &nodes[0], &others) };
-        let shard = Self { nodes, config };
-        shard.accept();
-        tell_map(&shard.nodes.iter().collect::<Vec<_>>(), &shard.config);
-        until("the replicas stream", || shard.nodes.iter().skip(1).all(streaming));
-        until("the master knows it", || shard.settled());
-        shard
-    }
+/// Changes the config of a running shard.
+fn change(shard: &mut Shard, change: impl FnOnce(&mut ShardConfig)) {
+    shard.config.epoch.0 += 1;
+    change(&mut shard.config);
+    shard.accept();
+}
 
-    fn master(&self) -> &Process {
-        &self.nodes[0]
-    }
+fn settled(shard: &Shard) -> bool {
+    shard.master().report().durability.is_none_or(|durability| durability.settled)
+}
 
-    fn accept(&self) {
-        self.nodes.iter().for_each(|node| drop(accept(node, &self.config).unwrap()));
-    }
-
-    /// Changes the config of a running shard.
-    fn change(&mut self, change: impl FnOnce(&mut ShardConfig)) {
-        self.config.epoch.0 += 1;
-        change(&mut self.config);
-        self.accept();
-    }
-
-    fn settled(&self) -> bool {
-        self.master().report().durability.is_none_or(|durability| durability.settled)
-    }
-
-    fn degraded(&self) -> bool {
-        self.master().report().durability.is_some_and(|durability| durability.degraded)
-    }
+fn degraded(shard: &Shard) -> bool {
+    shard.master().report().durability.is_some_and(|durability| durability.degraded)
 }
 
 fn written_epoch(report: &NodeReport) -> u64 {
@@ -71,7 +49,7 @@ fn written_epoch(report: &NodeReport) -> u64 {
 
 #[test]
 fn a_reply_waits_for_its_copies_and_only_its_own_connection_does() {
-    let shard = Shard::new(2, quorum(3, LONG));
+    let shard = shard(2, quorum(3, LONG));
     let mut writer = Wire::connect(shard.master());
     assert_eq!(writer.run("SET a 1"), "+OK");
 
@@ -92,7 +70,7 @@ fn a_reply_waits_for_its_copies_and_only_its_own_connection_does() {
 
 #[test]
 fn what_is_not_confirmed_in_time_is_said_to_be_uncertain() {
-    let shard = Shard::new(1, quorum(2, SHORT));
+    let shard = shard(1, quorum(2, SHORT));
     let mut client = Wire::connect(shard.master());
     assert_eq!(client.run("SET a 1"), "+OK");
     shard.nodes[1].signal(Signal::STOP);
@@ -108,7 +86,7 @@ fn what_is_not_confirmed_in_time_is_said_to_be_uncertain() {
 
 #[test]
 fn a_write_that_nobody_could_confirm_is_refused_before_it_runs() {
-    let mut shard = Shard::new(1, quorum(2, SHORT));
+    let mut shard = shard(1, quorum(2, SHORT));
     let () = shard.master().run(&["SET", "a", "1"]).unwrap();
     shard.nodes[1].kill();
     until("the master knows", || shard.master().info("connected_slaves") == "0");
@@ -122,7 +100,7 @@ fn a_write_that_nobody_could_confirm_is_refused_before_it_runs() {
 
 #[test]
 fn an_older_config_s_acknowledgement_does_not_count() {
-    let mut shard = Shard::new(1, quorum(2, LONG));
+    let mut shard = shard(1, quorum(2, LONG));
     shard.config.epoch.0 += 1;
     accept(shard.master(), &shard.config).unwrap();
     let mut client = Wire::connect(shard.master());
@@ -136,7 +114,7 @@ fn an_older_config_s_acknowledgement_does_not_count() {
 
 #[test]
 fn a_master_that_steps_down_leaves_nobody_waiting() {
-    let shard = Shard::new(1, quorum(2, LONG));
+    let shard = shard(1, quorum(2, LONG));
     shard.nodes[1].signal(Signal::STOP);
     let mut client = Wire::connect(shard.master());
     client.send(&["SET", "a", "1"]);
@@ -148,22 +126,22 @@ fn a_master_that_steps_down_leaves_nobody_waiting() {
 
 #[test]
 fn semisync_degrades_when_replicas_do_not_keep_up_and_recovers_when_they_do() {
-    let shard = Shard::new(1, Acknowledge::SemiSync { replicas: 1, timeout_ms: SHORT });
+    let shard = shard(1, Acknowledge::SemiSync { replicas: 1, timeout_ms: SHORT });
     let mut client = Wire::connect(shard.master());
     assert_eq!(client.run("SET a 1"), "+OK");
-    assert!(!shard.degraded());
+    assert!(!degraded(&shard));
     shard.nodes[1].signal(Signal::STOP);
     assert_eq!(client.run("SET a 2"), "+OK", "acknowledged in the end");
-    assert!(shard.degraded());
+    assert!(degraded(&shard));
     assert_eq!(client.run("SET a 3"), "+OK");
     assert_eq!(shard.master().info("kv_degradations"), "1");
     shard.nodes[1].signal(Signal::CONT);
-    until("it recovers", || !shard.degraded());
+    until("it recovers", || !degraded(&shard));
 }
 
 #[test]
 fn a_change_of_who_acknowledges_asks_both_until_it_is_settled() {
-    let mut shard = Shard::new(2, Acknowledge::Async);
+    let mut shard = shard(2, Acknowledge::Async);
     let mut client = Wire::connect(shard.master());
     let before = Electorate { copies: 0, ..shard.config.electorate() };
     // Of three that may elect by any two, two must know of the new config before it counts.
@@ -175,16 +153,16 @@ fn a_change_of_who_acknowledges_asks_both_until_it_is_settled() {
     accept(shard.master(), &shard.config).unwrap();
     client.send(&["SET", "a", "1"]);
     until("it waits", || shard.master().info("kv_held_clients") == "1");
-    assert!(!shard.settled());
+    assert!(!settled(&shard));
     shard.nodes[1].signal(Signal::CONT);
     accept(&shard.nodes[1], &shard.config).unwrap();
     assert_eq!(client.read(), "+OK");
-    until("it is settled", || shard.settled());
+    until("it is settled", || settled(&shard));
     shard.nodes[2].signal(Signal::CONT);
-    shard.change(|config| config.overlap = None);
+    change(&mut shard, |config| config.overlap = None);
     assert_eq!(client.run("SET a 2"), "+OK");
     // Back to Async: nobody waits any more.
-    shard.change(|config| config.acknowledge = Acknowledge::Async);
+    change(&mut shard, |config| config.acknowledge = Acknowledge::Async);
     shard.nodes[1].signal(Signal::STOP);
     shard.nodes[2].signal(Signal::STOP);
     assert_eq!(client.run("SET a 3"), "+OK");
@@ -194,7 +172,7 @@ fn a_change_of_who_acknowledges_asks_both_until_it_is_settled() {
 
 #[test]
 fn data_are_of_an_epoch_when_they_hold_its_barrier() {
-    let shard = Shard::new(2, quorum(2, LONG));
+    let shard = shard(2, quorum(2, LONG));
     until("the barrier arrives", || shard.nodes.iter().all(|node| written_epoch(&node.report()) == 1));
     // The second node is to lead. The third one is told, and cannot follow yet.
     shard.nodes.iter().for_each(|node| drop(node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap()));

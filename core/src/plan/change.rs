@@ -20,12 +20,16 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
     let members = with_parents(view, config.master, members);
     let acknowledge = if voters_stay { config.acknowledge } else { view.spec.acknowledge };
     let failover = view.spec.failover;
-    let mut new = ShardConfig { members, acknowledge, failover, ..config.clone() };
+    let topology = view.spec.topology;
+    let mut new = ShardConfig { members, acknowledge, topology, failover, ..config.clone() };
     new.overlap =
         if voters_stay { config.overlap.clone().filter(|_| !settled) } else { overlap(view, config, &new) };
     let mut changes = differences(view, config, &new.members);
     if new.acknowledge != config.acknowledge {
         changes.push(Change::Acknowledges { mode: new.acknowledge });
+    }
+    if new.topology != config.topology && changes.is_empty() {
+        changes.push(Change::Reshapes);
     }
     if new.failover != config.failover {
         changes.push(Change::FailsOver);

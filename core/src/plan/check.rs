@@ -94,12 +94,13 @@ impl<'a> Facts<'a> {
 
     /// Whether the present master is known to acknowledge nothing: its process ended, or says that it is no master.
     fn has_ended(&self) -> bool {
-        let of_master = |(_, report): &&(&NodeObserved, &NodeReport)| {
-            self.newest.is_some_and(|config| config.master == report.id)
-        };
-        let Some((node, report)) = self.reports.iter().find(of_master) else { return false };
-        let answers = self.heard_from(report.id).is_some();
-        node.presence == Presence::Exited || (answers && report.state != NodeState::Master)
+        let Some(config) = self.newest else { return false };
+        let name = config.members.iter().find(|member| member.id == config.master).map(|member| &member.name);
+        let nodes = self.shard.map(|shard| shard.nodes.as_slice()).unwrap_or_default();
+        let exited = nodes.iter().any(|node| Some(&node.name) == name && node.presence == Presence::Exited);
+        let stands_back =
+            self.heard_from(config.master).is_some_and(|(_, report)| report.state != NodeState::Master);
+        exited || stands_back
     }
 
     fn must_go(&self, node: &NodeObserved, report: &NodeReport) -> bool {
@@ -265,7 +266,10 @@ fn check_election(
     }
     check_copies(facts, old, config, total, rules);
     let promises = answering.iter().filter(|report| report.promised == config.epoch).count();
-    let bound = facts.shard.is_some_and(|shard| shard.bound_ms > 0) && !facts.has_ended();
+    let bound = match facts.shard.map_or(Some(0), |shard| shard.bound_ms) {
+        None => true,
+        Some(bound) => bound > 0 && !facts.has_ended(),
+    };
     let even = usize::from(total % 2 == 0);
     let witness = if bound { 0 } else { even };
     rules.must(

@@ -25,7 +25,7 @@ struct Voters<'v, 'a> {
 
 /// The next step towards a new master, after the old one was lost.
 pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
-    let witness = view.bound_ms == 0 || loss.is_certain();
+    let witness = view.bound_ms.is_some_and(|bound| bound == 0 || loss.is_certain());
     let voters = Voters::of(view, config, witness);
     if voters.members.is_empty() {
         return founding::found_anew(view, config);
@@ -46,6 +46,13 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
             DataState::Restored | DataState::Live => Reason::Promoting { loss, master: candidate },
         };
         return promote(view, config, report, epoch, reason);
+    }
+    // One observer's word is not enough to depose a master that others hear.
+    let lets_go = |report: &NodeReport| !report.bound || report.promised >= epoch;
+    if !loss.is_certain() && !voters.elect(lets_go) {
+        let hearing = voters.answering.iter().filter(|(_, other)| !lets_go(other));
+        let nodes = hearing.map(|(seen, _)| seen.node.name.clone()).collect();
+        return Step::Wait(Reason::HeardByOthers { loss, nodes });
     }
     let behind = voters.answering.iter().filter(|(_, other)| other.promised < epoch);
     let nodes = behind.map(|(_, other)| other.id).collect();

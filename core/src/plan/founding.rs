@@ -83,6 +83,7 @@ fn first_config(
         members: sorted_members(members.collect()),
         slots,
         acknowledge: view.spec.acknowledge,
+        topology: view.spec.topology,
         failover: view.spec.failover,
         overlap: None,
     }

@@ -29,8 +29,9 @@ pub struct ShardObserved {
     pub workload_nodes: Option<u16>,
     /// The nodes that are there, in order of their ordinal.
     pub nodes: Vec<NodeObserved>,
-    /// For how long the observer's own word binds it not to vote against the present master, in milliseconds.
-    pub bound_ms: u64,
+    /// For how long the observer's own word binds it not to vote against the present master, in milliseconds; `None` if the
+    /// observer has no vote.
+    pub bound_ms: Option<u64>,
 }
 
 /// All that was seen of a node in one pass.
@@ -185,6 +186,14 @@ pub use status::{
 };
 
 use crate::spec::ClusterSpec;
+
+/// The next step towards a new master of a shard whose master is lost, or towards all knowing of the one that there is;
+/// `None` if it is not lost. Nodes that have no operator plan with this.
+#[must_use]
+pub fn succeed(spec: &ClusterSpec, observed: &Observed, shard: u16) -> Option<Step> {
+    let views = view::views(spec, observed);
+    views.iter().find(|view| view.index == shard).and_then(shard::succeed)
+}
 
 /// Decides what should be, and the next step of every shard.
 #[must_use]

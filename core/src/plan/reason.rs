@@ -86,6 +86,14 @@ pub enum Reason {
         /// Who does not answer.
         missing: Vec<String>,
     },
+    /// The master is silent to the observer, and others hear it.
+    #[error("{loss}; but {} hear it, or did a moment ago, and it stays the master as long as they do", .nodes.join(", "))]
+    HeardByOthers {
+        /// What became of the master.
+        loss: Loss,
+        /// Who hears it.
+        nodes: Vec<String>,
+    },
     /// Nobody who answers holds data that may lead.
     #[error("{loss}; no node that answers holds all of the data: bring back {}", .missing.join(", "))]
     NoCandidate {
@@ -177,6 +185,7 @@ impl Reason {
             Self::WaitingForNodes { .. } => "WaitingForNodes",
             Self::WaitingForMaster { .. } => "WaitingForMaster",
             Self::NoQuorum { .. } => "NoQuorum",
+            Self::HeardByOthers { .. } => "MasterHeardByOthers",
             Self::NoCandidate { .. } => "NoCandidate",
             Self::NoSuccessor { .. } => "NoSuccessor",
             Self::SuccessorLags { .. } => "SuccessorLags",
@@ -208,6 +217,7 @@ impl Reason {
             | Self::DiskFull { .. }
             | Self::NotDurable
             | Self::NoQuorum { .. }
+            | Self::HeardByOthers { .. }
             | Self::NoCandidate { .. }
             | Self::NoSuccessor { .. }
             | Self::StrayNode { .. } => true,
@@ -355,6 +365,8 @@ pub enum Change {
         /// What it promises from now on.
         mode: Acknowledge,
     },
+    /// Replicas are to hang otherwise below the next master; below this one they do already.
+    Reshapes,
     /// When a silent master is replaced, or what one does that hears nobody.
     FailsOver,
     /// The word of those that were members before counts no more: nothing depends on it.
@@ -370,6 +382,7 @@ impl Change {
             Self::Moves { .. } => "ReplicaMoved",
             Self::TakesBack { .. } => "ReplicaTakenBack",
             Self::Acknowledges { .. } => "AcknowledgeChanged",
+            Self::Reshapes => "TopologyChanged",
             Self::FailsOver => "FailoverChanged",
             Self::Settles => "MembersSettled",
         }
@@ -385,6 +398,7 @@ impl fmt::Display for Change {
             Self::Moves { node, parent } => write!(f, "feeds {node} from {parent}"),
             Self::TakesBack { node } => write!(f, "takes back {node} after an election that came to nothing"),
             Self::Acknowledges { mode } => write!(f, "acknowledges writes by {mode}"),
+            Self::Reshapes => write!(f, "takes spec.replication.topology"),
             Self::FailsOver => write!(f, "takes spec.failover"),
             Self::Settles => write!(f, "ends the overlap of the old and the new quorum"),
         }

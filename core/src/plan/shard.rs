@@ -61,6 +61,16 @@ fn next_step(view: &View<'_>, config: &ShardConfig, master: Master<'_, '_>) -> S
     }
 }
 
+/// The step that a lost master needs, or nodes that do not know of a new one, and no other.
+pub(super) fn succeed(view: &View<'_>) -> Option<Step> {
+    let config = view.config?;
+    match master::find(view, config) {
+        Master::Lost(loss) => Some(election::elect(view, config, loss)),
+        Master::Unaware | Master::Serves(..) => inform(view, config),
+        Master::Unheard => None,
+    }
+}
+
 /// Sends the present config to those who answer and have an older one: members, and nodes that were members before.
 fn inform(view: &View<'_>, config: &ShardConfig) -> Option<Step> {
     let behind: Vec<_> = view

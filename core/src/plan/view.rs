@@ -14,7 +14,7 @@ pub(super) struct View<'a> {
     pub index: u16,
     pub workload_nodes: Option<u16>,
     /// For how long the observer is bound not to vote against the master.
-    pub bound_ms: u64,
+    pub bound_ms: Option<u64>,
     pub nodes: Vec<Seen<'a>>,
     /// The newest config that any node accepted.
     pub config: Option<&'a ShardConfig>,
@@ -66,7 +66,7 @@ impl<'a> View<'a> {
             observed,
             index,
             workload_nodes: shard.and_then(|shard| shard.workload_nodes),
-            bound_ms: shard.map_or(0, |shard| shard.bound_ms),
+            bound_ms: shard.map_or(Some(0), |shard| shard.bound_ms),
             nodes,
             config,
         }

@@ -51,7 +51,7 @@ impl Default for Scene {
             durable: true,
             config: BTreeMap::new(),
         };
-        let shard = ShardObserved { index: 0, workload_nodes: None, nodes: Vec::new(), bound_ms: 0 };
+        let shard = ShardObserved { index: 0, workload_nodes: None, nodes: Vec::new(), bound_ms: Some(0) };
         let observed = Observed { uid: uid(), name: "a".into(), shards: vec![shard] };
         Self {
             spec,
@@ -153,12 +153,12 @@ impl Scene {
         let shards = &mut self.observed.shards;
         let found = shards.iter().position(|shard| shard.index == index);
         self.shard = found.unwrap_or_else(|| {
-            shards.push(ShardObserved { index, workload_nodes: None, nodes: Vec::new(), bound_ms: 0 });
+            shards.push(ShardObserved { index, workload_nodes: None, nodes: Vec::new(), bound_ms: Some(0) });
             shards.len() - 1
         });
         for (key, value) in pairs(words) {
             match key {
-                "bound" => shards[self.shard].bound_ms = number(value),
+                "bound" => shards[self.shard].bound_ms = (value != "novote").then(|| number(value)),
                 _ => shards[self.shard].workload_nodes = Some(number(value)),
             }
         }
@@ -187,6 +187,7 @@ impl Scene {
             members,
             slots,
             acknowledge,
+            topology: self.spec.topology,
             failover: self.spec.failover,
             overlap: None,
         };
@@ -343,6 +344,7 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         uptime_ms: 0,
         disk_error: None,
         clock_ms: 0,
+        bound: false,
         isolated: false,
         durability: None,
     }
@@ -383,6 +385,7 @@ fn set_report(
         ("durable", _) => report.durability.get_or_insert(DURABLE).durable = number(value),
         ("settled", _) => report.durability.get_or_insert(DURABLE).settled = value == "yes",
         ("degraded", _) => report.durability.get_or_insert(DURABLE).degraded = value == "yes",
+        ("bound", _) => report.bound = value == "yes",
         ("leaving", _) => report.leaving = value == "yes",
         (key, value) => panic!("no such part of a node: {key}={value}"),
     }

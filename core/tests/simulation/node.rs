@@ -180,6 +180,7 @@ impl SimNode {
             partial_syncs: 0,
             uptime_ms: 0,
             clock_ms: 0,
+            bound: false,
             isolated: false,
             durability: None,
             disk_error: self.full.then(|| "full".to_owned()),

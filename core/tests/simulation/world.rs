@@ -210,7 +210,7 @@ impl World {
             }
         });
         let workload_nodes = u16::try_from(self.nodes.len()).ok();
-        let shard = ShardObserved { index: 0, workload_nodes, nodes: nodes.collect(), bound_ms: 0 };
+        let shard = ShardObserved { index: 0, workload_nodes, nodes: nodes.collect(), bound_ms: Some(0) };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }
 

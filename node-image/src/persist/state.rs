@@ -312,6 +312,7 @@ mod tests {
                 members: vec![Member { id, name: "shop-2-0".into(), parent: None }],
                 slots: SlotSet::all(),
                 acknowledge: kv_core::quorum::Acknowledge::Async,
+                topology: kv_core::topology::Topology::Star,
                 failover: kv_core::lease::Failover::default(),
                 overlap: None,
             });

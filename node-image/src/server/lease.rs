@@ -8,8 +8,12 @@ use kv_core::id::{Epoch, NodeId};
 use kv_core::lease;
 
 use super::{Event, Server};
-use crate::peers::{Answer, Peers, Target, clock_ms};
+use crate::peers::{Answer, Peers, Place, Target, clock_ms};
+use crate::propose::{self, Proposal, Proposed};
 use crate::{notice, warning};
+
+/// By how much later a node begins an election than the one before it, in milliseconds.
+const TURN_MS: u64 = 500;
 
 /// How often the other nodes are asked, at most.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -29,7 +33,13 @@ pub struct Lease {
     /// When the master of this node's config last asked. A node that just started does not know, and waits as if it had.
     heard_master: u64,
     /// What the others last answered, and when they were asked.
-    pub(super) reports: BTreeMap<NodeId, (NodeReport, u64)>,
+    reports: BTreeMap<NodeId, (NodeReport, u64)>,
+    /// An election is under way that this node began.
+    proposing: bool,
+    /// When it may begin the next one.
+    propose_at: u64,
+    /// What it waited for when it last began one.
+    waited_for: String,
 }
 
 impl Lease {
@@ -44,7 +54,18 @@ impl Lease {
             lapsed_since: None,
             heard_master: clock_ms(),
             reports: BTreeMap::new(),
+            proposing: false,
+            propose_at: 0,
+            waited_for: String::new(),
         }
+    }
+}
+
+impl Lease {
+    /// When the master was last known to serve: it asked, or said so itself.
+    fn master_seen(&self, master: NodeId) -> u64 {
+        let said = self.reports.get(&master).filter(|(report, _)| report.state == NodeState::Master);
+        self.heard_master.max(said.map_or(0, |(_, asked)| *asked))
     }
 }
 
@@ -55,8 +76,7 @@ impl Server {
         let me = self.routing.id();
         let interval = INTERVAL.min(Duration::from_millis(config.failover.lease_ms / 4));
         let target = |id: NodeId| Target {
-            addresses: self.routing.addresses(id),
-            password: self.config.control_password.clone().unwrap_or_default(),
+            place: self.place(id),
             uid: identity.uid.clone(),
             shard: identity.shard,
             me,
@@ -73,6 +93,63 @@ impl Server {
         }
     }
 
+    fn place(&self, id: NodeId) -> Place {
+        Place {
+            addresses: self.routing.addresses(id),
+            password: self.config.control_password.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Begins an election if there is a newer config, which it will find, or if the master has been silent for so long that an operator would have held one: one that is there
+    /// is quicker, as it sees more, and so are nodes with a lower number.
+    fn propose_if_due(&mut self) {
+        let now = clock_ms();
+        let Some(config) = self.routing.config().filter(|_| !self.lease.proposing) else { return };
+        let me = self.routing.id();
+        let serves = self.routing.state() == NodeState::Master;
+        let Some(rank) = config.members.iter().position(|member| member.id == me).filter(|_| !serves) else {
+            return;
+        };
+        let patience = config.failover.down_after_ms + TURN_MS * (rank as u64 + 1);
+        let newer = |(report, _): &(NodeReport, u64)| {
+            report.config.as_ref().is_some_and(|other| other.epoch > config.epoch)
+        };
+        let outdated = self.lease.reports.values().any(newer);
+        let silent = now.saturating_sub(self.lease.master_seen(config.master));
+        if now < self.lease.propose_at || !(outdated || silent >= patience) {
+            return;
+        }
+        let silent = |id: NodeId| self.lease.reports.get(&id).map(|(_, asked)| now.saturating_sub(*asked));
+        let others = config.members.iter().map(|member| member.id);
+        let silent_ms = others.clone().filter_map(|id| Some((id, silent(id)?))).collect();
+        let places = others.map(|id| (id, self.place(id))).collect();
+        let proposal = Proposal { config: config.clone(), places, silent_ms };
+        let mailbox = self.mailbox();
+        self.lease.propose_at = now + patience;
+        match propose::start(proposal, move |outcome| mailbox.send(Event::Proposed(outcome))) {
+            Ok(()) => self.lease.proposing = true,
+            Err(error) => warning!("Cannot start a thread for an election: {error}"),
+        }
+    }
+
+    /// What came of an election that this node began.
+    pub(super) fn on_proposed(&mut self, outcome: Proposed) {
+        self.lease.proposing = false;
+        let text = match outcome {
+            Proposed::Nothing => String::new(),
+            Proposed::Waits(text) if text == self.lease.waited_for => text,
+            Proposed::Waits(text) => {
+                warning!("No election: {text}");
+                text
+            }
+            Proposed::Acted(text) => {
+                notice!("Held an election: {text}");
+                String::new()
+            }
+        };
+        self.lease.waited_for = text;
+    }
+
     /// A new config was accepted. `reigned`: whether this node was the serving master before, and what it was granted goes on
     /// to bind who granted it.
     pub(super) fn renew_lease(&mut self, reigned: bool, before: Option<lease::Failover>) {
@@ -83,6 +160,7 @@ impl Server {
         }
         if !reigned {
             self.lease.lapsed_since = None;
+            self.lease.heard_master = clock_ms();
         }
         self.ask_peers();
         self.count_lease();
@@ -169,6 +247,7 @@ impl Server {
 
     /// Says so when the lease has been over for a while.
     pub(super) fn tend_lease(&mut self) {
+        self.propose_if_due();
         let before = self.isolated;
         let most = self.routing.config().map_or(0, |config| config.failover.lease_ms);
         self.watch_lease();

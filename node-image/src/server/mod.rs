@@ -52,6 +52,7 @@ use crate::config::{Config, Tunables};
 use crate::health::Shared;
 use crate::keyspace::Keyspace;
 use crate::peers::Answer;
+use crate::propose::Proposed;
 use crate::replication::{History, Outcome, ParentLink, SyncJob};
 use crate::resp::Reply;
 
@@ -63,6 +64,8 @@ pub enum Event {
     Attached(u64, Outcome),
     /// What another node of the shard answered.
     Peer(Answer),
+    /// What came of an election that this node began.
+    Proposed(Proposed),
 }
 
 /// Sends events to the data thread, and wakes it.
@@ -259,6 +262,7 @@ impl Server {
             Event::Terminate => self.terminate(),
             Event::Attached(generation, outcome) => self.on_attached(generation, outcome),
             Event::Peer(answer) => self.on_peer(answer),
+            Event::Proposed(outcome) => self.on_proposed(outcome),
         }
     }
 

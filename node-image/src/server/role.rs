@@ -148,6 +148,7 @@ impl Server {
             partial_syncs: self.stats.partial_syncs,
             uptime_ms: self.millis_since(self.started.instant),
             clock_ms: clock_ms(),
+            bound: self.bound_to_master().is_some(),
             isolated: self.isolated,
             durability: self.durability_report(),
             disk_error: self.disk_error().or(self.routing.disk_error().map(str::to_owned)),

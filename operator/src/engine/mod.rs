@@ -180,7 +180,7 @@ impl<P: Provider + 'static> Engine<P> {
         let of_predecessor = lease.saturating_sub(self.started.elapsed());
         for shard in &mut observed.shards {
             let bound = of_predecessor.max(self.prober.bound(shard.index, lease));
-            shard.bound_ms = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
+            shard.bound_ms = Some(u64::try_from(bound.as_millis()).unwrap_or(u64::MAX));
         }
     }
 
@@ -394,7 +394,7 @@ pub fn observe(identity: &Identity, sighting: &Sighting, prober: &Prober) -> Obs
             nodes.sort_by_key(|node| node.ordinal);
             let workload = sighting.workloads.iter().find(|workload| workload.shard == index);
             let workload_nodes = workload.map(|workload| workload.nodes);
-            ShardObserved { index, workload_nodes, nodes, bound_ms: 0 }
+            ShardObserved { index, workload_nodes, nodes, bound_ms: Some(0) }
         })
         .collect();
     Observed { uid: identity.uid.clone(), name: identity.name.clone(), shards }
