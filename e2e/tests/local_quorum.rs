@@ -43,3 +43,25 @@ async fn no_acknowledged_write_is_lost_with_a_master() -> Result<()> {
     assert!(report.verdict.clean(), "{report}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_operator_the_replicas_elect_a_master_and_nothing_is_lost() -> Result<()> {
+    let quorum = json!({"replication": {"acknowledge": {"mode": "Quorum", "copies": 2}}});
+    let mut local = Local::up(&manifest("alone", SIZE.shards, SIZE.nodes - 1, &quorum)).await?;
+    let view = scenario::settled(&local, SIZE).await?;
+    let mut ledger = local.ledger().await?;
+    ledger.acknowledged(scenario::SETTLE_WITHIN).await?;
+    local.kill_operator().await?;
+    let since_us = ledger.now_us().await?;
+    let master = view.master(0).expect("a master").to_owned();
+    local.kill(&master).await?;
+    ledger.acknowledged(scenario::SETTLE_WITHIN).await?;
+    let refused_ms = ledger.longest_ms(0, since_us).await?;
+    local.start_operator()?;
+    let view = scenario::settled(&local, SIZE).await?;
+    assert_eq!(view.role(&master), Some("Replica"), "{}", view.summary());
+    let report = ledger.finish(Duration::from_secs(60)).await?;
+    println!("no operator: writes refused for {refused_ms:.0} ms after kill -9; {report}");
+    assert!(report.verdict.clean(), "{report}");
+    Ok(())
+}
