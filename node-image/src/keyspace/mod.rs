@@ -12,6 +12,7 @@ mod entry;
 mod eviction;
 mod expiry;
 mod lazy;
+mod observe;
 mod page;
 mod pages;
 mod slots;
@@ -32,6 +33,7 @@ pub use eviction::{Policy, Pool};
 use expiry::ExpiryCursor;
 pub use expiry::{ExpiryMode, ExpirySearch};
 pub use lazy::LazyFree;
+pub use observe::WriteObserver;
 use page::NewValue;
 pub use page::Page;
 use table::Place;
@@ -72,15 +74,6 @@ impl Expire {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the key holds a value of another type")]
 pub struct WrongType;
-
-/// Is told of changes before they happen.
-pub trait WriteObserver: Send {
-    /// An entry of this page is about to be added, changed or removed, and the observer has not seen the page yet.
-    fn before_write(&mut self, db: usize, slot: Slot, page: &Page);
-
-    /// Whole databases are about to be emptied or to change places.
-    fn before_flush(&mut self, dbs: &[usize]);
-}
 
 /// All databases.
 pub struct Keyspace {
@@ -179,27 +172,6 @@ impl Keyspace {
     #[must_use]
     pub fn expiry_mode(&self) -> ExpiryMode {
         self.expiry
-    }
-
-    /// Sets who is told of changes; returns who was until now. No page counts as seen by a new one.
-    pub fn observe(&mut self, observer: Option<Box<dyn WriteObserver>>) -> Option<Box<dyn WriteObserver>> {
-        if observer.is_some() {
-            self.version = self.version.wrapping_add(1);
-        }
-        std::mem::replace(&mut self.observer, observer)
-    }
-
-    /// Shows the entries of a page to the observer's owner, unless that has seen it already. Returns whether there is
-    /// such a page.
-    pub fn visit_page(&mut self, db: usize, slot: Slot, page: usize, show: impl FnMut(EntryRef<'_>)) -> bool {
-        let version = self.version;
-        let found = self.db_mut(db).and_then(|db| db.slot_mut(slot)?.page_mut(page));
-        let Some(page) = found else { return false };
-        if page.version != version {
-            page.version = version;
-            page.iter().for_each(show);
-        }
-        true
     }
 
     fn db(&self, db: usize) -> Option<&Db> {
@@ -340,7 +312,8 @@ impl Keyspace {
         });
         let Some((result, empty)) = changed else { return Ok(None) };
         if empty && let Some((db, seen)) = self.writable(at.db) {
-            db.remove(seen, address, place);
+            let gone = db.remove(seen, address, place);
+            self.freer.value(gone.and_then(|gone| gone.object), false);
         }
         result.ok_or(WrongType).map(Some)
     }
@@ -478,6 +451,7 @@ impl Keyspace {
         meta: Meta,
     ) {
         let mut scratch = Str::default();
+        value.moved(db, key);
         let value = NewValue::of(value, &mut scratch);
         self.watches.touch(db, key, Change::Written);
         let Some((db, seen)) = self.writable(db) else { return };

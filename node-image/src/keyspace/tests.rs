@@ -138,7 +138,7 @@ fn a_collection_takes_the_place_of_a_string_of_any_length() {
 struct Seen(Arc<Mutex<Vec<(usize, Slot, usize)>>>);
 
 impl WriteObserver for Seen {
-    fn before_write(&mut self, db: usize, slot: Slot, page: &Page) {
+    fn before_write(&mut self, db: usize, slot: Slot, page: &mut Page) {
         self.0.lock().unwrap().push((db, slot, page.len()));
     }
 

@@ -103,7 +103,8 @@ impl BackgroundSave {
     /// Waits a moment if far too much waits for the disk; to be called once a tick. That bounds the memory that a snapshot
     /// takes while clients write faster than the disk.
     pub fn hold_back(&self) {
-        if self.writer.waiting() > MOST_AHEAD {
+        let aside = self.walker.as_ref().map_or(0, Walker::aside);
+        if self.writer.waiting() + aside > MOST_AHEAD {
             std::thread::sleep(HOLD_BACK);
         }
     }
