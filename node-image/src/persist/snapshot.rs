@@ -7,12 +7,16 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use kv_core::slot::Slot;
 
 use super::rdb::{Aux, Piece, RdbWriter};
 use crate::keyspace::value::{Element, Part, Tap};
 use crate::keyspace::{EntryRef, Keyspace, Page, WriteObserver};
+
+/// How long a step may take, however little it serialised: what is spread over memory takes longer.
+const STEP: Duration = Duration::from_millis(1);
 
 /// Why a snapshot cannot be finished. It can be begun anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,8 +85,8 @@ impl Walker {
     }
 
     /// Serialises pages until `budget` bytes wait to be taken, with those that writes brought out, or all is done; at
-    /// least one page, in one go but for what is large in it. Returns whether all is done; then the keyspace is not
-    /// observed any more.
+    /// least one page, in one go but for what is large in it, and for no longer than [`STEP`]. With a budget of
+    /// `usize::MAX` it serialises all. Returns whether all is done; then the keyspace is not observed any more.
     ///
     /// # Errors
     /// If the keyspace was emptied, replaced, or given another observer.
@@ -127,7 +131,11 @@ impl Drop for Walker {
 impl Walk {
     fn step(&mut self, keyspace: &mut Keyspace, budget: usize) -> Result<bool, Aborted> {
         let enough = budget.max(self.writer.pending().saturating_add(1));
+        let began = Instant::now();
         while self.state == Ok(false) && self.writer.pending() < enough {
+            if budget < usize::MAX && began.elapsed() > STEP {
+                break;
+            }
             if !self.parts.is_empty() {
                 self.step_part(keyspace);
                 continue;
