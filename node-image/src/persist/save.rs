@@ -25,7 +25,7 @@ const COMPRESSED_AHEAD: usize = 32 * 1024 * 1024;
 const MOST_AHEAD: usize = 64 * 1024 * 1024;
 
 /// How long clients wait then in each tick.
-const HOLD_BACK: Duration = Duration::from_millis(2);
+const HOLD_BACK: Duration = Duration::from_micros(500);
 
 /// Bytes that are collected before they are written.
 const PIECE: usize = 256 * 1024;

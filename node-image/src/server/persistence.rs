@@ -354,6 +354,11 @@ impl Server {
         self.persistence.last_save
     }
 
+    /// Whether a snapshot is being made of the keyspace, so that writes may take longer.
+    pub(super) fn is_walking(&self) -> bool {
+        self.persistence.walking() || self.sync_job.is_some()
+    }
+
     /// Goes on with what is being written.
     pub(super) fn step_persistence(&mut self) {
         if let Some(outcome) =
