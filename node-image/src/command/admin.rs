@@ -91,6 +91,7 @@ fn config(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult 
         b"resetstat" if args.len() == 2 => {
             server.stats.reset();
             server.keyspace.reset_lazyfreed();
+            server.persistence.reset_stats();
             server.reply(key).ok();
             Ok(())
         }
