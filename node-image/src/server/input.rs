@@ -134,6 +134,7 @@ impl Server {
         let inputs = group.iter().filter_map(|(_, range)| buffer.get(range.clone()));
         if group.len() > 1 {
             self.keyspace.warm(0, inputs.filter_map(first_key));
+            self.keyspace.forget();
         }
         for (key, range) in group.drain(..) {
             let input = buffer.get(range).unwrap_or_default();
@@ -282,6 +283,7 @@ impl Server {
                 }
             }
         };
+        self.keyspace.forget();
         batch.requests.iter_mut().for_each(|parsing| parsing.request.trim());
         self.batch = batch;
         self.clients.reclaim_output(key);
@@ -347,7 +349,7 @@ impl Server {
     }
 
     /// Has the processor fetch what requests that came together are going to look up.
-    fn warm(&self, key: ClientKey, input: &[u8], requests: &[Parsing]) {
+    fn warm(&mut self, key: ClientKey, input: &[u8], requests: &[Parsing]) {
         let Some(client) = self.clients.get(key).filter(|_| requests.len() > 1) else { return };
         let keys = requests.iter().filter_map(|Parsing { request, spec }| {
             let KeySpec::Range { first, .. } = (*spec)?.keys else { return None };
