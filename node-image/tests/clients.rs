@@ -136,3 +136,85 @@ fn who_asked_for_no_touch_leaves_no_trace() {
     assert_eq!(quiet.run("TOUCH k"), ":1");
     assert_ne!(loud.run("OBJECT FREQ k"), before);
 }
+
+#[test]
+fn replies_are_left_out_as_in_redis() {
+    // What is not answered stands in front of something that is: `wire` reads one reply a line.
+    let (redis, node) = (Process::redis(&[]), Process::node(&[]));
+    let scripts: [&[&str]; 7] = [
+        &["CLIENT REPLY SKIP", "SET k 1", "GET k"],
+        &["CLIENT REPLY OFF", "INCR k", "NOSUCH", "GET", "CLIENT REPLY SKIP", "CLIENT REPLY ON", "GET k"],
+        &["CLIENT REPLY SKIP", "NOSUCH", "PING"],
+        &["CLIENT REPLY SKIP", "CLIENT REPLY SKIP", "PING", "ECHO x"],
+        &["CLIENT REPLY SKIP", "CLIENT REPLY ON", "PING"],
+        &["CLIENT REPLY OFF", "SUBSCRIBE c", "UNSUBSCRIBE c", "RESET", "PING"],
+        &["CLIENT REPLY OFF", "MULTI", "INCR k", "CLIENT REPLY ON", "EXEC", "CLIENT REPLY ON", "GET k"],
+    ];
+    for script in scripts {
+        let answers = |server: &Process| {
+            let mut wire = Wire::connect(server);
+            script
+                .iter()
+                .chain(&["ECHO end"])
+                .for_each(|line| wire.send(&line.split(' ').collect::<Vec<_>>()));
+            let mut answers = vec![wire.read()];
+            while answers.last().is_some_and(|answer| answer != "\"end\"") {
+                answers.push(wire.read());
+            }
+            answers
+        };
+        assert_eq!(answers(&node), answers(&redis), "{script:?}");
+    }
+}
+
+#[test]
+fn a_wait_is_ended_by_another_client() {
+    let node = Process::node(&[]);
+    let (mut admin, mut waiting) = (Wire::connect(&node), Wire::connect(&node));
+    let id = waiting.run("CLIENT ID")[1..].to_owned();
+    assert_eq!(admin.run(&format!("CLIENT UNBLOCK {id}")), ":0", "it does not wait");
+    for (reason, reply) in
+        [("", ":0"), (" timeout", ":0"), (" ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK")]
+    {
+        waiting.send(&["WAIT", "1", "0"]);
+        until("the client waits", || admin.run("CLIENT LIST").contains(" flags=b "));
+        assert_eq!(admin.run(&format!("CLIENT UNBLOCK {id}{reason}")), ":1");
+        assert_eq!(waiting.read(), reply);
+        assert_eq!(waiting.run("PING"), "+PONG");
+    }
+}
+
+/// Lines that Redis 7.0 lacks.
+const LATER: [&str; 14] = [
+    "    * ID <client-id>",
+    "      Kill connections by client id.",
+    "    * MAXAGE <maxage>",
+    "      Kill connections older than the specified age.",
+    "SETINFO <option> <value>",
+    "    Set client meta attr. Options are:",
+    "    * LIB-NAME: the client lib name.",
+    "    * LIB-VER: the client lib version.",
+    "NO-TOUCH (ON|OFF)",
+    "    Will not touch LRU/LFU stats when this mode is on.",
+    "MYSHARDID",
+    "    Print this help.",
+    "    Return the node's shard id.",
+    "    <id> <ip:port@bus-port[,hostname]> <flags> <master> <pings> <pongs> <epoch> <link> <slot> ...",
+];
+
+#[test]
+fn help_has_the_lines_of_redis() {
+    for name in ["CLIENT", "CLUSTER", "COMMAND", "CONFIG", "OBJECT", "PUBSUB"] {
+        let args = ["--cluster-enabled", if name == "CLUSTER" { "yes" } else { "no" }];
+        let (redis, node) = (Process::redis(&args), Process::node(&args));
+        let (mut redis, mut node) = (Wire::connect(&redis), Wire::connect(&node));
+        let (theirs, ours) = (redis.run(&format!("{name} HELP")), node.run(&format!("{name} HELP")));
+        assert!(ours.len() > 100, "{ours}");
+        for line in ours.trim_matches(['*', '[', ']']).split('+').map(str::trim_end) {
+            let known = theirs.contains(line) || LATER.contains(&line);
+            assert!(known, "{name} HELP of Redis lacks {line:?}: {theirs}");
+        }
+        let surplus = format!("{name} HELP me");
+        assert_eq!(node.run(&surplus), redis.run(&surplus));
+    }
+}

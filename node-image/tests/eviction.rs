@@ -125,7 +125,8 @@ fn the_choice_is_as_good_as_that_of_redis() {
 
 #[test]
 fn a_replica_loses_what_its_master_evicts_and_nothing_else() {
-    let master = Process::node(&["--maxmemory", "1mb", "--maxmemory-policy", "allkeys-random"]);
+    let small = ["--maxmemory", "1mb", "--maxmemory-policy", "allkeys-random", "--repl-backlog-size", "64kb"];
+    let master = Process::node(&small);
     let replica = Process::node(&["--maxmemory", "100kb", "--maxmemory-policy", "allkeys-random"]);
     let (mut on_master, mut on_replica) = (master.connect(), replica.connect());
     redis::cmd("REPLICAOF").arg("127.0.0.1").arg(master.port).exec(&mut on_replica).unwrap();

@@ -134,6 +134,7 @@ fn there_and_back(program: &str, args: &[&str]) {
             theirs.info("aof_rewrite_in_progress") == "0" && theirs.info("aof_rewrite_scheduled") == "0"
         });
         fill(&mut connection, "second");
+        let () = connection.run(&["FUNCTION", "LOAD", LIBRARY]).unwrap(); // which is left out
     }
     let written = content(&theirs);
     assert!(written.len() > 25);
@@ -161,6 +162,26 @@ fn there_and_back(program: &str, args: &[&str]) {
 
     theirs.restart();
     assert_same(&content(&theirs), &both, &format!("to {program} {args:?}"));
+}
+
+const LIBRARY: &str = "#!lua name=l\nredis.register_function('f', function() return 1 end)";
+
+#[test]
+fn functions_in_the_stream_of_a_redis_are_left_out() {
+    let redis = Process::redis(&[]);
+    let node = Process::node(&["--replicaof", "127.0.0.1", &redis.port.to_string()]);
+    until("the copy is there", || node.info("master_link_status") == "up");
+    for command in [
+        &["SET", "k", "1"][..],
+        &["FUNCTION", "LOAD", LIBRARY],
+        &["INCR", "k"],
+        &["FUNCTION", "FLUSH"],
+        &["INCR", "k"],
+    ] {
+        let _: Value = redis.run(command).unwrap();
+    }
+    until("all came", || node.run::<u64>(&["GET", "k"]).unwrap() == 3);
+    assert_eq!(redis.info("sync_full"), "1");
 }
 
 const WAYS: [&[&str]; 3] =

@@ -137,6 +137,33 @@ fn a_soft_limit_closes_who_stays_above_it() {
 }
 
 #[test]
+fn a_replica_that_stays_above_the_soft_limit_is_closed() {
+    let node =
+        Process::node(&["--repl-backlog-size", "1mb", "--client-output-buffer-limit", "replica 0 2mb 1000"]);
+    let mut replica = raw(&node);
+    replica.write_all(&request(&[b"PSYNC", b"?", b"-1"])).unwrap();
+    until("it gets its snapshot", || node.info("slave0").contains("state=online"));
+    (0..48).for_each(|_| store(&node, "k", MB)); // more than sockets hold
+    assert_eq!(number(&node, "connected_slaves"), 1, "not for longer than it may");
+    // What waits for it counts for itself, and not against maxmemory.
+    let (used, uncounted) = (number(&node, "used_memory"), number(&node, "mem_not_counted_for_evict"));
+    assert!(
+        number(&node, "mem_total_replication_buffers") > 8 * MB && uncounted > 8 * MB && used > uncounted
+    );
+    let () = node.run(&["CONFIG", "SET", "maxmemory", "8mb"]).unwrap();
+    store(&node, "k", MB);
+    let () = node.run(&["CONFIG", "SET", "client-output-buffer-limit", "replica 0 2mb 1"]).unwrap();
+    until("it is closed", || number(&node, "connected_slaves") == 0);
+    assert_eq!(number(&node, "client_output_buffer_limit_disconnections"), 1);
+    until("nothing is kept for it", || number(&node, "mem_not_counted_for_evict") < 2 * MB);
+    // The backlog does count.
+    let used = number(&node, "used_memory");
+    assert!(number(&node, "mem_replication_backlog") >= MB);
+    let () = node.run(&["CONFIG", "SET", "maxmemory", &(used - MB / 2).to_string()]).unwrap();
+    assert_eq!(node.run::<()>(&["SET", "k", "v"]).unwrap_err().code(), Some("OOM"));
+}
+
+#[test]
 fn who_reads_but_never_all_of_it_takes_no_more_than_what_waits() {
     let node = Process::node(&["--client-output-buffer-limit", "pubsub 64mb 0 0"]);
     let mut subscriber = raw(&node);

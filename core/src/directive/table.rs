@@ -135,7 +135,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("acllog-max-len", Kind::Integer { min: 0, max: i64::MAX }, "128", "Entries of the log of refused commands.").no_effect(),
     directive("acl-pubsub-default", Kind::Enum(&["allchannels", "resetchannels"]), "resetchannels", "Channels that a new user may use.").no_effect(),
     // Memory
-    directive("maxmemory", Kind::Memory, "0", "Bytes of data at which eviction starts; 0 for no limit."),
+    directive("maxmemory", Kind::Memory, "0", "Bytes at which eviction starts: of data, clients and the replication backlog, without what slow replicas and the disk have waiting; 0 for no limit."),
     directive("maxmemory-policy", Kind::Enum(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), "noeviction", "What is evicted."),
     directive("maxmemory-samples", Kind::Integer { min: 1, max: 64 }, "5", "Keys that are looked at to find one to evict."),
     directive("maxmemory-eviction-tenacity", Kind::Integer { min: 0, max: 100 }, "10", "How hard eviction tries.").no_effect(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use kv_core::directive::{self, Change, DIRECTIVES, Directive, Kind, Value};
 
 use super::spec::row;
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, info, introspect};
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, help, info, introspect};
 use crate::server::persistence::Bgsave;
 use crate::server::{ClientKey, Ending, Server};
 
@@ -91,9 +91,11 @@ fn config(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult 
         b"resetstat" if args.len() == 2 => {
             server.stats.reset();
             server.keyspace.reset_lazyfreed();
+            server.persistence.reset_stats();
             server.reply(key).ok();
             Ok(())
         }
+        b"help" => help::reply(&mut server.reply(key), args.len(), help::CONFIG),
         b"rewrite" => Err(CommandError::text(
             "ERR CONFIG REWRITE is not supported: change the configuration file, or the KvCluster's spec.config",
         )),

@@ -1,10 +1,10 @@
-//! CLIENT LIST, INFO, KILL and PAUSE: clients as other clients see them.
+//! CLIENT LIST, INFO, KILL, PAUSE, UNBLOCK and REPLY: clients as other clients see them, and what they get to see.
 
 use std::time::{Duration, Instant};
 
 use super::{Args, CommandError, CommandResult};
 use crate::resp::parse_i64;
-use crate::server::{Client, ClientKey, Kind, Server, User};
+use crate::server::{Client, ClientKey, Kind, Replies, Server, User};
 
 pub(super) fn info(server: &mut Server, key: ClientKey) {
     let line = server.clients.get(key).map(|client| describe(server, client)).unwrap_or_default();
@@ -72,6 +72,37 @@ pub(super) fn pause(server: &mut Server, key: ClientKey, args: Args<'_>) -> Comm
     let until = until.ok_or(CommandError::text("ERR timeout is not an integer or out of range"))?;
     server.pause_clients(until, all);
     server.reply(key).ok();
+    Ok(())
+}
+
+/// `CLIENT UNBLOCK id [TIMEOUT | ERROR]`
+pub(super) fn unblock(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let error = match args.get(3) {
+        None => false,
+        Some(_) if args.is(3, "timeout") => false,
+        Some(_) if args.is(3, "error") => true,
+        Some(_) => return Err(CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+    };
+    let id = u64::try_from(args.integer(2)?).ok();
+    let found = server.clients.keys_where(|client| Some(client.id) == id);
+    let unblocked = found.first().is_some_and(|found| server.end_wait(*found, error));
+    server.reply(key).one_or_zero(unblocked);
+    Ok(())
+}
+
+/// `CLIENT REPLY ON | OFF | SKIP`
+pub(super) fn replies(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let Some(client) = server.clients.get_mut(key) else { return Ok(()) };
+    match args.at(2).to_ascii_lowercase().as_slice() {
+        b"on" => {
+            client.replies = Replies::Sent;
+            server.reply(key).ok();
+        }
+        b"off" => client.replies = Replies::Off,
+        b"skip" if client.replies == Replies::Off => {}
+        b"skip" => client.replies = Replies::SkipNext,
+        _ => return Err(CommandError::Syntax),
+    }
     Ok(())
 }
 

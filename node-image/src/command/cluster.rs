@@ -7,7 +7,7 @@ use kv_core::shard::{Member, NodeAddress, ShardConfig};
 use kv_core::slot::{SLOT_COUNT, Slot, key_slot};
 
 use super::spec::row;
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, help};
 use crate::resp::Reply;
 use crate::server::{ClientKey, Server};
 
@@ -27,6 +27,7 @@ fn cluster(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult
         return Err(CommandError::text("ERR This instance has cluster support disabled"));
     }
     match (args.at(1).to_ascii_lowercase().as_slice(), args.len()) {
+        (b"help", count) => help::reply(&mut server.reply(key), count, help::CLUSTER)?,
         (b"info", 2) => info(server, key),
         (b"myid", 2) => {
             let id = server.routing.id().to_string();

@@ -1,9 +1,9 @@
 //! Connection commands: PING, ECHO, AUTH, HELLO, SELECT, CLIENT, QUIT, RESET, READONLY, READWRITE.
 
 use super::spec::row;
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, clients};
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, clients, help};
 use crate::resp::Protocol;
-use crate::server::{Client, ClientKey, Server, User};
+use crate::server::{Client, ClientKey, Replies, Server, User};
 
 const ANY: Flags = Flags::LOADING.union(Flags::STALE);
 const FAST: Flags = ANY.union(Flags::FAST);
@@ -203,6 +203,7 @@ fn reset(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
         client.protocol = Protocol::Resp2;
         client.readonly = false;
         (client.no_evict, client.no_touch) = (false, false);
+        client.replies = Replies::Sent;
         client.name.clear();
     }
     server.reply(key).simple("RESET");
@@ -286,6 +287,15 @@ fn client(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult 
             server.unpause_clients();
             server.reply(key).ok();
         }
+        b"reply" => {
+            arity(args.len() == 3)?;
+            clients::replies(server, key, args)?;
+        }
+        b"unblock" => {
+            arity(args.len() == 3 || args.len() == 4)?;
+            clients::unblock(server, key, args)?;
+        }
+        b"help" => help::reply(&mut server.reply(key), args.len(), help::CLIENT)?,
         b"no-evict" | b"no-touch" => {
             arity(args.len() == 3)?;
             if !args.is(2, "on") && !args.is(2, "off") {

@@ -96,7 +96,8 @@ fn resident() -> u64 {
 }
 
 fn memory(server: &Server, text: &mut String) {
-    let (data, used) = (server.keyspace.used_memory(), server.counted_memory());
+    let backlog = &server.history.backlog;
+    let (data, used) = (server.keyspace.used_memory(), server.used_memory());
     line!(text, "used_memory:{used}");
     line!(text, "used_memory_human:{:.2}M", used as f64 / 1_048_576.0);
     line!(text, "used_memory_rss:{}", resident());
@@ -104,8 +105,11 @@ fn memory(server: &Server, text: &mut String) {
     line!(text, "maxmemory:{}", server.tunables.maxmemory);
     line!(text, "maxmemory_policy:{}", server.config.settings.text("maxmemory-policy"));
     line!(text, "mem_clients_normal:{}", server.clients.totals().normal());
-    line!(text, "mem_clients_slaves:{}", server.clients.totals().replicas);
-    line!(text, "mem_replication_backlog:{}", server.history.backlog.len());
+    line!(text, "mem_clients_slaves:{}", server.clients.totals().replicas + backlog.surplus());
+    line!(text, "mem_not_counted_for_evict:{}", server.uncounted_memory());
+    line!(text, "mem_replication_backlog:{}", backlog.memory() - backlog.surplus());
+    line!(text, "mem_total_replication_buffers:{}", backlog.memory());
+    line!(text, "mem_aof_buffer:{}", server.persistence.buffered());
     line!(text, "lazyfree_pending_objects:{}", server.keyspace.lazyfree_pending());
     line!(text, "lazyfreed_objects:{}", server.keyspace.lazyfreed());
 }

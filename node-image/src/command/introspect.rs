@@ -1,6 +1,6 @@
 //! COMMAND: the command table as clients ask for it.
 
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, KeySpec, table};
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, KeySpec, help, table};
 use crate::resp::Reply;
 use crate::server::{ClientKey, Server};
 
@@ -12,6 +12,7 @@ pub(super) fn command(server: &mut Server, key: ClientKey, args: Args<'_>) -> Co
             reply.array(table::all().count());
             table::all().for_each(|spec| describe(&mut reply, spec));
         }
+        b"help" => help::reply(&mut reply, args.len(), help::COMMAND)?,
         b"count" => reply.count(table::all().count()),
         b"list" => {
             reply.array(table::all().count());

@@ -1,7 +1,7 @@
 //! Keys of any type: whether they are there, their types, moves and removals.
 
 use super::table::data_commands;
-use super::{Args, CommandError, CommandResult, Ctx, KeySpec};
+use super::{Args, CommandError, CommandResult, Ctx, KeySpec, help};
 use crate::keyspace::{At, Expire, Tracking};
 
 data_commands! { Generic;
@@ -195,7 +195,7 @@ fn swapdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
 
 fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CommandResult {
     if args.is(1, "HELP") {
-        return object_help(ctx);
+        return help::reply(&mut ctx.reply, args.len(), help::OBJECT);
     }
     let name = String::from_utf8_lossy(args.at(1)).to_ascii_lowercase();
     if !["encoding", "refcount", "idletime", "freq"].contains(&&*name) {
@@ -228,24 +228,4 @@ fn not_tracked(what: &str) -> CommandError {
         "ERR An LFU maxmemory policy {what} not tracked. Please note that when switching between policies at runtime \
          LRU and LFU data will take some time to adjust."
     ))
-}
-
-fn object_help(ctx: &mut Ctx<'_>) -> CommandResult {
-    const HELP: &[&str] = &[
-        "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-        "ENCODING <key>",
-        "    Return the kind of internal representation used in order to store the value",
-        "    associated with a <key>.",
-        "REFCOUNT <key>",
-        "    Return 1: values are not shared.",
-        "FREQ <key>",
-        "    Return the access frequency index of the key, if an LFU policy is selected.",
-        "IDLETIME <key>",
-        "    Return the seconds since the key was last accessed: 0 unless an LRU policy is selected.",
-        "HELP",
-        "    Print this help.",
-    ];
-    ctx.reply.array(HELP.len());
-    HELP.iter().for_each(|line| ctx.reply.simple(line));
-    Ok(())
 }

@@ -15,6 +15,7 @@ mod error;
 mod expire;
 pub(crate) mod glob;
 mod hashes;
+mod help;
 mod info;
 mod introspect;
 mod keys;

@@ -2,7 +2,7 @@
 
 use super::glob::glob_match;
 use super::spec::row;
-use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, KeySpec};
+use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, KeySpec, help};
 use crate::server::{ClientKey, Scope, Server};
 
 const ANY: Flags = Flags::LOADING.union(Flags::STALE);
@@ -117,6 +117,7 @@ fn pubsub(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult 
         (b"shardchannels", 2 | 3) => channels(server, key, Scope::Shard, args.get(2)),
         (b"numsub", _) => numbers(server, key, Scope::Channel, args.from(2)),
         (b"shardnumsub", _) => numbers(server, key, Scope::Shard, args.from(2)),
+        (b"help", count) => help::reply(&mut server.reply(key), count, help::PUBSUB)?,
         (b"numpat", 2) => {
             let count = server.pubsub.of(Scope::Pattern).len();
             server.reply(key).count(count);

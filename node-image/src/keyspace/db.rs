@@ -4,15 +4,15 @@ use arrayvec::ArrayVec;
 use foldhash::quality::RandomState;
 use kv_core::slot::{SLOT_COUNT, Slot};
 
-use super::WriteObserver;
 use super::entry::{EntryRef, Meta};
 use super::page::NewValue;
 use super::slots::SlotBitmap;
 use super::table::{Gone, KeyHash, Place, SlotTable, Watch};
 use super::value::Value;
+use super::{MOST_WARMED, WriteObserver};
 
 /// Where a key is or would be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) slot: Slot,
     hash: KeyHash,
@@ -96,10 +96,9 @@ impl Db {
     /// See [`super::Keyspace::warm`]. Each pass needs what the one before it brought in; within a pass the loads are
     /// independent, so that the processor has many of them under way.
     pub(super) fn warm(&self, addresses: impl Iterator<Item = Address>) {
-        const MOST: usize = 64;
-        let mut tables: ArrayVec<(&SlotTable, KeyHash), MOST> = ArrayVec::new();
+        let mut tables: ArrayVec<(&SlotTable, KeyHash), MOST_WARMED> = ArrayVec::new();
         let wanted = addresses.filter_map(|address| Some((self.slot(address.slot)?, address.hash)));
-        tables.extend(wanted.take(MOST));
+        tables.extend(wanted.take(MOST_WARMED));
         let mut seen = 0;
         for (table, _) in &tables {
             seen ^= table.len();

@@ -85,7 +85,8 @@ impl Freer {
     /// Frees a value that went, if any did.
     #[inline]
     pub(super) fn value(&mut self, value: Option<Value>, lazily: bool) {
-        if let Some(value) = value {
+        // One that is being shown in parts goes there.
+        if let Some(value) = value.and_then(Value::removed) {
             self.free(Garbage::Value(value), lazily);
         }
     }

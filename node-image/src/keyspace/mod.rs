@@ -12,6 +12,8 @@ mod entry;
 mod eviction;
 mod expiry;
 mod lazy;
+mod memo;
+mod observe;
 mod page;
 mod pages;
 mod slots;
@@ -32,6 +34,8 @@ pub use eviction::{Policy, Pool};
 use expiry::ExpiryCursor;
 pub use expiry::{ExpiryMode, ExpirySearch};
 pub use lazy::LazyFree;
+use memo::Memo;
+pub use observe::WriteObserver;
 use page::NewValue;
 pub use page::Page;
 use table::Place;
@@ -73,15 +77,6 @@ impl Expire {
 #[error("the key holds a value of another type")]
 pub struct WrongType;
 
-/// Is told of changes before they happen.
-pub trait WriteObserver: Send {
-    /// An entry of this page is about to be added, changed or removed, and the observer has not seen the page yet.
-    fn before_write(&mut self, db: usize, slot: Slot, page: &Page);
-
-    /// Whole databases are about to be emptied or to change places.
-    fn before_flush(&mut self, dbs: &[usize]);
-}
-
 /// All databases.
 pub struct Keyspace {
     dbs: Vec<Option<Box<Db>>>,
@@ -93,11 +88,23 @@ pub struct Keyspace {
     watches: Watches,
     tracking: Tracking,
     freer: lazy::Freer,
+    memo: Memo,
     /// Reads do not count as uses.
     untouched: bool,
     random: fastrand::Rng,
     /// Number of the current snapshot: pages of an older number were not seen by the observer.
     version: u32,
+}
+
+/// The most keys that are looked at together.
+const MOST_WARMED: usize = 64;
+
+/// The address of a key, if that was not noted before.
+#[inline]
+fn address_of(noted: Option<Address>, db: &Db, key: &[u8]) -> Address {
+    let address = || db.address(key_slot(key), key);
+    debug_assert!(noted.is_none_or(|noted| noted == address()), "a key that was noted is where it was");
+    noted.unwrap_or_else(address)
 }
 
 impl std::fmt::Debug for Keyspace {
@@ -121,6 +128,7 @@ impl Keyspace {
             watches: Watches::default(),
             tracking: Tracking::Off,
             freer: lazy::Freer::default(),
+            memo: Memo::default(),
             untouched: false,
             random: fastrand::Rng::new(),
             version: 0,
@@ -181,27 +189,6 @@ impl Keyspace {
         self.expiry
     }
 
-    /// Sets who is told of changes; returns who was until now. No page counts as seen by a new one.
-    pub fn observe(&mut self, observer: Option<Box<dyn WriteObserver>>) -> Option<Box<dyn WriteObserver>> {
-        if observer.is_some() {
-            self.version = self.version.wrapping_add(1);
-        }
-        std::mem::replace(&mut self.observer, observer)
-    }
-
-    /// Shows the entries of a page to the observer's owner, unless that has seen it already. Returns whether there is
-    /// such a page.
-    pub fn visit_page(&mut self, db: usize, slot: Slot, page: usize, show: impl FnMut(EntryRef<'_>)) -> bool {
-        let version = self.version;
-        let found = self.db_mut(db).and_then(|db| db.slot_mut(slot)?.page_mut(page));
-        let Some(page) = found else { return false };
-        if page.version != version {
-            page.version = version;
-            page.iter().for_each(show);
-        }
-        true
-    }
-
     fn db(&self, db: usize) -> Option<&Db> {
         self.dbs.get(db)?.as_deref()
     }
@@ -221,8 +208,9 @@ impl Keyspace {
     }
 
     fn locate(&self, db: usize, key: &[u8]) -> Option<(Address, Place, EntryRef<'_>)> {
+        let noted = self.memo.recall(db, key);
         let db = self.db(db)?;
-        let address = db.address(key_slot(key), key);
+        let address = address_of(noted, db, key);
         let (place, entry) = db.find(address, key)?;
         Some((address, place, entry))
     }
@@ -277,11 +265,18 @@ impl Keyspace {
     }
 
     /// Looks at the memory where keys are or would be, at all of them together. It changes nothing but what the
-    /// processor's caches hold.
-    pub fn warm<'k>(&self, db: usize, keys: impl Iterator<Item = &'k [u8]>) {
-        if let Some(db) = self.db(db) {
-            db.warm(keys.map(|key| db.address(key_slot(key), key)));
-        }
+    /// processor's caches hold, and notes where that is until [`Keyspace::forget`] is called: before the bytes of the
+    /// keys themselves change.
+    pub fn warm<'k>(&mut self, db: usize, keys: impl Iterator<Item = &'k [u8]>) {
+        let Some(found) = self.dbs.get(db).and_then(Option::as_deref) else { return self.memo.forget() };
+        let address = |key| (key, found.address(key_slot(key), key));
+        self.memo.note(db, keys.take(MOST_WARMED).map(address));
+        found.warm(self.memo.addresses());
+    }
+
+    /// The keys that were looked at will not stay where they are in memory.
+    pub fn forget(&mut self) {
+        self.memo.forget();
     }
 
     /// As [`Keyspace::peek`], after the removal of the key if it is due.
@@ -340,7 +335,8 @@ impl Keyspace {
         });
         let Some((result, empty)) = changed else { return Ok(None) };
         if empty && let Some((db, seen)) = self.writable(at.db) {
-            db.remove(seen, address, place);
+            let gone = db.remove(seen, address, place);
+            self.freer.value(gone.and_then(|gone| gone.object), false);
         }
         result.ok_or(WrongType).map(Some)
     }
@@ -418,10 +414,11 @@ impl Keyspace {
     pub fn set_str(&mut self, at: At, key: &[u8], bytes: &[u8], expire: Expire) {
         let expire_at = self.expiry_after(at, key, expire);
         self.watches.touch(at.db, key, Change::Written);
+        let noted = self.memo.recall(at.db, key);
         let (tracking, random) = (self.tracking, &mut self.random);
         let Some(db) = self.dbs.get_mut(at.db).map(Option::get_or_insert_default) else { return };
         let seen = Seen { db: at.db, version: self.version, observer: self.observer.as_mut() };
-        let address = db.address(key_slot(key), key);
+        let address = address_of(noted, db, key);
         let found = db.find(address, key).map(|(place, entry)| (place, entry.access));
         let access = match tracking {
             Tracking::Off => None,
@@ -444,8 +441,9 @@ impl Keyspace {
 
     /// Sets what `key` holds as a file or a master says it, without a look at the clock.
     pub fn insert_loaded(&mut self, db: usize, key: &[u8], value: Value, expire_at: u64) {
+        let noted = self.memo.recall(db, key);
         let Some((found, _)) = self.writable(db) else { return };
-        let address = found.address(key_slot(key), key);
+        let address = address_of(noted, found, key);
         let place = found.find(address, key).map(|(place, _)| place);
         self.put(db, address, place, key, value, Meta::expiring(expire_at));
     }
@@ -453,8 +451,9 @@ impl Keyspace {
     /// As [`Keyspace::insert_loaded`], and takes over how the key was used until now, if that is kept account of.
     pub fn load(&mut self, at: At, key: &[u8], value: Value, expire_at: u64, usage: Option<Usage>) {
         let access = self.tracking.restored(usage, at.now);
+        let noted = self.memo.recall(at.db, key);
         let Some((found, _)) = self.writable(at.db) else { return };
-        let address = found.address(key_slot(key), key);
+        let address = address_of(noted, found, key);
         let place = found.find(address, key).map(|(place, _)| place);
         self.put(at.db, address, place, key, value, Meta { expire_at, access });
     }
@@ -462,8 +461,9 @@ impl Keyspace {
     /// As [`Keyspace::load`], of a string.
     pub fn load_str(&mut self, at: At, key: &[u8], text: &[u8], expire_at: u64, usage: Option<Usage>) {
         let access = self.tracking.restored(usage, at.now);
+        let noted = self.memo.recall(at.db, key);
         let Some((found, seen)) = self.writable(at.db) else { return };
-        let address = found.address(key_slot(key), key);
+        let address = address_of(noted, found, key);
         let place = found.find(address, key).map(|(place, _)| place);
         found.insert(seen, address, place, key, NewValue::string(text), Meta { expire_at, access });
     }
@@ -478,6 +478,7 @@ impl Keyspace {
         meta: Meta,
     ) {
         let mut scratch = Str::default();
+        value.moved(db, key);
         let value = NewValue::of(value, &mut scratch);
         self.watches.touch(db, key, Change::Written);
         let Some((db, seen)) = self.writable(db) else { return };
@@ -537,6 +538,7 @@ impl Keyspace {
 
     /// Empties a database; `lazily`: it is freed on a thread of its own.
     pub fn flush(&mut self, db: usize, lazily: bool) {
+        self.memo.forget();
         self.touch_all(db, |_, _| false);
         if let Some(observer) = &mut self.observer {
             observer.before_flush(&[db]);
@@ -548,6 +550,7 @@ impl Keyspace {
 
     /// Empties every database; `lazily`: they are freed on a thread of their own.
     pub fn flush_all(&mut self, lazily: bool) {
+        self.memo.forget();
         let all: Vec<_> = (0..self.dbs.len()).collect();
         all.iter().for_each(|db| self.touch_all(*db, |_, _| false));
         if let Some(observer) = &mut self.observer {
@@ -570,6 +573,7 @@ impl Keyspace {
         self.touch_all(a, |all, key| all.locate(b, key).is_some());
         self.touch_all(b, |all, key| all.locate(a, key).is_some());
         self.dbs.swap(a, b);
+        self.memo.forget();
         true
     }
 
@@ -577,7 +581,7 @@ impl Keyspace {
     pub fn replace_all(&mut self, loaded: Self) {
         let databases = self.dbs.len().max(loaded.dbs.len());
         (0..databases).for_each(|db| self.touch_all(db, |_, key| loaded.locate(db, key).is_some()));
-        self.flush_all(self.freer.lazily.replica_flush);
+        self.flush_all(self.freer.lazily.replica_flush); // which forgets all addresses
         self.dbs = loaded.dbs;
         self.dbs.resize_with(databases, || None);
         self.expired.clear();

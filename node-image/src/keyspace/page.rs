@@ -11,7 +11,7 @@ mod tests;
 use smallvec::SmallVec;
 
 use super::entry::{EntryRef, Head, KEY_MAX, Meta, STRING_MAX};
-use super::value::{Str, Value, ValueRef};
+use super::value::{Str, Tap, Value, ValueRef};
 
 /// Entries of a group of the directory.
 const LANES: usize = 8;
@@ -191,6 +191,24 @@ impl Page {
     /// The entries, the expired ones included.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
         (0..self.len()).filter_map(|index| self.entry(index))
+    }
+
+    /// Shows the entries as they are now, and whether each is better shown in parts: then a tap may be returned.
+    pub fn show(&mut self, mut show: impl FnMut(&EntryRef<'_>, bool) -> Option<Tap>) {
+        for index in 0..self.len() {
+            let Some(entry) = self.entry(index) else { continue };
+            let in_parts = self.value(index).is_some_and(Value::is_in_parts);
+            if let Some(tap) = show(&entry, in_parts) {
+                let version = self.version;
+                self.change_object(index, |value| value.set_tap(tap, version));
+            }
+        }
+    }
+
+    /// The object of an entry, if it has one.
+    fn value(&self, index: usize) -> Option<&Value> {
+        let objects = self.objects.as_deref()?;
+        objects.get(self.head(index)?.object_index()?).map(Object::value)
     }
 
     fn group_at(&self, group: usize) -> usize {

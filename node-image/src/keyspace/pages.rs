@@ -23,7 +23,7 @@ const PAGE_BYTES: usize = 4096;
 const MERGE_FRACTION: usize = 4;
 
 /// A hash of a key, and what is made of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeyHash(u64);
 
 impl KeyHash {

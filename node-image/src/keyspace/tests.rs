@@ -134,11 +134,43 @@ fn a_collection_takes_the_place_of_a_string_of_any_length() {
     }
 }
 
+#[test]
+fn what_was_noted_of_keys_does_not_outlive_their_database() {
+    type Change = fn(&mut Keyspace);
+    let changes: [Change; 5] = [
+        |_| {},
+        |keyspace| keyspace.flush(0, true),
+        |keyspace| keyspace.flush_all(true),
+        |keyspace| assert!(keyspace.swap_databases(0, 1)),
+        |keyspace| {
+            let mut loaded = Keyspace::new(2);
+            loaded.set_str(AT, b"c", b"1", Expire::Never);
+            keyspace.replace_all(loaded);
+        },
+    ];
+    for change in changes {
+        let mut keyspace = Keyspace::new(2);
+        (0..2).for_each(|db| keyspace.set_str(At { db, ..AT }, b"b", b"1", Expire::Never));
+        let keys = [b"a".to_vec(), b"b".to_vec(), b"a".to_vec()];
+        keyspace.warm(0, keys.iter().map(Vec::as_slice));
+        change(&mut keyspace);
+        for key in &keys {
+            keyspace.set_str(AT, key, b"v", Expire::Never);
+            keyspace.upsert(AT, &[key, b"s".as_slice()].concat(), |set: &mut Set| set.insert(b"m")).unwrap();
+        }
+        keyspace.forget();
+        for key in [b"a".as_slice(), b"b"] {
+            assert_eq!(keyspace.read_str(AT, key).unwrap(), Some(b"v".as_slice()));
+        }
+        assert!(keyspace.slot_len(0, key_slot(b"a")) == 1 && keyspace.slot_len(0, key_slot(b"b")) == 1);
+    }
+}
+
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<(usize, Slot, usize)>>>);
 
 impl WriteObserver for Seen {
-    fn before_write(&mut self, db: usize, slot: Slot, page: &Page) {
+    fn before_write(&mut self, db: usize, slot: Slot, page: &mut Page) {
         self.0.lock().unwrap().push((db, slot, page.len()));
     }
 

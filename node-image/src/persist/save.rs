@@ -25,7 +25,7 @@ const COMPRESSED_AHEAD: usize = 32 * 1024 * 1024;
 const MOST_AHEAD: usize = 64 * 1024 * 1024;
 
 /// How long clients wait then in each tick.
-const HOLD_BACK: Duration = Duration::from_millis(2);
+const HOLD_BACK: Duration = Duration::from_micros(500);
 
 /// Bytes that are collected before they are written.
 const PIECE: usize = 256 * 1024;
@@ -103,7 +103,8 @@ impl BackgroundSave {
     /// Waits a moment if far too much waits for the disk; to be called once a tick. That bounds the memory that a snapshot
     /// takes while clients write faster than the disk.
     pub fn hold_back(&self) {
-        if self.writer.waiting() > MOST_AHEAD {
+        let aside = self.walker.as_ref().map_or(0, Walker::aside);
+        if self.writer.waiting() + aside > MOST_AHEAD {
             std::thread::sleep(HOLD_BACK);
         }
     }

@@ -42,6 +42,18 @@ impl Backlog {
         self.end - self.start
     }
 
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.blocks.iter().map(Vec::capacity).sum()
+    }
+
+    /// Those of them beyond its size, which are kept for replicas only.
+    #[must_use]
+    pub fn surplus(&self) -> usize {
+        self.memory().saturating_sub(self.size)
+    }
+
     /// Whether nothing is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {

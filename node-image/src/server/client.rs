@@ -221,6 +221,8 @@ pub struct Client {
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`: what it reads counts as not used.
     pub no_touch: bool,
+    /// `CLIENT REPLY`: which replies it gets.
+    pub replies: Replies,
     /// Since when its output is above the soft limit.
     pub slowness: Slowness,
     /// What is counted for it.
@@ -243,6 +245,37 @@ pub struct Client {
     pub read_offset: u64,
     /// What only some clients have: a transaction, watched keys.
     pub session: Option<Box<Session>>,
+}
+
+/// Which replies a client gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replies {
+    /// All.
+    Sent,
+    /// None to the next command, and all after that.
+    SkipNext,
+    /// None to this command, and all after it.
+    Skipped,
+    /// None, until it asks for them.
+    Off,
+}
+
+impl Replies {
+    /// Whether what is replied now is not sent.
+    #[must_use]
+    pub fn are_muted(self) -> bool {
+        matches!(self, Self::Skipped | Self::Off)
+    }
+
+    /// A command of the client is about to be answered.
+    #[must_use]
+    pub fn of_next_command(self) -> Self {
+        match self {
+            Self::SkipNext => Self::Skipped,
+            Self::Skipped => Self::Sent,
+            Self::Sent | Self::Off => self,
+        }
+    }
 }
 
 impl Client {
@@ -285,6 +318,7 @@ impl Client {
             held: None,
             no_evict: false,
             no_touch: false,
+            replies: Replies::Sent,
             slowness: Slowness::default(),
             counted: (Account::Evictable, 0),
             woken: false,

@@ -7,6 +7,7 @@ use super::managed::Route;
 use super::{Blocked, Client, ClientKey, Ending, Server, User};
 use crate::command::{Args, CommandError, CommandResult, CommandSpec, Ctx, Flags, Handler, KeySpec};
 use crate::keyspace::ExpiryMode;
+use crate::resp::Reply;
 
 /// What is to happen with a request.
 pub(super) enum Verdict {
@@ -30,6 +31,7 @@ impl Server {
     ) -> bool {
         let args = Args::new(args);
         let Some(spec) = spec else {
+            self.begin_reply(key);
             self.abort_transaction(key);
             self.refuse(key, &unknown_command(args));
             return true;
@@ -37,18 +39,27 @@ impl Server {
         if self.tunables.maxmemory > 0 {
             self.make_room();
         }
-        match self.check(key, spec, args) {
-            Verdict::Hold => {
-                if let Some(client) = self.clients.get_mut(key) {
-                    client.blocked = Some(Blocked::Pause);
-                }
-                return false;
+        let verdict = self.check(key, spec, args);
+        if matches!(verdict, Verdict::Hold) {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.blocked = Some(Blocked::Pause);
             }
+            return false;
+        }
+        self.begin_reply(key);
+        match verdict {
             Verdict::Run => self.run_command(key, spec, args),
             Verdict::Queue => self.queue(key, spec, args),
             refused => self.reject(key, spec, refused),
         }
         true
+    }
+
+    /// A command is about to be answered.
+    fn begin_reply(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.replies = client.replies.of_next_command();
+        }
     }
 
     /// Says that a command was not accepted. A transaction that it belongs to cannot be executed any more.
@@ -107,12 +118,18 @@ impl Server {
         let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
         let (start, db) = (client.output.len(), client.db);
         client.read_offset = self.durability.data_offset;
+        let reply = if client.replies.are_muted() {
+            self.void.clear();
+            Reply::new(&mut self.void, client.protocol).limited(0)
+        } else {
+            client.reply(&self.tunables)
+        };
         let result = handler(
             &mut Ctx {
                 keyspace: &mut self.keyspace,
                 db,
                 now: self.clock.unix_ms,
-                reply: client.reply(&self.tunables),
+                reply,
                 effects: &mut self.effects,
                 random: &mut self.random,
                 settings: &self.settings,

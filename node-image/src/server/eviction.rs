@@ -14,10 +14,23 @@ pub(super) struct Eviction {
 }
 
 impl Server {
-    /// Bytes that count against `maxmemory`: keys and values, and what clients take. What is kept for
-    /// replicas and for the append-only file does not count, as in Redis.
-    pub(crate) fn counted_memory(&self) -> u64 {
-        (self.keyspace.used_memory() + self.clients.totals().normal()) as u64
+    /// Bytes that the data and what is kept beside them take: of clients, of the backlog, of the append-only file.
+    pub(crate) fn used_memory(&self) -> u64 {
+        self.counted_memory() + self.uncounted_memory()
+    }
+
+    /// Those of them that count against `maxmemory`.
+    fn counted_memory(&self) -> u64 {
+        let backlog = &self.history.backlog;
+        let beside = self.clients.totals().normal() + backlog.memory() - backlog.surplus();
+        (self.keyspace.used_memory() + beside) as u64
+    }
+
+    /// Those that do not, as in Redis (`mem_not_counted_for_evict`): what grows with how slow replicas and the disk are,
+    /// and with evictions, too, which would then go on until nothing is left.
+    pub(crate) fn uncounted_memory(&self) -> u64 {
+        let replicas = self.clients.totals().replicas + self.history.backlog.surplus();
+        (replicas + self.persistence.buffered()) as u64
     }
 
     fn is_over_maxmemory(&self) -> bool {

@@ -7,6 +7,7 @@
 
 use std::io::{self, Read};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use super::{Client, ClientKey, Server, User};
 use crate::command::{CommandSpec, KeySpec, table};
@@ -24,6 +25,9 @@ const LARGE_CHUNK: usize = 1024 * 1024;
 const OUTPUT_PAUSE: usize = 1024 * 1024;
 /// The same for who has not authenticated yet.
 const STRANGER_PAUSE: usize = 16 * 1024;
+/// How long a tick executes requests while a snapshot is made. A write takes several times as long then, if its page is
+/// to be shown before; those who wait for a turn, or for a reply, need not wait for a whole round of all clients.
+const SLICE: Duration = Duration::from_millis(1);
 /// Requests that are parsed before the first of them is executed.
 const BATCH: usize = 64;
 
@@ -71,10 +75,18 @@ impl Server {
         let mut buffer = self.take_read_buffer();
         let mut group = std::mem::take(&mut self.gathered);
         let mut end = 0;
-        for key in std::mem::take(&mut self.clients.ready) {
+        let began = self.is_walking().then(Instant::now);
+        let mut ready = std::mem::take(&mut self.clients.ready).into_iter();
+        while let Some(key) = ready.next() {
             if buffer.len() - end < READ_CHUNK {
                 self.execute_group(&buffer, &mut group);
                 end = 0;
+                if began.is_some_and(|began| began.elapsed() > SLICE) {
+                    // The others are the first in the next tick.
+                    let woken = std::mem::take(&mut self.clients.ready);
+                    self.clients.ready = std::iter::once(key).chain(ready).chain(woken).collect();
+                    break;
+                }
             }
             if !self.is_to_be_read(key) {
                 continue;
@@ -122,6 +134,7 @@ impl Server {
         let inputs = group.iter().filter_map(|(_, range)| buffer.get(range.clone()));
         if group.len() > 1 {
             self.keyspace.warm(0, inputs.filter_map(first_key));
+            self.keyspace.forget();
         }
         for (key, range) in group.drain(..) {
             let input = buffer.get(range).unwrap_or_default();
@@ -270,6 +283,7 @@ impl Server {
                 }
             }
         };
+        self.keyspace.forget();
         batch.requests.iter_mut().for_each(|parsing| parsing.request.trim());
         self.batch = batch;
         self.clients.reclaim_output(key);
@@ -335,7 +349,7 @@ impl Server {
     }
 
     /// Has the processor fetch what requests that came together are going to look up.
-    fn warm(&self, key: ClientKey, input: &[u8], requests: &[Parsing]) {
+    fn warm(&mut self, key: ClientKey, input: &[u8], requests: &[Parsing]) {
         let Some(client) = self.clients.get(key).filter(|_| requests.len() > 1) else { return };
         let keys = requests.iter().filter_map(|Parsing { request, spec }| {
             let KeySpec::Range { first, .. } = (*spec)?.keys else { return None };

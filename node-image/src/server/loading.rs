@@ -98,7 +98,7 @@ impl Server {
         let Some(loaded) = aof::load(&location, options, |step| self.load_step(step, &mut db))? else {
             self.load_dump()?;
             let aux = self.snapshot_aux();
-            let aof = Aof::create(location, policy, &self.keyspace, &aux)?;
+            let aof = Aof::create(location, policy, &self.keyspace, &aux, self.base_options())?;
             self.persistence.open_aof(aof);
             return Ok(());
         };

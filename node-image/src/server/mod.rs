@@ -37,7 +37,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::net::TcpListener;
 use mio::{Events, Poll, Waker};
 
-pub use client::{Account, Blocked, Client, ClientKey, Kind, User};
+pub use client::{Account, Blocked, Client, ClientKey, Kind, Replies, User};
 pub use clients::Clients;
 pub use lifecycle::StartError;
 pub use loading::{LoadError, Loading};
@@ -266,14 +266,15 @@ impl Server {
         }
     }
 
-    /// A writer to the client's output. What is written for a client that is gone is lost.
+    /// A writer to the client's output. What is written for a client that is gone, or wants no reply, is lost.
     pub fn reply(&mut self, key: ClientKey) -> Reply<'_> {
         self.clients.queue_write(key);
         match self.clients.get_mut(key) {
-            Some(client) => client.reply(&self.tunables),
-            None => {
+            Some(client) if !client.replies.are_muted() => client.reply(&self.tunables),
+            muted => {
                 self.void.clear();
-                Reply::new(&mut self.void, crate::resp::Protocol::Resp2)
+                let protocol = muted.map(|client| client.protocol).unwrap_or_default();
+                Reply::new(&mut self.void, protocol).limited(0)
             }
         }
     }

@@ -110,6 +110,16 @@ impl Persistence {
         }
     }
 
+    /// Bytes of the append-only file that wait to be written.
+    pub(crate) fn buffered(&self) -> usize {
+        self.aof.as_ref().map_or(0, Aof::buffered)
+    }
+
+    /// `CONFIG RESETSTAT`
+    pub(crate) fn reset_stats(&mut self) {
+        self.aof.as_mut().into_iter().for_each(Aof::reset_delayed_fsyncs);
+    }
+
     /// Whether there is an append-only file.
     pub(super) fn is_logging(&self) -> bool {
         self.aof.is_some()
@@ -196,6 +206,7 @@ impl Persistence {
             line("aof_base_size", &aof.size_after_rewrite());
             line("aof_pending_rewrite", &0);
             line("aof_buffer_length", &aof.buffered());
+            line("aof_delayed_fsync", &aof.delayed_fsyncs());
         }
     }
 }
@@ -240,7 +251,7 @@ impl Server {
     }
 
     /// How the base of the append-only file is written.
-    fn base_options(&self) -> SaveOptions {
+    pub(super) fn base_options(&self) -> SaveOptions {
         save_options(&self.config, "aof-rewrite-incremental-fsync")
     }
 
@@ -352,6 +363,11 @@ impl Server {
     #[must_use]
     pub fn last_save_unix(&self) -> u64 {
         self.persistence.last_save
+    }
+
+    /// Whether a snapshot is being made of the keyspace, so that writes may take longer.
+    pub(super) fn is_walking(&self) -> bool {
+        self.persistence.walking() || self.sync_job.is_some()
     }
 
     /// Goes on with what is being written.
@@ -469,9 +485,9 @@ impl Server {
         }
         let (location, policy, aux) =
             (self.persistence.location.clone(), self.persistence.policy, self.snapshot_aux());
-        match Aof::enable(location, policy, &mut self.keyspace, &aux) {
-            Ok(mut aof) => {
-                aof.set_base_options(self.base_options());
+        let base_options = self.base_options();
+        match Aof::enable(location, policy, &mut self.keyspace, &aux, base_options) {
+            Ok(aof) => {
                 self.persistence.rewrites.begin(self.clock.instant);
                 self.persistence.aof = Some(aof);
             }

@@ -149,6 +149,13 @@ impl Server {
 
     /// Runs a data command without a client: from the parent's stream, or from the append-only file.
     pub(super) fn execute_silently(&mut self, db: usize, args: Args<'_>) -> Result<(), String> {
+        if args.is(0, "function") {
+            // As in a snapshot: it is no data of a key.
+            crate::warning!(
+                "FUNCTION in a stream or file of another server is left out: it is not supported"
+            );
+            return Ok(());
+        }
         let name = || String::from_utf8_lossy(args.at(0)).into_owned();
         let spec = table::lookup(args.at(0)).ok_or_else(|| format!("unknown command '{}'", name()))?;
         let Handler::Data(handler) = spec.handler else {

@@ -45,6 +45,20 @@ impl Server {
         }
     }
 
+    /// `CLIENT UNBLOCK`: ends a client's wait, as if its time were over, or by an error. Returns whether it waited.
+    pub(crate) fn end_wait(&mut self, key: ClientKey, error: bool) -> bool {
+        let blocked = self.clients.get(key).and_then(|client| client.blocked);
+        let Some(Blocked::Wait { offset, .. }) = blocked else { return false };
+        self.unblock(key);
+        if error {
+            self.reply(key).error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+        } else {
+            let count = self.acknowledged(offset);
+            self.reply(key).count(count);
+        }
+        true
+    }
+
     /// The node is, or is about to be, master no more: nobody acknowledges these writes here.
     pub(crate) fn release_waits(&mut self) {
         let waiting = |client: &super::Client| matches!(client.blocked, Some(Blocked::Wait { .. }));

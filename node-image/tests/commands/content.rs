@@ -45,6 +45,14 @@ pub fn contents(keyspace: &Keyspace) -> Contents {
         .collect()
 }
 
+/// What a key holds in each database, and when it expires.
+pub fn of_key(keyspace: &Keyspace, key: &[u8]) -> Vec<Option<(Content, u64)>> {
+    let entry = |db| keyspace.peek(At { db, now: 0 }, key);
+    (0..keyspace.databases())
+        .map(|db| entry(db).map(|entry| (Content::from(entry.value), entry.expire_at)))
+        .collect()
+}
+
 /// All entries with their databases, those whose time is over included.
 fn entries(keyspace: &Keyspace) -> impl Iterator<Item = (usize, EntryRef<'_>)> {
     (0..keyspace.databases()).flat_map(move |db| {

@@ -18,18 +18,22 @@ mod redis;
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kv_node::command::{Handler, table};
+use kv_node::command::{Args, Handler, table};
 use kv_node::keyspace::ExpiryMode;
 use kv_node::resp::Protocol;
 use proptest::prelude::*;
 
+use commands::content::{contents, of_key};
 use commands::generate::{ANY, Generator};
 use commands::node::{DATABASES, Node, words};
 use commands::reply::Reply;
 use redis::Redis;
 
-/// Commands between two comparisons of all the data.
+/// Commands between two comparisons of all the data with those of Redis.
 const ROUND: usize = 2000;
+
+/// Commands between two comparisons of all the data with those of the replica.
+const COPY_ROUND: usize = 50;
 
 /// Commands that are shown before the one that failed.
 const HISTORY: usize = 30;
@@ -126,6 +130,17 @@ impl Comparison {
                 panic!("seed {}: {failure}, an effect of {}", self.seed, words(command));
             }
         }
+        self.compare_keys(command);
+    }
+
+    /// Compares the keys of a command with those of the replica at once: the next command may cover a difference up.
+    fn compare_keys(&self, command: &[Vec<u8>]) {
+        let Some(difference) = difference(&self.node, &self.replica, command) else { return };
+        panic!(
+            "KV_DIFFERENTIAL_SEED={}: the replica differs after {}: {difference}",
+            self.seed,
+            words(command)
+        );
     }
 
     /// Compares all the data of database 0, and with the replica those of all databases.
@@ -158,6 +173,16 @@ impl Comparison {
     }
 }
 
+/// Where the keys of a command differ between a node and its replica.
+fn difference(node: &Node, replica: &Node, command: &[Vec<u8>]) -> Option<String> {
+    let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+    let keys = table::lookup(args[0])?.keys.positions(Args::new(&args));
+    keys.into_iter().filter_map(|index| args.get(index)).find_map(|key| {
+        let (here, there) = (of_key(&node.keyspace, key), of_key(&replica.keyspace, key));
+        (here != there).then(|| format!("{}: {here:?}, {there:?}", key.escape_ascii()))
+    })
+}
+
 /// The command that shows all of a value.
 fn read_whole(type_name: String, key: &str) -> Vec<&str> {
     match &*type_name {
@@ -177,6 +202,10 @@ fn compare(protocol: Protocol) {
     let mut comparison = Comparison::new(protocol, seed);
     for step in 1..=commands {
         comparison.step(&generator.next(now()));
+        if step % COPY_ROUND == 0 {
+            let (node, replica) = (&comparison.node.keyspace, &comparison.replica.keyspace);
+            assert_eq!(contents(node), contents(replica), "KV_DIFFERENTIAL_SEED={seed}: the replica differs");
+        }
         if step % ROUND == 0 {
             comparison.compare_data();
         }
@@ -214,8 +243,9 @@ proptest! {
                 let applied = replica.apply(&effect, now());
                 prop_assert!(applied.is_ok(), "{applied:?}, an effect of {}", words(&command));
             }
+            prop_assert_eq!(difference(&node, &replica, &command), None, "after {}", words(&command));
         }
-        prop_assert_eq!(node.keyspace.len(0), replica.keyspace.len(0));
+        prop_assert_eq!(contents(&node.keyspace), contents(&replica.keyspace));
         prop_assert_eq!(node.keyspace.used_memory() == 0, replica.keyspace.used_memory() == 0);
     }
 }

@@ -3,6 +3,7 @@
 use foldhash::quality::RandomState;
 
 use super::counts::Counts;
+use super::part::{Element, PagesShown, Tap, Tapped};
 use crate::keyspace::entry::{EntryRef, Meta};
 use crate::keyspace::page::{NewValue, Page};
 use crate::keyspace::pages::{KeyHash, Owner, Pages, Place};
@@ -17,11 +18,24 @@ pub(super) struct Fields {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Hasher(RandomState);
+struct Hasher {
+    state: RandomState,
+    shown: Tapped<PagesShown>,
+}
 
 impl Owner for Hasher {
     fn hash(&self, key: &[u8]) -> KeyHash {
-        KeyHash::of(&self.0, key)
+        KeyHash::of(&self.state, key)
+    }
+
+    fn new_page(&self) -> Page {
+        Page::new(self.shown.peek().map_or(0, |shown| shown.version))
+    }
+
+    fn before(&mut self, page: &mut Page) {
+        if let Some(shown) = self.shown.get() {
+            shown.before(page);
+        }
     }
 }
 
@@ -123,6 +137,30 @@ impl Fields {
                 return cursor;
             }
         }
+    }
+
+    /// Has all shown in parts. `version` is a number that no page has.
+    pub(super) fn set_tap(
+        &mut self,
+        tap: Tap,
+        version: u32,
+        element: for<'a> fn(&'a [u8], &'a [u8]) -> Element<'a>,
+    ) {
+        self.hasher.shown.set(PagesShown::new(tap, version, element));
+    }
+
+    /// What was set in.
+    pub(super) fn tap(&self) -> Option<&Tap> {
+        self.hasher.shown.tap()
+    }
+
+    /// Shows some pages. Returns whether there were any left.
+    pub(super) fn show_more(&mut self) -> bool {
+        const PAGES: usize = 4;
+        let Some(shown) = self.hasher.shown.get() else { return false };
+        let mut pages =
+            (0..PAGES).map_while(|_| self.pages.page_mut(shown.advance()).map(|page| shown.before(page)));
+        pages.by_ref().count() > 0
     }
 
     /// Bytes that it takes.

@@ -6,6 +6,7 @@ use super::element::Encoded;
 use super::fields::Fields;
 use super::limits::Limits;
 use super::packed::Packed;
+use super::part::{Element, Tap};
 use super::{Text, WALK_FROM};
 
 /// A map of fields to values.
@@ -139,6 +140,27 @@ impl Hash {
             Form::Packed(_) => "listpack",
             Form::Table(_) => "hashtable",
         }
+    }
+
+    /// Whether it can be shown in parts.
+    pub(super) fn can_tap(&self) -> bool {
+        matches!(self.0, Form::Table(_))
+    }
+
+    /// Has it shown in parts.
+    pub(super) fn set_tap(&mut self, tap: Tap, version: u32) {
+        if let Form::Table(fields) = &mut self.0 {
+            fields.set_tap(tap, version, |field, value| Element::Pair(field, value));
+        }
+    }
+
+    pub(super) fn tap(&self) -> Option<&Tap> {
+        if let Form::Table(fields) = &self.0 { fields.tap() } else { None }
+    }
+
+    /// Shows a bit more of it. Returns whether there was something left to look at.
+    pub(super) fn show_more(&mut self) -> bool {
+        if let Form::Table(fields) = &mut self.0 { fields.show_more() } else { false }
     }
 
     /// About how many blocks of memory it has.

@@ -9,6 +9,7 @@ use super::Text;
 use super::element::Encoded;
 use super::limits::Limits;
 use super::packed::Packed;
+use super::part::{ChunksShown, Tap, Tapped};
 
 /// Bytes of a chunk above which elements go to another one. What is done within a chunk takes time with its size, so
 /// this is less than the size up to which a list counts as small.
@@ -42,6 +43,7 @@ struct Chunks {
     bytes: usize,
     /// Whether it outgrew the limit of a small list.
     is_large: bool,
+    shown: Tapped<ChunksShown>,
 }
 
 /// Whether a list of so many elements and bytes is within a limit divided by `part`.
@@ -82,24 +84,25 @@ impl From<Packed> for Chunks {
     fn from(chunk: Packed) -> Self {
         let (len, bytes) = (chunk.len(), chunk.size());
         let chunks = Some(chunk).filter(|chunk| chunk.len() > 0).into_iter().collect();
-        Self { chunks, len, bytes, is_large: false }
+        Self { chunks, len, bytes, ..Self::default() }
     }
 }
 
 impl Chunks {
     /// The one chunk of what is small, if there are no others.
     fn only(&mut self) -> Option<Packed> {
-        let is_one = !self.is_large && self.chunks.len() <= 1;
+        let is_one = !self.is_large && self.chunks.len() <= 1 && self.shown.get().is_none();
         is_one.then(|| self.chunks.pop_front().unwrap_or_default())
     }
 
     fn push(&mut self, end: End, element: &Encoded<'_>) {
         let last = match end {
-            End::Left => self.chunks.front_mut(),
-            End::Right => self.chunks.back_mut(),
+            End::Left => 0,
+            End::Right => self.chunks.len().saturating_sub(1),
         };
         self.len += 1;
-        if let Some(chunk) = last.filter(|chunk| has_room(chunk, element)) {
+        if let Some(chunk) = self.chunks.get_mut(last).filter(|chunk| has_room(chunk, element)) {
+            self.shown.get().into_iter().for_each(|shown| shown.before(last, chunk));
             self.bytes -= chunk.size();
             push(chunk, end, element);
             self.bytes += chunk.size();
@@ -108,10 +111,14 @@ impl Chunks {
         let mut chunk = Packed::default();
         push(&mut chunk, end, element);
         self.bytes += chunk.size();
-        match end {
-            End::Left => self.chunks.push_front(chunk),
-            End::Right => self.chunks.push_back(chunk),
-        }
+        let index = if end == End::Left { 0 } else { self.chunks.len() };
+        self.insert(index, chunk);
+    }
+
+    /// Puts a chunk in.
+    fn insert(&mut self, index: usize, chunk: Packed) {
+        self.chunks.insert(index, chunk);
+        self.shown.get().into_iter().for_each(|shown| shown.added(index));
     }
 
     fn pop(&mut self, end: End) -> Option<Box<[u8]>> {
@@ -149,13 +156,14 @@ impl Chunks {
     /// Changes a chunk, and keeps count. It is split if it is far too large then, and goes if it is empty.
     fn change<R>(&mut self, index: usize, change: impl FnOnce(&mut Packed) -> R) -> Option<R> {
         let chunk = self.chunks.get_mut(index)?;
+        self.shown.get().into_iter().for_each(|shown| shown.before(index, chunk));
         self.len -= chunk.len();
         self.bytes -= chunk.size();
         let result = change(chunk);
         self.len += chunk.len();
         self.bytes += chunk.size();
         if chunk.len() == 0 {
-            self.chunks.remove(index);
+            self.replace(index..index + 1, Vec::new());
         } else if chunk.size() > 2 * CHUNK_BYTES && chunk.len() > 1 {
             let parts = chunks(chunk.items().map(|item| item.text()));
             self.replace(index..index + 1, parts);
@@ -166,12 +174,19 @@ impl Chunks {
     }
 
     fn replace(&mut self, range: Range<usize>, parts: Vec<Packed>) {
+        if let Some(shown) = self.shown.get() {
+            range
+                .clone()
+                .zip(self.chunks.range(range.clone()))
+                .for_each(|(index, chunk)| shown.before(index, chunk));
+            shown.removed(range.clone());
+        }
         for chunk in self.chunks.drain(range.clone()) {
             self.bytes -= chunk.size();
         }
         for chunk in parts.into_iter().rev() {
             self.bytes += chunk.size();
-            self.chunks.insert(range.start, chunk);
+            self.insert(range.start, chunk);
         }
     }
 
@@ -404,6 +419,30 @@ impl List {
             Form::Many(chunks) if chunks.is_large => "quicklist",
             _ => "listpack",
         }
+    }
+
+    /// Whether it can be shown in parts.
+    pub(super) fn can_tap(&self) -> bool {
+        matches!(self.0, Form::Many(_))
+    }
+
+    /// Has it shown in parts.
+    pub(super) fn set_tap(&mut self, tap: Tap) {
+        if let Form::Many(chunks) = &mut self.0 {
+            chunks.shown.set(ChunksShown::new(tap, chunks.chunks.len()));
+        }
+    }
+
+    pub(super) fn tap(&self) -> Option<&Tap> {
+        if let Form::Many(chunks) = &self.0 { chunks.shown.tap() } else { None }
+    }
+
+    /// Shows some chunks. Returns whether there were any left.
+    pub(super) fn show_more(&mut self) -> bool {
+        const CHUNKS: usize = 16;
+        let Form::Many(chunks) = &mut self.0 else { return false };
+        let Some(shown) = chunks.shown.get() else { return false };
+        (0..CHUNKS).take_while(|_| shown.show_next(&chunks.chunks)).count() > 0
     }
 
     /// About how many blocks of memory it has.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::Text;
 use super::name::Name;
+use super::part::{ScoresShown, Tap, Tapped};
 use super::table::{Place, Slot, Table};
 use super::tree::{Pair, Tree};
 
@@ -111,6 +112,7 @@ pub(super) struct Scored {
     members: Members,
     index: Table<Handle>,
     tree: Tree,
+    shown: Tapped<ScoresShown>,
 }
 
 /// Whether a pair comes before one of this score and name.
@@ -143,6 +145,7 @@ impl Scored {
 
     /// Sets a member's score; returns the score that it had.
     pub(super) fn set(&mut self, name: &[u8], score: f64) -> Option<f64> {
+        self.before(name);
         let hash = self.index.hash(name);
         let Some((_, id)) = self.find(hash, name) else {
             let id = self.members.len as u32;
@@ -162,6 +165,7 @@ impl Scored {
 
     /// Removes a member; returns the score that it had.
     pub(super) fn remove(&mut self, name: &[u8]) -> Option<f64> {
+        self.before(name);
         let (place, id) = self.find(self.index.hash(name), name)?;
         let score = self.members.get(id)?.score;
         self.tree.remove(is_before(&self.members, score, name));
@@ -182,6 +186,39 @@ impl Scored {
         self.tree.set_id(is_before(&self.members, score, name), new);
         *self.index.get_mut(place)? = Handle::new(hash, new);
         Some(())
+    }
+
+    /// A member is about to change, to come or to go.
+    #[inline]
+    fn before(&mut self, name: &[u8]) {
+        if self.shown.tap().is_some() {
+            let score = self.score(name);
+            self.shown.get().into_iter().for_each(|shown| shown.before(name, score));
+        }
+    }
+
+    /// Has all shown in parts.
+    pub(super) fn set_tap(&mut self, tap: Tap) {
+        self.shown.set(ScoresShown::new(tap));
+    }
+
+    /// What was set in.
+    pub(super) fn tap(&self) -> Option<&Tap> {
+        self.shown.tap()
+    }
+
+    /// Shows some members. Returns whether there were any left.
+    pub(super) fn show_more(&mut self) -> bool {
+        const MEMBERS: usize = 256;
+        let Some(shown) = self.shown.get() else { return false };
+        let (members, tree) = (&self.members, &self.tree);
+        let from = shown.last.as_ref().map_or(0, |(score, name)| {
+            let is_shown = is_before(members, *score, name);
+            tree.rank(|pair| is_shown(pair) || (pair.score() == *score && members.name(pair.id) == &**name))
+        });
+        let pairs = tree.range(from..from + MEMBERS);
+        shown.show(pairs.map(|pair| (pair.score(), members.name(pair.id))));
+        from < members.len
     }
 
     /// How many members fulfil `before`, which holds for a first part of them only.

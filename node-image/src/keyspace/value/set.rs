@@ -7,6 +7,7 @@ use super::fields::Fields;
 use super::intset::IntSet;
 use super::limits::Limits;
 use super::packed::Packed;
+use super::part::{Element, Tap};
 use super::{Text, WALK_FROM};
 use crate::resp::parse_i64;
 
@@ -189,6 +190,27 @@ impl Set {
             Form::Packed(_) => "listpack",
             Form::Table(_) => "hashtable",
         }
+    }
+
+    /// Whether it can be shown in parts.
+    pub(super) fn can_tap(&self) -> bool {
+        matches!(self.0, Form::Table(_))
+    }
+
+    /// Has it shown in parts.
+    pub(super) fn set_tap(&mut self, tap: Tap, version: u32) {
+        if let Form::Table(members) = &mut self.0 {
+            members.set_tap(tap, version, |member, _| Element::One(member));
+        }
+    }
+
+    pub(super) fn tap(&self) -> Option<&Tap> {
+        if let Form::Table(members) = &self.0 { members.tap() } else { None }
+    }
+
+    /// Shows a bit more of it. Returns whether there was something left to look at.
+    pub(super) fn show_more(&mut self) -> bool {
+        if let Form::Table(members) = &mut self.0 { members.show_more() } else { false }
     }
 
     /// About how many blocks of memory it has.

@@ -41,6 +41,18 @@ impl<'a> ValueRef<'a> {
         if let Self::Str { bytes, .. } = self { Some(bytes) } else { None }
     }
 
+    /// Number of elements of a collection.
+    #[must_use]
+    pub fn elements(self) -> usize {
+        match self {
+            Self::Str { .. } => 0,
+            Self::List(value) => value.len(),
+            Self::Hash(value) => value.len(),
+            Self::Set(value) => value.len(),
+            Self::ZSet(value) => value.len(),
+        }
+    }
+
     /// A copy.
     #[must_use]
     pub fn to_value(self) -> Value {

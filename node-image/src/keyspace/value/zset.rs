@@ -8,6 +8,7 @@ use either::Either;
 use super::element::Encoded;
 use super::limits::Limits;
 use super::packed::Packed;
+use super::part::Tap;
 use super::scored::Scored;
 use super::{Text, WALK_FROM};
 
@@ -176,6 +177,27 @@ impl ZSet {
             Form::Packed(_) => "listpack",
             Form::Scored(_) => "skiplist",
         }
+    }
+
+    /// Whether it can be shown in parts.
+    pub(super) fn can_tap(&self) -> bool {
+        matches!(self.0, Form::Scored(_))
+    }
+
+    /// Has it shown in parts.
+    pub(super) fn set_tap(&mut self, tap: Tap) {
+        if let Form::Scored(scored) = &mut self.0 {
+            scored.set_tap(tap);
+        }
+    }
+
+    pub(super) fn tap(&self) -> Option<&Tap> {
+        if let Form::Scored(scored) = &self.0 { scored.tap() } else { None }
+    }
+
+    /// Shows a bit more of it. Returns whether there was something left to look at.
+    pub(super) fn show_more(&mut self) -> bool {
+        if let Form::Scored(scored) = &mut self.0 { scored.show_more() } else { false }
     }
 
     /// About how many blocks of memory it has.

@@ -111,7 +111,8 @@ fn sample() -> Sample {
     }
     let aux = Aux { repl_offset: Some(1000), write_epoch: Some(Epoch(3)), ..Aux::default() };
     let policy = FsyncPolicy::Always;
-    let mut aof = Aof::create(location(dir.path()), policy, &node.keyspace, &aux).unwrap();
+    let mut aof =
+        Aof::create(location(dir.path()), policy, &node.keyspace, &aux, SaveOptions::default()).unwrap();
     let write = |aof: &mut Aof, bytes: &[u8]| {
         aof.append(bytes);
         aof.flush(Instant::now()).unwrap();

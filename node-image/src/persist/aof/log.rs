@@ -67,6 +67,8 @@ pub(super) struct Log {
     dirty: bool,
     last_sync: Option<Instant>,
     put_off_since: Option<Instant>,
+    /// How often that took too long (`aof_delayed_fsync`).
+    delayed: u64,
     syncer: Option<Syncer>,
     error: Option<AofError>,
     retry_at: Option<Instant>,
@@ -109,6 +111,7 @@ impl Log {
             dirty: false,
             last_sync: None,
             put_off_since: None,
+            delayed: 0,
             syncer: None,
             error: None,
             retry_at: None,
@@ -131,6 +134,11 @@ impl Log {
     /// Bytes that are not in the file yet.
     pub fn buffered(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// How often a write could not be put off any longer though a sync was under way, since the last call.
+    pub fn take_delayed(&mut self) -> u64 {
+        std::mem::take(&mut self.delayed)
     }
 
     /// What went wrong, taken out of a log that is given up.
@@ -181,7 +189,9 @@ impl Log {
             return false;
         }
         let since = *self.put_off_since.get_or_insert(now);
-        now.saturating_duration_since(since) < PATIENCE
+        let patient = now.saturating_duration_since(since) < PATIENCE;
+        self.delayed += u64::from(!patient);
+        patient
     }
 
     /// Ends what is in the buffer with its checksum.
@@ -334,6 +344,8 @@ mod tests {
         room: Mutex<usize>,
         syncs: Mutex<usize>,
         sync_fails: AtomicBool,
+        /// Held by a test for as long as a sync is to take.
+        hold: Mutex<()>,
     }
 
     impl Disk for Small {
@@ -352,6 +364,7 @@ mod tests {
 
         fn sync(&self) -> io::Result<()> {
             *self.syncs.lock().unwrap() += 1;
+            drop(self.hold.lock().unwrap());
             if self.sync_fails.load(Ordering::Relaxed) { Err(io::Error::other("sync")) } else { Ok(()) }
         }
     }
@@ -438,5 +451,22 @@ mod tests {
         }
         assert!(log.is_suspect());
         assert_eq!(disk.text(), sealed(&["a", "b"]));
+    }
+
+    #[test]
+    fn a_write_does_not_wait_for_a_slow_sync_for_ever() {
+        let (disk, mut log) = small(100, FsyncPolicy::EverySec);
+        let start = Instant::now();
+        let hold = disk.hold.lock().unwrap();
+        log.append(b"a");
+        log.flush(start).unwrap();
+        log.append(b"b");
+        for (after, text, delayed) in
+            [(SECOND, &["a"][..], 0), (PATIENCE, &["a"], 0), (PATIENCE * 2, &["a", "b"], 1)]
+        {
+            log.flush(start + after).unwrap();
+            assert_eq!((disk.text(), log.take_delayed()), (sealed(text), delayed), "{after:?}");
+        }
+        drop(hold);
     }
 }

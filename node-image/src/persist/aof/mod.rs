@@ -117,6 +117,8 @@ pub struct Aof {
     /// Size when the last rewrite had ended, or when it was opened.
     size_after_rewrite: u64,
     rewrite: Option<Rewrite>,
+    /// Writes that blocked since a sync took too long.
+    delayed_fsyncs: u64,
 }
 
 impl Aof {
@@ -130,6 +132,7 @@ impl Aof {
         policy: FsyncPolicy,
         keyspace: &Keyspace,
         aux: &Aux,
+        base_options: SaveOptions,
     ) -> Result<Self, AofError> {
         location.make_dir().map_err(|source| AofError::io("make", location.dir(), source))?;
         if location.manifest_path().exists() {
@@ -137,12 +140,7 @@ impl Aof {
             return Err(AofError::io("replace", &path, io::ErrorKind::AlreadyExists.into()));
         }
         let (base, incr) = (location.base(1), location.incr(1));
-        save_now(
-            keyspace,
-            &location.path(&base),
-            &Aux { aof_base: true, ..aux.clone() },
-            SaveOptions::default(),
-        )?;
+        save_now(keyspace, &location.path(&base), &Aux { aof_base: true, ..aux.clone() }, base_options)?;
         let log = Log::create(&location.path(&incr), policy)?;
         let manifest = Manifest { base: Some(base), history: Vec::new(), incr: vec![incr.clone()] };
         publish(&location, &manifest)?;
@@ -186,12 +184,14 @@ impl Aof {
         policy: FsyncPolicy,
         keyspace: &mut Keyspace,
         aux: &Aux,
+        base_options: SaveOptions,
     ) -> Result<Self, AofError> {
         location.make_dir().map_err(|source| AofError::io("make", location.dir(), source))?;
         let manifest = load::read_manifest(&location)?.unwrap_or_default();
         let incr = location.incr(manifest.next_incr_seq());
         let log = Log::create(&location.path(&incr), policy)?;
         let mut aof = Self::assemble(location, policy, manifest, log, incr);
+        aof.set_base_options(base_options);
         aof.start_rewrite(keyspace, aux)?;
         Ok(aof)
     }
@@ -218,6 +218,7 @@ impl Aof {
             older_bytes,
             size_after_rewrite,
             rewrite: None,
+            delayed_fsyncs: 0,
         }
     }
 
@@ -241,7 +242,9 @@ impl Aof {
     /// As [`Aof::last_write_error`].
     pub fn flush(&mut self, now: Instant) -> Result<(), &AofError> {
         if let Some(mut log) = self.log.take() {
-            if log.flush(now).is_err() && log.buffered() > MAX_BUFFERED {
+            let failed = log.flush(now).is_err();
+            self.delayed_fsyncs += log.take_delayed();
+            if failed && log.buffered() > MAX_BUFFERED {
                 self.fault = log.into_error();
             } else {
                 self.log = Some(log);
@@ -262,6 +265,17 @@ impl Aof {
         if let Some(log) = &mut self.log {
             log.set_policy(policy);
         }
+    }
+
+    /// How often a write could not wait any longer for a sync that was under way (`aof_delayed_fsync`).
+    #[must_use]
+    pub fn delayed_fsyncs(&self) -> u64 {
+        self.delayed_fsyncs
+    }
+
+    /// Counts those anew.
+    pub fn reset_delayed_fsyncs(&mut self) {
+        self.delayed_fsyncs = 0;
     }
 
     /// Changes how the bases of later rewrites are written.

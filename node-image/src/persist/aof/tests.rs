@@ -6,6 +6,7 @@ use super::*;
 use crate::keyspace::Tracking;
 use crate::keyspace::value::Value;
 use crate::keyspace::{At, Expire};
+use crate::persist::rdb::Format;
 use crate::persist::redis::Redis;
 
 const AT: At = At { db: 0, now: 0 };
@@ -101,7 +102,9 @@ fn reload(dir: &Path) -> (Node, LoadedAof) {
 fn start(dir: &Path) -> (Node, Aof) {
     let mut node = Node::new();
     node.offset = 1000;
-    let aof = Aof::create(location(dir), FsyncPolicy::Always, &node.keyspace, &node.aux(1)).unwrap();
+    let aof =
+        Aof::create(location(dir), FsyncPolicy::Always, &node.keyspace, &node.aux(1), SaveOptions::default())
+            .unwrap();
     (node, aof)
 }
 
@@ -240,12 +243,43 @@ fn it_can_be_enabled_while_serving() {
     let mut node = Node::new();
     node.keyspace.insert(AT, b"a", Value::string(b"1"), Expire::Never);
     let aux = node.aux(1);
-    let mut aof = Aof::enable(location(dir.path()), FsyncPolicy::EverySec, &mut node.keyspace, &aux).unwrap();
+    let mut aof = Aof::enable(
+        location(dir.path()),
+        FsyncPolicy::EverySec,
+        &mut node.keyspace,
+        &aux,
+        SaveOptions::default(),
+    )
+    .unwrap();
     node.set(&mut aof, "b", "2");
     assert!(load_node(dir.path(), OPTIONS).unwrap().is_none());
     node.finish_rewrite(&mut aof).unwrap();
     aof.close().unwrap();
     assert_eq!(reload(dir.path()).0.content(), node.content());
+}
+
+#[test]
+fn the_first_base_is_written_as_the_directives_say() {
+    let mut sizes = Vec::new();
+    for compress in [true, false] {
+        let options =
+            SaveOptions { format: Format { compress, ..Format::default() }, ..SaveOptions::default() };
+        let (created, enabled) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut node = Node::new();
+        node.keyspace.insert(AT, b"a", Value::string(&[b'x'; 10_000]), Expire::Never);
+        let aux = node.aux(1);
+        Aof::create(location(created.path()), FsyncPolicy::No, &node.keyspace, &aux, options).unwrap();
+        let mut aof =
+            Aof::enable(location(enabled.path()), FsyncPolicy::No, &mut node.keyspace, &aux, options)
+                .unwrap();
+        node.finish_rewrite(&mut aof).unwrap();
+        for dir in [created, enabled] {
+            let base = files(dir.path()).into_iter().find(|file| file.contains("base")).unwrap();
+            sizes.push(std::fs::metadata(dir.path().join("appendonlydir").join(base)).unwrap().len());
+        }
+    }
+    assert!(sizes[..2].iter().all(|size| *size < 1000), "{sizes:?}");
+    assert!(sizes[2..].iter().all(|size| *size > 10_000), "{sizes:?}");
 }
 
 #[test]

@@ -101,6 +101,7 @@ impl Loader {
         for text in strings.drain(..) {
             keyspace.load_str(*at, part(&text.key), part(&text.value), text.expire_at, text.usage);
         }
+        keyspace.forget();
         bytes.clear();
     }
 }

@@ -5,6 +5,7 @@
 //! may work on another thread.
 
 use super::{Aux, WRITTEN_VERSION, kind, lzf, opcode};
+use crate::keyspace::value::Element;
 use crate::keyspace::{EntryRef, Tracking, Usage, ValueRef};
 
 /// What was written of a snapshot, to be given to a [`Finisher`](super::Finisher).
@@ -26,6 +27,85 @@ impl Piece {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Adds what was written elsewhere.
+    fn append(&mut self, other: &Self) {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.strings.extend(other.strings.iter().map(|string| at + string));
+    }
+
+    fn length(&mut self, length: usize) {
+        push_length(&mut self.bytes, length);
+    }
+
+    fn string(&mut self, text: &[u8]) {
+        if let Some(number) = small_integer(text) {
+            return self.integer(number);
+        }
+        if text.len() > lzf::TOO_SHORT {
+            self.strings.push(self.bytes.len());
+        }
+        self.length(text.len());
+        self.bytes.extend_from_slice(text);
+    }
+
+    /// Writes an element of a collection.
+    pub fn element(&mut self, element: Element<'_>) {
+        match element {
+            Element::One(text) => self.string(text),
+            Element::Pair(field, value) => {
+                self.string(field);
+                self.string(value);
+            }
+            Element::Scored(member, score) => {
+                self.string(member);
+                self.bytes.extend_from_slice(&score.to_le_bytes());
+            }
+        }
+    }
+
+    fn integer(&mut self, number: i32) {
+        if let Ok(number) = i8::try_from(number) {
+            self.bytes.push(0xc0);
+            self.bytes.extend_from_slice(&number.to_le_bytes());
+        } else if let Ok(number) = i16::try_from(number) {
+            self.bytes.push(0xc1);
+            self.bytes.extend_from_slice(&number.to_le_bytes());
+        } else {
+            self.bytes.push(0xc2);
+            self.bytes.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// Writes a value without its type.
+    fn value(&mut self, value: ValueRef<'_>) {
+        if !matches!(value, ValueRef::Str { .. }) {
+            self.length(value.elements());
+        }
+        match value {
+            ValueRef::Str { bytes, .. } => self.string(bytes),
+            ValueRef::List(value) => value.iter().for_each(|item| self.element(Element::One(&item))),
+            ValueRef::Set(value) => value.iter().for_each(|member| self.element(Element::One(&member))),
+            ValueRef::Hash(value) => {
+                value.iter().for_each(|(field, value)| self.element(Element::Pair(&field, &value)));
+            }
+            ValueRef::ZSet(value) => {
+                value.iter().for_each(|(score, member)| self.element(Element::Scored(&member, score)));
+            }
+        }
+    }
+}
+
+/// The type of a value that is written as it is.
+fn kind_of(value: ValueRef<'_>) -> u8 {
+    match value {
+        ValueRef::Str { .. } => kind::STRING,
+        ValueRef::List(_) => kind::LIST,
+        ValueRef::Set(_) => kind::SET,
+        ValueRef::Hash(_) => kind::HASH,
+        ValueRef::ZSet(_) => kind::ZSET_2,
     }
 }
 
@@ -61,17 +141,23 @@ impl RdbWriter {
     fn aux(&mut self, name: &str, value: Option<impl ToString>) {
         if let Some(value) = value {
             self.out.bytes.push(opcode::AUX);
-            self.string(name.as_bytes());
-            self.string(value.to_string().as_bytes());
+            self.out.string(name.as_bytes());
+            self.out.string(value.to_string().as_bytes());
         }
     }
 
     /// Writes one key. Keys of a database should come together: each change of database takes some bytes.
     pub fn entry(&mut self, db: usize, entry: &EntryRef<'_>) {
+        self.head(db, entry);
+        self.out.value(entry.value);
+    }
+
+    /// Writes all of an entry but its value.
+    fn head(&mut self, db: usize, entry: &EntryRef<'_>) {
         if self.db != Some(db) {
             self.db = Some(db);
             self.out.bytes.push(opcode::SELECT_DB);
-            self.length(db);
+            self.out.length(db);
         }
         if entry.expire_at != 0 {
             self.out.bytes.push(opcode::EXPIRE_TIME_MS);
@@ -80,20 +166,41 @@ impl RdbWriter {
         match entry.usage(self.tracking, self.now) {
             Some(Usage::Idle(seconds)) => {
                 self.out.bytes.push(opcode::IDLE);
-                self.length(usize::try_from(seconds).unwrap_or(usize::MAX));
+                self.out.length(usize::try_from(seconds).unwrap_or(usize::MAX));
             }
             Some(Usage::Frequency(frequency)) => {
                 self.out.bytes.extend_from_slice(&[opcode::FREQ, frequency]);
             }
             None => {}
         }
-        let kind_at = self.out.bytes.len();
-        self.out.bytes.push(kind::STRING);
-        self.string(entry.key);
-        let kind = self.value(entry.value);
-        if let Some(byte) = self.out.bytes.get_mut(kind_at) {
-            *byte = kind;
-        }
+        self.out.bytes.push(kind_of(entry.value));
+        self.out.string(entry.key);
+    }
+
+    /// What comes before the elements of a collection, to be [appended](RdbWriter::append) before them.
+    #[must_use]
+    pub fn head_of(&self, db: usize, entry: &EntryRef<'_>) -> Self {
+        let mut head = self.aside();
+        head.head(db, entry);
+        head.out.length(entry.value.elements());
+        head
+    }
+
+    /// A writer of what is to be [appended](RdbWriter::append) later.
+    #[must_use]
+    pub fn aside(&self) -> Self {
+        Self { out: Piece::default(), db: None, ..*self }
+    }
+
+    /// Adds what was written aside.
+    pub fn append(&mut self, aside: &Self) {
+        self.out.append(&aside.out);
+        self.db = aside.db.or(self.db);
+    }
+
+    /// Adds elements of the collection whose head was written last.
+    pub fn elements(&mut self, piece: &Piece) {
+        self.out.append(piece);
     }
 
     /// Ends the snapshot with its end mark. The checksum follows that.
@@ -110,70 +217,6 @@ impl RdbWriter {
     /// What was written since the last call.
     pub fn take(&mut self) -> Piece {
         std::mem::take(&mut self.out)
-    }
-
-    fn length(&mut self, length: usize) {
-        push_length(&mut self.out.bytes, length);
-    }
-
-    fn string(&mut self, text: &[u8]) {
-        if let Some(number) = small_integer(text) {
-            return self.integer(number);
-        }
-        if text.len() > lzf::TOO_SHORT {
-            self.out.strings.push(self.out.bytes.len());
-        }
-        self.length(text.len());
-        self.out.bytes.extend_from_slice(text);
-    }
-
-    /// Writes a value without its type, which it returns.
-    fn value(&mut self, value: ValueRef<'_>) -> u8 {
-        match value {
-            ValueRef::Str { bytes, .. } => {
-                self.string(bytes);
-                kind::STRING
-            }
-            ValueRef::List(value) => {
-                self.length(value.len());
-                value.iter().for_each(|item| self.string(&item));
-                kind::LIST
-            }
-            ValueRef::Set(value) => {
-                self.length(value.len());
-                value.iter().for_each(|member| self.string(&member));
-                kind::SET
-            }
-            ValueRef::Hash(value) => {
-                self.length(value.len());
-                for (field, content) in value.iter() {
-                    self.string(&field);
-                    self.string(&content);
-                }
-                kind::HASH
-            }
-            ValueRef::ZSet(value) => {
-                self.length(value.len());
-                for (score, member) in value.iter() {
-                    self.string(&member);
-                    self.out.bytes.extend_from_slice(&score.to_le_bytes());
-                }
-                kind::ZSET_2
-            }
-        }
-    }
-
-    fn integer(&mut self, number: i32) {
-        if let Ok(number) = i8::try_from(number) {
-            self.out.bytes.push(0xc0);
-            self.out.bytes.extend_from_slice(&number.to_le_bytes());
-        } else if let Ok(number) = i16::try_from(number) {
-            self.out.bytes.push(0xc1);
-            self.out.bytes.extend_from_slice(&number.to_le_bytes());
-        } else {
-            self.out.bytes.push(0xc2);
-            self.out.bytes.extend_from_slice(&number.to_le_bytes());
-        }
     }
 }
 
