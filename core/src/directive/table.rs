@@ -81,7 +81,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("enable-debug-command", Kind::Enum(&["no", "yes", "local"]), "no", "Who may run DEBUG.").restart().no_effect(),
     directive("enable-protected-configs", Kind::Enum(&["no", "yes", "local"]), "no", "Who may set protected directives by CONFIG SET.").restart().no_effect(),
     directive("enable-module-command", Kind::Enum(&["no", "yes", "local"]), "no", "Who may run MODULE.").restart().no_effect(),
-    directive("shutdown-timeout", Kind::Integer { min: 0, max: i64::MAX }, "10", "Seconds that a stopping node waits for its replicas.").no_effect(),
+    directive("shutdown-timeout", Kind::Integer { min: 0, max: i64::MAX }, "10", "Seconds that a stopping master that is not managed waits until its replicas have everything."),
     directive("shutdown-on-sigint", Kind::Words, "default", "How SIGINT stops the node.").no_effect(),
     directive("shutdown-on-sigterm", Kind::Words, "default", "How SIGTERM stops the node.").no_effect(),
     // Snapshots

@@ -170,6 +170,9 @@ fn replication(server: &Server, text: &mut String) {
             if let Some(since) = link.down_since {
                 line!(text, "master_link_down_since_seconds:{}", server.millis_since(since) / 1000);
             }
+            line!(text, "kv_link_error:{}", server.stats.last_link_error.replace(['\r', '\n'], " "));
+            line!(text, "kv_stream_refused:{}", server.stats.stream_refused);
+            line!(text, "kv_stream_left_out:{}", server.stats.stream_left_out);
             line!(text, "slave_priority:{}", server.config.settings.number("replica-priority"));
             line!(text, "slave_read_only:{}", u8::from(server.tunables.replica_read_only));
             line!(text, "replica_announced:1");

@@ -130,9 +130,9 @@ fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
             }
             b"capa" => feed.eof_capable |= args.is(index + 1, "eof"),
             b"ack" => {
-                feed.acked = u64::try_from(args.integer(index + 1)?).unwrap_or(0);
-                feed.acked_at = now;
+                feed.acknowledge(u64::try_from(args.integer(index + 1)?).unwrap_or(0), now);
                 server.answer_waits();
+                server.end_if_drained();
                 return Ok(()); // an acknowledgement is not answered
             }
             b"getack" | b"version" | b"rdb-only" | b"rdb-filter-only" => {}

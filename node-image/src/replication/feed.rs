@@ -22,6 +22,9 @@ pub enum FeedState {
     WaitingForSnapshot,
     /// A snapshot is being sent to it.
     Snapshot,
+    /// All of the snapshot was made, and it is to say that it has it. Nothing may follow the mark at the end before: Redis
+    /// looks for it at the end of what it has just read.
+    Loading,
     /// The stream flows.
     Online,
 }
@@ -69,12 +72,27 @@ impl Feed {
         self.state == FeedState::Online
     }
 
+    /// It acknowledged so much. One that has loaded its snapshot gets the stream from now on.
+    pub fn acknowledge(&mut self, offset: u64, now: Instant) {
+        self.acked = offset;
+        self.acked_at = now;
+        if self.state == FeedState::Loading {
+            self.state = FeedState::Online;
+        }
+    }
+
+    /// Whether it is to get what stands in the backlog from its position on.
+    #[must_use]
+    pub fn needs_backlog(&self) -> bool {
+        matches!(self.state, FeedState::Online | FeedState::Snapshot | FeedState::Loading)
+    }
+
     /// Its state as `INFO replication` names it.
     #[must_use]
     pub fn state_name(&self) -> &'static str {
         match self.state {
             FeedState::Handshake | FeedState::Ahead { .. } | FeedState::WaitingForSnapshot => "wait_bgsave",
-            FeedState::Snapshot => "send_bulk",
+            FeedState::Snapshot | FeedState::Loading => "send_bulk",
             FeedState::Online => "online",
         }
     }

@@ -84,8 +84,21 @@ pub enum Outcome {
         /// The database that the stream goes on with, if the parent said so.
         stream_db: Option<usize>,
     },
+    /// The parent's snapshot holds what this node has no place for; the text says what.
+    Unfit(String),
     /// It failed; the text says at what.
     Failed(String),
+}
+
+impl From<io::Error> for Outcome {
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rdb::RdbError>()) {
+            Some(unfit) if !unfit.is_io() => {
+                Self::Unfit(format!("Cannot load the parent's snapshot: {unfit}"))
+            }
+            _ => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 /// An attempt that is under way. Dropping it ends it.
@@ -120,8 +133,7 @@ impl Attach {
         let socket = Arc::new(Mutex::new(Socket::default()));
         let shared = Arc::clone(&socket);
         thread::Builder::new().name("kv-attach".into()).spawn(move || {
-            let outcome =
-                attach(&target, &shared, &report).unwrap_or_else(|error| Outcome::Failed(error.to_string()));
+            let outcome = attach(&target, &shared, &report).unwrap_or_else(Outcome::from);
             // A socket that was handed over is no longer this attempt's to cut.
             if let Ok(mut socket) = shared.lock() {
                 socket.stream = None;
@@ -164,8 +176,8 @@ fn attach(target: &Target, shared: &Mutex<Socket>, report: &dyn Fn(Outcome)) -> 
             let loaded = link.snapshot(Keyspace::new(target.databases).tracking_as(target.tracking))?;
             let stream_db = loaded.aux.repl_stream_db.and_then(|db| usize::try_from(db).ok());
             if let Some(db) = stream_db.filter(|db| *db >= target.databases) {
-                let text = format!("the parent's stream is in database {db}: raise the directive databases");
-                return Err(io::Error::other(text));
+                let text = format!("The parent's stream is in database {db}: raise the directive databases");
+                return Ok(Outcome::Unfit(text));
             }
             let (stream, leftover) = link.into_parts();
             Ok(Outcome::Loaded {
@@ -286,10 +298,8 @@ impl Handshake {
     /// Reads a snapshot, whose length is said, or which ends with a mark.
     fn snapshot(&mut self, empty: Keyspace) -> io::Result<rdb::Loaded> {
         let head = self.line()?;
-        let failed =
-            |error: rdb::RdbError| io::Error::other(format!("cannot load the parent's snapshot: {error}"));
         if let Some(mark) = head.strip_prefix("$EOF:") {
-            let loaded = rdb::load(&mut self.reader, empty).map_err(failed)?;
+            let loaded = rdb::load(&mut self.reader, empty).map_err(io::Error::other)?;
             let mut end = vec![0; mark.len()];
             self.reader.read_exact(&mut end)?;
             if end != mark.as_bytes() {
@@ -302,7 +312,7 @@ impl Handshake {
             .and_then(|len| len.parse().ok())
             .ok_or_else(|| unexpected("PSYNC, snapshot", &head))?;
         let mut body = (&mut self.reader).take(len);
-        let loaded = rdb::load(&mut body, empty).map_err(failed)?;
+        let loaded = rdb::load(&mut body, empty).map_err(io::Error::other)?;
         io::copy(&mut body, &mut io::sink())?;
         Ok(loaded)
     }

@@ -53,8 +53,10 @@ impl Server {
         self.answer_waits();
         self.tend_persistence();
         self.routing.tend(self.clock.instant);
-        if let Ending::Leaving(until) = self.ending {
-            self.leave_if_relieved(until);
+        match self.ending {
+            Ending::Leaving(until) => self.leave_if_relieved(until),
+            Ending::Draining(_) => self.end_if_drained(),
+            Ending::No | Ending::Now { .. } => {}
         }
         self.publish();
     }
@@ -62,7 +64,7 @@ impl Server {
     /// Sends the stream's heartbeat.
     fn beat(&mut self) {
         let due = self.clock.instant.saturating_duration_since(self.last_ping) >= self.tunables.ping_period;
-        if due && self.may_beat() && !self.clients.replicas().is_empty() {
+        if due && !self.clients.replicas().is_empty() {
             self.last_ping = self.clock.instant;
             self.replicate_beat(&[b"PING"]);
         }

@@ -144,9 +144,11 @@ impl Server {
         self.link.is_none() && !self.holds_writes() && self.loading.is_none() && self.routing.may_write()
     }
 
-    /// Whether writes are held: for a hand-over, or since a user asked for it.
+    /// Whether writes are held: for a hand-over, since a user asked for it, or since the process ends. What is written
+    /// after the last save would be lost.
     pub(super) fn holds_writes(&self) -> bool {
-        self.pause.is_some() || self.client_pause.is_some()
+        let ends = matches!(self.ending, Ending::Draining(_) | Ending::Now { .. });
+        self.pause.is_some() || self.client_pause.is_some() || ends
     }
 
     fn check(&self, key: ClientKey, spec: &CommandSpec, args: Args<'_>) -> Verdict {
@@ -230,8 +232,7 @@ impl Server {
         if self.link.is_some() && (self.tunables.replica_read_only || self.routing.is_managed()) {
             return refuse("READONLY You can't write against a read only replica.");
         }
-        // What is written after the last save would be lost.
-        if self.holds_writes() || matches!(self.ending, Ending::Now { .. }) {
+        if self.holds_writes() {
             return Verdict::Hold;
         }
         if !self.routing.may_write() {

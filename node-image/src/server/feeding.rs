@@ -84,7 +84,7 @@ impl Server {
         for key in keys {
             self.feed_replica(key);
             if let Some(feed) = self.clients.get(key).and_then(|client| client.feed())
-                && matches!(feed.state, FeedState::Online | FeedState::Snapshot)
+                && feed.needs_backlog()
             {
                 needed = needed.min(feed.position);
             }
@@ -103,8 +103,7 @@ impl Server {
         }
         let Kind::Replica(feed) = &mut client.kind else { return };
         let behind = self.history.backlog.end().saturating_sub(feed.position);
-        let streaming = matches!(feed.state, FeedState::Online | FeedState::Snapshot);
-        if streaming && client.slowness.exceeds(&limit, behind, self.clock.instant) {
+        if feed.needs_backlog() && client.slowness.exceeds(&limit, behind, self.clock.instant) {
             warning!(
                 "Replica {} is {behind} bytes behind, more than its output limit: closing it.",
                 client.peer
@@ -207,7 +206,7 @@ impl Server {
             if chunk.finished {
                 client.output.extend_from_slice(job.mark.as_bytes());
                 if let Some(feed) = client.feed_mut() {
-                    feed.state = FeedState::Online;
+                    feed.state = FeedState::Loading;
                     feed.acked_at = self.clock.instant;
                 }
             }

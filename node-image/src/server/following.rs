@@ -62,6 +62,16 @@ impl Server {
         }
     }
 
+    /// The parent has, or sends, what this node has no place for: it is tried again later.
+    pub(super) fn refuse_parent(&mut self, text: String) {
+        let now = self.clock.instant;
+        if let Some(link) = &mut self.link {
+            let wait = link.hold_back(now).as_secs();
+            warning!("{text}. A full synchronisation is tried in {wait} s.");
+        }
+        self.stats.last_link_error = text;
+    }
+
     pub(super) fn on_link_lost(&mut self, why: &str) {
         warning!("Link to the parent lost: {why}");
         let retry_at = self.clock.instant + Duration::from_millis(20);
@@ -98,7 +108,7 @@ impl Server {
     pub(super) fn attach_if_due(&mut self) {
         let Some(link) = &self.link else { return };
         let Stage::Idle { retry_at } = link.stage else { return };
-        if self.clock.instant < retry_at || self.routing.is_fenced() {
+        if self.clock.instant < retry_at.max(link.held_back) || self.routing.is_fenced() {
             return;
         }
         let (generation, target) = (link.generation, self.attach_target(link));
@@ -159,6 +169,10 @@ impl Server {
                 }
                 self.routing.set_data(DataState::Syncing);
                 notice!("Full synchronisation with the parent begins");
+            }
+            Outcome::Unfit(text) => {
+                link.stage = Stage::Idle { retry_at: self.clock.instant + RETRY };
+                self.refuse_parent(text);
             }
             Outcome::Failed(text) => {
                 verbose!("Attaching to the parent failed: {text}");

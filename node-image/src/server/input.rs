@@ -198,6 +198,10 @@ impl Server {
                 {
                     link.heard = self.clock.instant;
                 }
+                // One that loads its snapshot sends empty lines.
+                if let Some(feed) = client.feed_mut().filter(|feed| !feed.online()) {
+                    feed.acked_at = self.clock.instant;
+                }
                 self.clients.peaks.note_input(bytes);
                 Some(count)
             }

@@ -117,6 +117,8 @@ pub enum Ending {
     No,
     /// It waits to be relieved of its master role, at most until then.
     Leaving(Instant),
+    /// Everything is saved; it waits until its replicas have everything, too, at most until then.
+    Draining(Instant),
     /// At the end of this tick; whether data are to be saved first.
     Now {
         /// Write a snapshot if there are save points or `SHUTDOWN SAVE` asked for it.
@@ -184,6 +186,8 @@ pub struct Server {
     gathered: Vec<(ClientKey, std::ops::Range<usize>)>,
     batch: input::Batch,
     link_generation: u64,
+    /// The database that the stream had selected in the snapshot file that was loaded.
+    restored_db: usize,
     next_cron: Instant,
     last_ping: Instant,
     listeners: Vec<TcpListener>,

@@ -231,7 +231,9 @@ impl Server {
             redis_ver: Some(kv_core::REDIS_VERSION.to_owned()),
             ctime: i64::try_from(self.clock.unix_ms / 1000).ok(),
             used_mem: Some(self.keyspace.used_memory() as u64),
-            repl_id: Some(self.history.replid.clone()),
+            // Whoever loads it may go on from there, which takes that all changes were counted.
+            repl_id: Some(self.history.replid.clone())
+                .filter(|id| self.history.is_recorded() && !id.is_empty()),
             repl_offset: Some(self.history.offset()),
             repl_stream_db: self.history.stream_db.and_then(|db| u32::try_from(db).ok()),
             write_epoch: self.routing.is_managed().then(|| self.routing.write_epoch()),

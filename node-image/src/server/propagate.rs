@@ -1,8 +1,8 @@
 //! From what a command did to the replication stream and the append-only file.
 
 use super::transactions::Group;
-use super::{ClientKey, Ending, Scope, Server};
-use crate::command::{Args, Ctx, Handler, table};
+use super::{ClientKey, Scope, Server};
+use crate::command::{Args, Ctx, DataHandler, Handler, table};
 use crate::keyspace::ExpiryMode;
 use crate::resp::{Protocol, Reply};
 
@@ -91,61 +91,73 @@ impl Server {
         if self.apply_transaction(key, args, bytes) {
             return true;
         }
-        if args.len() > 0 && !args.is(0, "ping") {
-            self.apply_command(key, args);
+        match self.apply_command(key, args) {
+            Ok(()) => self.pass_on(bytes),
+            Err(text) => self.refuse_stream(key, &text),
         }
-        self.history.backlog.append(bytes);
-        self.persistence.append(bytes);
         true
     }
 
-    pub(super) fn apply_command(&mut self, key: ClientKey, args: Args<'_>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        if args.is(0, "select") {
-            match select(args, self.keyspace.databases()) {
-                Ok(db) => {
-                    client.db = db;
-                    self.history.stream_db = Some(db);
-                }
-                Err(text) => self.refuse_stream(key, &text),
+    /// Applies what stood between MULTI and EXEC, if all of it can be applied.
+    pub(super) fn apply_all(&mut self, key: ClientKey, commands: &[Vec<Box<[u8]>>], bytes: &[u8]) {
+        fn words(command: &[Box<[u8]>]) -> Vec<&[u8]> {
+            command.iter().map(AsRef::as_ref).collect()
+        }
+        let known = commands.iter().try_for_each(|command| is_known(Args::new(&words(command))));
+        let mut all = commands.iter();
+        match known.and_then(|()| all.try_for_each(|one| self.apply_command(key, Args::new(&words(one))))) {
+            Ok(()) => self.pass_on(bytes),
+            Err(text) => self.refuse_stream(key, &text),
+        }
+    }
+
+    fn pass_on(&mut self, bytes: &[u8]) {
+        self.history.backlog.append(bytes);
+        self.persistence.append(bytes);
+    }
+
+    fn apply_command(&mut self, key: ClientKey, args: Args<'_>) -> Result<(), String> {
+        let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
+        let Some(beside) = beside_data(args) else {
+            let db = client.db;
+            return self.execute_silently(db, args);
+        };
+        match beside {
+            Beside::Nothing => {}
+            Beside::Select => {
+                let db = select(args, self.keyspace.databases())?;
+                client.db = db;
+                self.history.stream_db = Some(db);
             }
-            return;
+            Beside::Replconf if args.is(1, "getack") => self.send_ack(),
+            Beside::Replconf => {}
+            Beside::Message(scope) => _ = self.deliver(scope, args.at(1), args.at(2), None),
+            Beside::LeftOut => self.note_left_out(args),
         }
-        if args.is(0, "replconf") {
-            if args.is(1, "getack") {
-                self.send_ack();
-            }
-            return;
-        }
-        for (name, scope) in [("publish", Scope::Channel), ("spublish", Scope::Shard)] {
-            if args.is(0, name) {
-                self.deliver(scope, args.at(1), args.at(2), None);
-                return;
-            }
-        }
-        let db = client.db;
-        if let Err(text) = self.execute_silently(db, args) {
-            self.refuse_stream(key, &text);
-        }
+        Ok(())
+    }
+
+    /// Something of the stream that is no data was left out.
+    fn note_left_out(&mut self, args: Args<'_>) {
+        self.stats.stream_left_out += 1;
+        crate::warning!(
+            "'{}' in the parent's stream is left out: functions and scripts are not supported",
+            name_of(args)
+        );
     }
 
     /// The copy would differ from here on: it is better to stop and start over than to diverge.
     fn refuse_stream(&mut self, key: ClientKey, text: &str) {
-        crate::warning!(
-            "The parent's stream holds a command that cannot be applied: {text}. Resynchronising."
-        );
+        self.stats.stream_refused += 1;
+        let text = format!("The parent's stream holds a command that cannot be applied: {text}");
+        self.refuse_parent(text);
         self.history.replid.clear();
         self.clients.doom(key);
     }
 
     /// Runs a data command without a client: from the parent's stream, or from the append-only file.
     pub(super) fn execute_silently(&mut self, db: usize, args: Args<'_>) -> Result<(), String> {
-        let name = || String::from_utf8_lossy(args.at(0)).into_owned();
-        let spec = table::lookup(args.at(0)).ok_or_else(|| format!("unknown command '{}'", name()))?;
-        let Handler::Data(handler) = spec.handler else {
-            return Err(format!("'{}' is no command on data", name()));
-        };
-        spec.check_arity(args.len()).map_err(|error| error.to_string())?;
+        let handler = data_command(args)?;
         self.keyspace.set_expiry_mode(ExpiryMode::Ignore);
         self.scratch.clear();
         let result = handler(
@@ -164,13 +176,66 @@ impl Server {
         self.keyspace.settle_touched(dirty > 0);
         self.stats.dirty += dirty;
         self.effects.clear();
-        result.map_err(|error| format!("'{}': {error}", name()))
+        result.map_err(|error| format!("'{}' of key {}: {error}", name_of(args), shown(args.at(1))))
     }
+}
 
-    /// Whether the stream may grow by beats now: not while a hand-over waits for equal offsets.
-    pub(super) fn may_beat(&self) -> bool {
-        self.may_originate() && !matches!(self.ending, Ending::Now { .. })
+fn name_of(args: Args<'_>) -> String {
+    String::from_utf8_lossy(args.at(0)).into_owned()
+}
+
+/// A word of a command as it is shown in an error.
+fn shown(word: &[u8]) -> String {
+    format!("\"{}\"", word.get(..128).unwrap_or(word).escape_ascii())
+}
+
+/// What runs a command of a stream, if it is a command on data that this node knows.
+fn data_command(args: Args<'_>) -> Result<DataHandler, String> {
+    let first = || if args.len() > 1 { format!(" with {} first", shown(args.at(1))) } else { String::new() };
+    let spec =
+        table::lookup(args.at(0)).ok_or_else(|| format!("unknown command '{}'{}", name_of(args), first()))?;
+    let Handler::Data(handler) = spec.handler else {
+        return Err(format!("'{}' is no command on data", name_of(args)));
+    };
+    spec.check_arity(args.len()).map_err(|error| error.to_string())?;
+    Ok(handler)
+}
+
+/// What a replication stream holds besides commands on data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// Nothing to be done: PING, an empty line.
+    Nothing,
+    /// SELECT.
+    Select,
+    /// REPLCONF.
+    Replconf,
+    /// PUBLISH, SPUBLISH.
+    Message(Scope),
+    /// Functions and scripts: they are no data of a key, and are left out as in snapshots.
+    LeftOut,
+}
+
+/// What a command of a stream is, if it is none on data.
+pub(super) fn beside_data(args: Args<'_>) -> Option<Beside> {
+    const NAMES: [(&str, Beside); 7] = [
+        ("select", Beside::Select),
+        ("ping", Beside::Nothing),
+        ("publish", Beside::Message(Scope::Channel)),
+        ("spublish", Beside::Message(Scope::Shard)),
+        ("replconf", Beside::Replconf),
+        ("function", Beside::LeftOut),
+        ("script", Beside::LeftOut),
+    ];
+    if args.len() == 0 {
+        return Some(Beside::Nothing);
     }
+    NAMES.into_iter().find(|(name, _)| args.is(0, name)).map(|(_, beside)| beside)
+}
+
+/// Says what is wrong with a command of a stream, if it can be told before it runs.
+fn is_known(args: Args<'_>) -> Result<(), String> {
+    if beside_data(args).is_some() { Ok(()) } else { data_command(args).map(drop) }
 }
 
 /// The database that a SELECT of a stream is for. What follows would be lost if it does not exist.

@@ -109,6 +109,11 @@ impl Server {
             counter("kv_full_syncs_total", "Full synchronisations as a replica.", stats.full_syncs),
             counter("kv_partial_syncs_total", "Partial synchronisations as a replica.", stats.partial_syncs),
             counter(
+                "kv_stream_refused_total",
+                "Commands of the parent's stream that could not be applied.",
+                stats.stream_refused,
+            ),
+            counter(
                 "kv_full_syncs_served_total",
                 "Full synchronisations served to replicas.",
                 stats.sync_full,

@@ -41,6 +41,10 @@ pub struct Stats {
     pub full_syncs: u64,
     /// Partial synchronisations that this node went through as a replica.
     pub partial_syncs: u64,
+    /// Commands of the parent's stream that could not be applied; each ended the link.
+    pub stream_refused: u64,
+    /// Functions and scripts in the parent's stream that were left out.
+    pub stream_left_out: u64,
     /// Why the last attempt to attach to the parent failed.
     pub last_link_error: String,
     /// When the parent was last sent an acknowledgement.
@@ -80,6 +84,8 @@ impl Stats {
             sync_partial_err: 0,
             full_syncs: 0,
             partial_syncs: 0,
+            stream_refused: 0,
+            stream_left_out: 0,
             last_link_error: String::new(),
             last_ack: now,
         }

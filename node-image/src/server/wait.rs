@@ -91,7 +91,7 @@ impl Server {
     }
 
     /// Has held requests run again; those that are still to be held are held again.
-    fn retry_held(&mut self) {
+    pub(super) fn retry_held(&mut self) {
         for key in self.clients.keys_where(|client| client.blocked == Some(Blocked::Pause)) {
             self.unblock(key);
         }

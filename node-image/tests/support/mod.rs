@@ -1,6 +1,8 @@
 //! Nodes and real Redis servers as child processes, on free ports and in directories of their own.
 #![allow(dead_code, missing_docs, reason = "each test uses a part of it")]
 
+pub mod content;
+pub mod proxy;
 pub mod volume;
 pub mod wire;
 
