@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use kv_core::control::LinkState;
 
 use super::{Args, CommandResult};
+use crate::replication::Stage;
+use crate::server::failover::Failover;
 use crate::server::{ClientKey, Kind, Scope, Server};
 
 type Section = fn(&Server, &mut String);
@@ -165,6 +167,15 @@ fn replication(server: &Server, text: &mut String) {
                 if up { (server.millis_since(link.heard) / 1000) as i64 } else { -1 }
             );
             line!(text, "master_sync_in_progress:{}", u8::from(link.state() == LinkState::Syncing));
+            if let Stage::Syncing(attach) = &link.stage {
+                let (read, total) = attach.progress();
+                let left = i64::try_from(total).unwrap_or(i64::MAX).saturating_sub_unsigned(read);
+                line!(text, "master_sync_total_bytes:{total}");
+                line!(text, "master_sync_read_bytes:{read}");
+                line!(text, "master_sync_left_bytes:{left}");
+                line!(text, "master_sync_perc:{:.2}", read as f64 * 100.0 / total.max(1) as f64);
+                line!(text, "master_sync_last_io_seconds_ago:{}", server.millis_since(link.heard) / 1000);
+            }
             line!(text, "slave_read_repl_offset:{}", server.history.offset());
             line!(text, "slave_repl_offset:{}", server.history.offset());
             if let Some(since) = link.down_since {
@@ -180,6 +191,9 @@ fn replication(server: &Server, text: &mut String) {
     }
     let replicas: Vec<_> = server.clients.feeds().collect();
     line!(text, "connected_slaves:{}", replicas.len());
+    if let Some((good, _)) = server.good_replicas() {
+        line!(text, "min_slaves_good_slaves:{good}");
+    }
     for (index, (client, feed)) in replicas.into_iter().enumerate() {
         let ip = if feed.address.is_empty() { client.peer.ip().to_string() } else { feed.address.clone() };
         line!(
@@ -196,7 +210,7 @@ fn replication(server: &Server, text: &mut String) {
         Some((id, switch)) => (id.clone(), i64::try_from(switch + 1).unwrap_or(i64::MAX)),
         None => ("0".repeat(40), -1),
     };
-    line!(text, "master_failover_state:no-failover");
+    line!(text, "master_failover_state:{}", Failover::state_name(server.failover.as_ref()));
     line!(text, "master_replid:{}", history.replid);
     line!(text, "master_replid2:{previous}");
     line!(text, "master_repl_offset:{}", history.offset());

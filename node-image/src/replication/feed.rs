@@ -1,5 +1,8 @@
 //! A replica as the node that feeds it sees it.
 
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use kv_core::id::NodeId;
@@ -19,7 +22,12 @@ pub enum FeedState {
         deadline: Instant,
     },
     /// It waits for the next snapshot to begin.
-    WaitingForSnapshot,
+    WaitingForSnapshot {
+        /// Since when.
+        since: Instant,
+    },
+    /// The snapshot for it is being written to a file.
+    Saving,
     /// A snapshot is being sent to it.
     Snapshot,
     /// All of the snapshot was made, and it is to say that it has it. Nothing may follow the mark at the end before: Redis
@@ -38,7 +46,9 @@ pub struct Feed {
     pub position: u64,
     /// The last offset that it acknowledged.
     pub acked: u64,
-    /// When; while a snapshot is sent, when it last made progress.
+    /// The last offset that it acknowledged to have on the disk.
+    pub synced: u64,
+    /// When it acknowledged; while a snapshot is sent, when it last made progress.
     pub acked_at: Instant,
     /// The port that it serves clients on, as it says.
     pub port: u16,
@@ -48,6 +58,12 @@ pub struct Feed {
     pub node: Option<NodeId>,
     /// It understands a snapshot that ends with a mark.
     pub eof_capable: bool,
+    /// It wants a snapshot and no stream.
+    pub snapshot_only: bool,
+    /// It asked by SYNC, and does not acknowledge.
+    pub silent: bool,
+    /// The file of the snapshot that it gets, and what of that is still to be read.
+    pub file: Option<(Arc<File>, Range<u64>)>,
 }
 
 impl Feed {
@@ -58,11 +74,15 @@ impl Feed {
             state: FeedState::Handshake,
             position: 0,
             acked: 0,
+            synced: 0,
             acked_at: now,
             port: 0,
             address: String::new(),
             node: None,
             eof_capable: false,
+            snapshot_only: false,
+            silent: false,
+            file: None,
         }
     }
 
@@ -81,17 +101,28 @@ impl Feed {
         }
     }
 
+    /// Whether nothing can be sent to it yet but that it is not forgotten.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        use FeedState::{Ahead, Saving, WaitingForSnapshot};
+        matches!(self.state, Ahead { .. } | WaitingForSnapshot { .. } | Saving)
+    }
+
     /// Whether it is to get what stands in the backlog from its position on.
     #[must_use]
     pub fn needs_backlog(&self) -> bool {
-        matches!(self.state, FeedState::Online | FeedState::Snapshot | FeedState::Loading)
+        use FeedState::{Loading, Online, Saving, Snapshot};
+        matches!(self.state, Online | Saving | Snapshot | Loading)
     }
 
     /// Its state as `INFO replication` names it.
     #[must_use]
     pub fn state_name(&self) -> &'static str {
         match self.state {
-            FeedState::Handshake | FeedState::Ahead { .. } | FeedState::WaitingForSnapshot => "wait_bgsave",
+            FeedState::Handshake
+            | FeedState::Ahead { .. }
+            | FeedState::WaitingForSnapshot { .. }
+            | FeedState::Saving => "wait_bgsave",
             FeedState::Snapshot | FeedState::Loading => "send_bulk",
             FeedState::Online => "online",
         }

@@ -43,6 +43,7 @@ impl Server {
         if self.may_originate() {
             self.beat();
         }
+        self.keep_waiting_replicas();
         self.clients.peaks.turn(self.clock.unix_ms / 1000);
         self.trim_buffers();
         self.accept(); // what a lack of descriptors left waiting
@@ -51,6 +52,7 @@ impl Server {
         self.close_idle();
         self.drop_slow();
         self.answer_waits();
+        self.tend_failover();
         self.tend_persistence();
         self.routing.tend(self.clock.instant);
         match self.ending {
@@ -70,6 +72,24 @@ impl Server {
         }
     }
 
+    /// Tells replicas that wait for a snapshot that they are not forgotten.
+    fn keep_waiting_replicas(&mut self) {
+        const EVERY: Duration = Duration::from_secs(1);
+        if self.clock.instant.saturating_duration_since(self.last_line) < EVERY {
+            return;
+        }
+        self.last_line = self.clock.instant;
+        for key in self.clients.replicas().to_vec() {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            let waits = client.feed_mut().filter(|feed| feed.is_waiting());
+            if let Some(feed) = waits {
+                feed.acked_at = self.clock.instant; // it cannot say anything either
+                client.output.push(b'\n');
+                self.clients.queue_write(key);
+            }
+        }
+    }
+
     /// Frees the places beyond `maxclients` of those who did not show at once that these are for them.
     fn close_reserved(&mut self) {
         const HANDSHAKE: Duration = Duration::from_secs(1);
@@ -85,7 +105,9 @@ impl Server {
     fn drop_silent_replicas(&mut self) {
         let (now, timeout) = (self.clock.instant, self.tunables.repl_timeout);
         let silent = self.clients.keys_where(|client| {
-            client.feed().is_some_and(|feed| now.saturating_duration_since(feed.acked_at) > timeout)
+            client
+                .feed()
+                .is_some_and(|feed| !feed.silent && now.saturating_duration_since(feed.acked_at) > timeout)
         });
         for key in silent {
             crate::warning!("Disconnecting timedout replica");

@@ -148,7 +148,7 @@ impl Server {
     /// after the last save would be lost.
     pub(super) fn holds_writes(&self) -> bool {
         let ends = matches!(self.ending, Ending::Draining(_) | Ending::Now { .. });
-        self.pause.is_some() || self.client_pause.is_some() || ends
+        self.pause.is_some() || self.client_pause.is_some() || self.failover.is_some() || ends
     }
 
     fn check(&self, key: ClientKey, spec: &CommandSpec, args: Args<'_>) -> Verdict {
@@ -229,6 +229,9 @@ impl Server {
 
     fn check_write(&self, flags: Flags) -> Verdict {
         let refuse = |text: &'static str| Verdict::Refuse(CommandError::text(text));
+        if self.failover.is_some() {
+            return Verdict::Hold;
+        }
         if self.link.is_some() && (self.tunables.replica_read_only || self.routing.is_managed()) {
             return refuse("READONLY You can't write against a read only replica.");
         }
@@ -240,6 +243,9 @@ impl Server {
         }
         if let Some(error) = self.disk_error() {
             return Verdict::Refuse(CommandError::text(format!("MISCONF {error}")));
+        }
+        if self.good_replicas().is_some_and(|(good, wanted)| good < wanted) {
+            return refuse("NOREPLICAS Not enough good replicas to write.");
         }
         if flags.contains(Flags::DENYOOM) && self.out_of_memory() {
             return Verdict::Refuse(out_of_memory());

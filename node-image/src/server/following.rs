@@ -147,12 +147,16 @@ impl Server {
             user,
             password,
             peer,
-            port: self.port,
+            port: u16::try_from(settings.number("replica-announce-port"))
+                .ok()
+                .filter(|port| *port > 0)
+                .unwrap_or(self.port),
             announce_ip: settings.text("replica-announce-ip").to_owned(),
             history: (self.history.replid.clone(), self.history.offset()),
             databases: self.settings.databases,
             tracking: self.tunables.tracking,
             timeout: self.tunables.repl_timeout.max(Duration::from_secs(1)),
+            failover: self.failover.as_ref().is_some_and(|failover| failover.in_progress()),
         }
     }
 
@@ -175,12 +179,13 @@ impl Server {
                 self.refuse_parent(text);
             }
             Outcome::Failed(text) => {
+                link.stage = Stage::Idle { retry_at: self.clock.instant + RETRY };
+                self.failover_refused(&text);
                 verbose!("Attaching to the parent failed: {text}");
                 if self.stats.last_link_error != text {
                     warning!("Attaching to the parent failed: {text}");
                     self.stats.last_link_error = text;
                 }
-                link.stage = Stage::Idle { retry_at: self.clock.instant + RETRY };
             }
             Outcome::Continue { stream, leftover, replid, previous } => {
                 let switch = previous
@@ -232,15 +237,20 @@ impl Server {
         self.routing.set_data(DataState::Live);
         self.note_write_epoch();
         self.send_ack();
+        self.complete_failover();
     }
 
     /// Tells the parent how far this node is.
     pub(super) fn send_ack(&mut self) {
         let Some(key) = self.link.as_ref().and_then(ParentLink::client) else { return };
-        let offset = self.history.offset();
+        let offset = self.history.offset().to_string();
+        let synced = self.persistence.synced().map(|synced| synced.to_string());
         if let Some(client) = self.clients.get_mut(key) {
-            let offset = offset.to_string();
-            super::propagate::encode(&mut client.output, &[b"REPLCONF", b"ACK", offset.as_bytes()]);
+            let mut words: Vec<&[u8]> = vec![b"REPLCONF", b"ACK", offset.as_bytes()];
+            if let Some(synced) = &synced {
+                words.extend([&b"FACK"[..], synced.as_bytes()]);
+            }
+            super::propagate::encode(&mut client.output, &words);
         }
         self.stats.last_ack = self.clock.instant;
         self.clients.queue_write(key);

@@ -198,8 +198,8 @@ impl Server {
                 {
                     link.heard = self.clock.instant;
                 }
-                // One that loads its snapshot sends empty lines.
-                if let Some(feed) = client.feed_mut().filter(|feed| !feed.online()) {
+                // Besides acknowledgements there are empty lines, while it loads a snapshot.
+                if let Some(feed) = client.feed_mut() {
                     feed.acked_at = self.clock.instant;
                 }
                 self.clients.peaks.note_input(bytes);

@@ -10,6 +10,7 @@ mod cron;
 mod dispatch;
 mod eviction;
 mod expiry;
+pub mod failover;
 mod feeding;
 mod following;
 mod input;
@@ -156,6 +157,8 @@ pub struct Server {
     pub history: History,
     /// The link to the parent, if this node is a replica.
     pub link: Option<ParentLink>,
+    /// `FAILOVER` that is under way.
+    pub failover: Option<failover::Failover>,
     /// The snapshot that is being sent to replicas.
     pub sync_job: Option<SyncJob>,
     /// Files that are being loaded, which is before the first tick.
@@ -190,6 +193,9 @@ pub struct Server {
     restored_db: usize,
     next_cron: Instant,
     last_ping: Instant,
+    last_line: Instant,
+    /// Since when there is no replica.
+    unread_since: Option<Instant>,
     listeners: Vec<TcpListener>,
     /// More connections wait than were taken in one go.
     accepting: bool,

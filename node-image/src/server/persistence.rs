@@ -40,6 +40,8 @@ pub struct Persistence {
     /// BGSAVE SCHEDULE: a snapshot is to be made as soon as none is in its way.
     scheduled: bool,
     keys_loaded: u64,
+    /// Up to where the replication stream is in the append-only file, on the disk.
+    synced: u64,
 }
 
 /// How long the runs of a job in the background took, and how many there were.
@@ -107,6 +109,7 @@ impl Persistence {
             rewrites: Runs::default(),
             scheduled: false,
             keys_loaded: 0,
+            synced: 0,
         }
     }
 
@@ -127,6 +130,11 @@ impl Persistence {
         if let Some(aof) = &mut self.aof {
             aof.append_write_epoch(epoch);
         }
+    }
+
+    /// Up to where the replication stream is in the append-only file, on the disk; `None` if there is no such file.
+    pub(crate) fn synced(&self) -> Option<u64> {
+        self.aof.as_ref().map(|_| self.synced)
     }
 
     fn aof_error(&self) -> Option<&AofError> {
@@ -246,7 +254,7 @@ impl Server {
         save_options(&self.config, "aof-rewrite-incremental-fsync")
     }
 
-    fn save_options(&self) -> SaveOptions {
+    pub(super) fn save_options(&self) -> SaveOptions {
         save_options(&self.config, "rdb-save-incremental-fsync")
     }
 
@@ -408,7 +416,14 @@ impl Server {
     pub(super) fn flush_aof(&mut self) {
         let Some(aof) = &mut self.persistence.aof else { return };
         let had_error = aof.last_write_error().is_some();
-        let Err(error) = aof.flush(self.clock.instant) else { return };
+        aof.set_offset(self.history.offset());
+        let outcome = aof.flush(self.clock.instant).map_err(ToString::to_string);
+        let synced = aof.synced().unwrap_or(0);
+        if synced > self.persistence.synced {
+            self.persistence.synced = synced;
+            self.answer_waits();
+        }
+        let Err(error) = outcome else { return };
         if had_error {
             return;
         }
@@ -422,6 +437,7 @@ impl Server {
     /// The data were replaced: the append-only file begins anew with them.
     pub(super) fn restart_aof(&mut self) {
         let aux = self.snapshot_aux();
+        self.persistence.synced = 0;
         if let Some(aof) = &mut self.persistence.aof {
             self.persistence.rewrites.begin(self.clock.instant);
             aof.reset(&mut self.keyspace, &aux);

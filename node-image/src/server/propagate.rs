@@ -157,6 +157,8 @@ impl Server {
 
     /// Runs a data command without a client: from the parent's stream, or from the append-only file.
     pub(super) fn execute_silently(&mut self, db: usize, args: Args<'_>) -> Result<(), String> {
+        let plain = plain_hset(args);
+        let args = plain.as_deref().map_or(args, Args::new);
         let handler = data_command(args)?;
         self.keyspace.set_expiry_mode(ExpiryMode::Ignore);
         self.scratch.clear();
@@ -233,9 +235,22 @@ pub(super) fn beside_data(args: Args<'_>) -> Option<Beside> {
     NAMES.into_iter().find(|(name, _)| args.is(0, name)).map(|(_, beside)| beside)
 }
 
+/// HSETEX that lets no field expire, as HSET: so Redis 8 replicates HINCRBYFLOAT.
+fn plain_hset<'a>(args: Args<'a>) -> Option<Vec<&'a [u8]>> {
+    if !args.is(0, "hsetex") {
+        return None;
+    }
+    let fields = if args.is(2, "keepttl") { 3 } else { 2 };
+    let count = args.integer(fields + 1).ok().and_then(|count| usize::try_from(count).ok())?;
+    let pairs = args.from(fields + 2);
+    let whole = args.is(fields, "fields") && pairs.len() == count.checked_mul(2)?;
+    whole.then(|| [&[&b"HSET"[..], args.at(1)], pairs].concat())
+}
+
 /// Says what is wrong with a command of a stream, if it can be told before it runs.
 fn is_known(args: Args<'_>) -> Result<(), String> {
-    if beside_data(args).is_some() { Ok(()) } else { data_command(args).map(drop) }
+    let known = beside_data(args).is_some() || plain_hset(args).is_some();
+    if known { Ok(()) } else { data_command(args).map(drop) }
 }
 
 /// The database that a SELECT of a stream is for. What follows would be lost if it does not exist.
