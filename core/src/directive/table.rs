@@ -112,7 +112,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("replica-serve-stale-data", Kind::Bool, "yes", "Answer reads while the link to the parent is down.").alias(&["slave-serve-stale-data"]),
     directive("replica-read-only", Kind::Bool, "yes", "Refuse writes on a replica.").alias(&["slave-read-only"]),
     directive("repl-diskless-sync", Kind::Bool, "yes", "Send snapshots to replicas without a file; one that cannot take that gets a file in any case."),
-    directive("repl-diskless-sync-delay", Kind::Integer { min: 0, max: i64::MAX }, "5", "Seconds to wait for more replicas before a snapshot is sent, but not for longer than sending it takes."),
+    directive("repl-diskless-sync-delay", Kind::Integer { min: 0, max: i64::MAX }, "5", "Seconds to wait for more replicas before a snapshot is sent; for no longer than sending it takes unless repl-diskless-sync-max-replicas is set."),
     directive("repl-diskless-sync-max-replicas", Kind::Integer { min: 0, max: i64::MAX }, "0", "Do not wait when so many replicas are there; 0 for no such number."),
     directive("repl-diskless-load", Kind::Enum(&["disabled", "on-empty-db", "swapdb"]), "disabled", "A snapshot is loaded as it comes, beside the old data, which stays readable until then, as with swapdb.").no_effect(),
     directive("repl-ping-replica-period", Kind::Integer { min: 1, max: i64::MAX }, "10", "Seconds between the pings that a master sends to its replicas.").alias(&["repl-ping-slave-period"]),

@@ -139,6 +139,7 @@ fn stats(server: &Server, text: &mut String) {
     line!(text, "sync_full:{}", stats.sync_full);
     line!(text, "sync_partial_ok:{}", stats.sync_partial_ok);
     line!(text, "sync_partial_err:{}", stats.sync_partial_err);
+    line!(text, "kv_snapshots_for_replicas:{}", stats.replica_snapshots);
     line!(text, "kv_full_syncs:{}", stats.full_syncs);
     line!(text, "kv_partial_syncs:{}", stats.partial_syncs);
     line!(text, "expired_keys:{}", stats.expired);

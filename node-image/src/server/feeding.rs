@@ -203,6 +203,7 @@ impl Server {
             return;
         }
         notice!("Starting a snapshot for {} replica(s) at offset {}", sinks.len(), self.history.offset());
+        self.stats.replica_snapshots += 1;
         // A replica that gets the stream from here on must be told the database first. A relay adds nothing to the
         // stream: there the snapshot says it.
         if self.link.is_none() {
@@ -211,11 +212,16 @@ impl Server {
         if by_file { self.begin_file(sinks) } else { self.begin_stream(sinks) }
     }
 
-    /// How long more replicas are waited for: not for longer than a snapshot of their own would take.
+    /// How long more replicas are waited for. If nothing says how many come, for no longer than a snapshot of their own
+    /// would take.
     fn gathering_time(&self) -> Duration {
         /// Bytes of memory that are sent in a millisecond.
         const PACE: u64 = 200_000;
-        let most = Duration::from_secs(self.config.settings.number("repl-diskless-sync-delay"));
+        let settings = &self.config.settings;
+        let most = Duration::from_secs(settings.number("repl-diskless-sync-delay"));
+        if settings.number("repl-diskless-sync-max-replicas") > 0 {
+            return most;
+        }
         most.min(Duration::from_millis(self.keyspace.used_memory() as u64 / PACE))
     }
 

@@ -33,6 +33,8 @@ pub struct Stats {
     pub evicted: u64,
     /// Full synchronisations that were served to replicas.
     pub sync_full: u64,
+    /// Snapshots that were begun for replicas.
+    pub replica_snapshots: u64,
     /// Partial synchronisations that were served to replicas.
     pub sync_partial_ok: u64,
     /// Requests for a partial synchronisation that could not be met.
@@ -80,6 +82,7 @@ impl Stats {
             expired: 0,
             evicted: 0,
             sync_full: 0,
+            replica_snapshots: 0,
             sync_partial_ok: 0,
             sync_partial_err: 0,
             full_syncs: 0,

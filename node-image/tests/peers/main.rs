@@ -1,15 +1,18 @@
 //! Replication with real servers of others, in both directions, through what happens to links and processes.
 //!
-//! `KV_PEER_KEYS` sets how many keys there are (20,000), `KV_PEERS` names further servers. A failure prints the seed of
+//! `KV_PEER_KEYS` sets how many keys there are (20,000), `KV_PEERS` names the servers (programs, separated by colons). A failure prints the seed of
 //! the writes; `KV_PEER_SEED` replays it.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod chain;
 mod load;
+mod login;
+mod moves;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod unfit;
 
 use std::time::Instant;
 

@@ -13,18 +13,19 @@ pub struct Peer {
     program: PathBuf,
 }
 
-/// Debian's Redis, which is always there; the servers that `KV_PEERS` names (paths, separated by colons); and those that
-/// `scripts/peer` built. What is missing is said aloud.
+/// The servers that `KV_PEERS` names (programs, separated by colons). Without it: Debian's Redis, which is always there,
+/// and those that `scripts/peer` built. What is missing is said aloud.
 pub fn all() -> Vec<Peer> {
+    if let Ok(named) = std::env::var("KV_PEERS") {
+        return named.split(':').map(PathBuf::from).map(Peer::new).collect();
+    }
     let mut programs = vec![PathBuf::from("redis-server")];
-    let named = std::env::var("KV_PEERS").unwrap_or_default();
-    programs.extend(named.split(':').filter(|path| !path.is_empty()).map(PathBuf::from));
     let built = Path::new(env!("CARGO_BIN_EXE_kv-node")).ancestors().nth(2).unwrap().join("peer/bin");
     for name in ["valkey", "redis"] {
         let program = built.join(format!("{name}-server"));
         if program.exists() {
             programs.push(program);
-        } else if named.is_empty() {
+        } else {
             let text = format!("\nNOT RUN with {}: scripts/peer {name} builds it\n", program.display());
             // Past the harness, which would keep it to itself.
             std::io::stderr().write_all(text.as_bytes()).unwrap();

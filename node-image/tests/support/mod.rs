@@ -86,7 +86,10 @@ impl Process {
             }
             let mut connection = self.try_connect().ok()?;
             let pong = redis::cmd("PING").query::<String>(&mut connection);
-            pong.is_ok_and(|pong| pong == "PONG").then_some(true)
+            match pong {
+                Ok(pong) => (pong == "PONG").then_some(true),
+                Err(error) => (error.code() == Some("NOAUTH")).then_some(true),
+            }
         })
     }
 
