@@ -185,6 +185,7 @@ fn fields(server: &Process) -> Vec<String> {
 #[test]
 fn info_has_every_field_that_redis_has() {
     let args = ["--min-replicas-to-write", "1", "--repl-diskless-sync-delay", "0"];
+    let fresh = [Process::redis(&[]), Process::node(&[])];
     let masters = [Process::redis(&args), Process::node(&args)];
     let start = |down: &str| {
         [
@@ -199,7 +200,12 @@ fn info_has_every_field_that_redis_has() {
     });
     let port = support::free_port().to_string();
     let lost = start(&port);
-    for [theirs, ours] in [[&masters[0], &masters[1]], [&replicas[0], &replicas[1]], [&lost[0], &lost[1]]] {
+    for [theirs, ours] in [
+        [&fresh[0], &fresh[1]],
+        [&masters[0], &masters[1]],
+        [&replicas[0], &replicas[1]],
+        [&lost[0], &lost[1]],
+    ] {
         let ours_fields = fields(ours);
         let missing: Vec<_> =
             fields(theirs).into_iter().filter(|field| !ours_fields.contains(field)).collect();

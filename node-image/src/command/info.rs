@@ -108,6 +108,7 @@ fn memory(server: &Server, text: &mut String) {
     line!(text, "mem_clients_normal:{}", server.clients.totals().normal());
     line!(text, "mem_clients_slaves:{}", server.clients.totals().replicas);
     line!(text, "mem_replication_backlog:{}", server.history.backlog.len());
+    line!(text, "mem_total_replication_buffers:{}", server.history.backlog.len());
     line!(text, "lazyfree_pending_objects:{}", server.keyspace.lazyfree_pending());
     line!(text, "lazyfreed_objects:{}", server.keyspace.lazyfreed());
 }
@@ -135,6 +136,7 @@ fn stats(server: &Server, text: &mut String) {
     line!(text, "total_commands_processed:{}", stats.commands);
     line!(text, "rejected_connections:{}", stats.rejected_connections);
     line!(text, "total_net_output_bytes:{}", stats.output_bytes);
+    line!(text, "total_net_repl_input_bytes:{}", stats.replication_input_bytes);
     line!(text, "total_net_repl_output_bytes:{}", stats.replication_bytes);
     line!(text, "sync_full:{}", stats.sync_full);
     line!(text, "sync_partial_ok:{}", stats.sync_partial_ok);
@@ -182,6 +184,9 @@ fn replication(server: &Server, text: &mut String) {
             if let Some(since) = link.down_since {
                 line!(text, "master_link_down_since_seconds:{}", server.millis_since(since) / 1000);
             }
+            // What comes while a snapshot is loaded stays with the parent.
+            line!(text, "replicas_repl_buffer_size:0");
+            line!(text, "replicas_repl_buffer_peak:0");
             line!(text, "kv_link_error:{}", server.stats.last_link_error.replace(['\r', '\n'], " "));
             line!(text, "kv_stream_refused:{}", server.stats.stream_refused);
             line!(text, "kv_stream_left_out:{}", server.stats.stream_left_out);
@@ -206,6 +211,8 @@ fn replication(server: &Server, text: &mut String) {
             server.millis_since(feed.acked_at) / 1000
         );
     }
+    let waiting = server.clients.feeds().filter(|(_, feed)| feed.is_waiting()).count();
+    line!(text, "replicas_waiting_psync:{waiting}");
     let history = &server.history;
     let (previous, switch) = match &history.previous {
         Some((id, switch)) => (id.clone(), i64::try_from(switch + 1).unwrap_or(i64::MAX)),
@@ -218,7 +225,8 @@ fn replication(server: &Server, text: &mut String) {
     line!(text, "second_repl_offset:{switch}");
     line!(text, "repl_backlog_active:{}", u8::from(history.is_recorded()));
     line!(text, "repl_backlog_size:{}", server.tunables.backlog);
-    line!(text, "repl_backlog_first_byte_offset:{}", history.backlog.start() + 1);
+    let first = if history.is_recorded() { history.backlog.start() + 1 } else { 0 };
+    line!(text, "repl_backlog_first_byte_offset:{first}");
     line!(text, "repl_backlog_histlen:{}", history.backlog.len());
 }
 

@@ -95,6 +95,10 @@ impl Server {
             Ok(()) => self.pass_on(bytes),
             Err(text) => self.refuse_stream(key, &text),
         }
+        // The answer counts the question: who waits for a replica to have everything need not wait for the next one.
+        if args.is(0, "replconf") && args.is(1, "getack") {
+            self.send_ack();
+        }
         true
     }
 
@@ -129,8 +133,6 @@ impl Server {
                 client.db = db;
                 self.history.stream_db = Some(db);
             }
-            Beside::Replconf if args.is(1, "getack") => self.send_ack(),
-            Beside::Replconf => {}
             Beside::Message(scope) => _ = self.deliver(scope, args.at(1), args.at(2), None),
             Beside::LeftOut => self.note_left_out(args),
         }
@@ -206,12 +208,10 @@ fn data_command(args: Args<'_>) -> Result<DataHandler, String> {
 /// What a replication stream holds besides commands on data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beside {
-    /// Nothing to be done: PING, an empty line.
+    /// Nothing to be done with data: PING, REPLCONF, an empty line.
     Nothing,
     /// SELECT.
     Select,
-    /// REPLCONF.
-    Replconf,
     /// PUBLISH, SPUBLISH.
     Message(Scope),
     /// Functions and scripts: they are no data of a key, and are left out as in snapshots.
@@ -225,7 +225,7 @@ pub(super) fn beside_data(args: Args<'_>) -> Option<Beside> {
         ("ping", Beside::Nothing),
         ("publish", Beside::Message(Scope::Channel)),
         ("spublish", Beside::Message(Scope::Shard)),
-        ("replconf", Beside::Replconf),
+        ("replconf", Beside::Nothing),
         ("function", Beside::LeftOut),
         ("script", Beside::LeftOut),
     ];

@@ -20,9 +20,11 @@ impl Server {
         }
         let streaming = self.link.as_ref().is_none_or(|link| link.state() == LinkState::Streaming);
         match self.routing.state() {
-            _ if !self.routing.is_managed() => {
-                (!streaming).then(|| "the link to the master is down".to_owned())
-            }
+            _ if !self.routing.is_managed() => (!streaming).then(|| {
+                let why = &self.stats.last_link_error;
+                let colon = if why.is_empty() { "" } else { ": " };
+                format!("the link to the master is down{colon}{why}")
+            }),
             NodeState::Master => None,
             NodeState::Replica if streaming && self.routing.data() == DataState::Live => None,
             NodeState::Replica => Some("the link to the parent is down".to_owned()),

@@ -21,6 +21,8 @@ pub struct Stats {
     pub rejected_commands: u64,
     /// Bytes of replies.
     pub output_bytes: u64,
+    /// Bytes of the replication stream that came from the parent.
+    pub replication_input_bytes: u64,
     /// Bytes of the replication stream that were sent to replicas.
     pub replication_bytes: u64,
     /// Changes of data.
@@ -76,6 +78,7 @@ impl Stats {
             commands: 0,
             rejected_commands: 0,
             output_bytes: 0,
+            replication_input_bytes: 0,
             replication_bytes: 0,
             dirty: 0,
             dirty_at_save: 0,

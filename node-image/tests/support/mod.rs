@@ -14,8 +14,11 @@ use kv_core::control::NodeReport;
 use redis::{Connection, FromRedisValue, RedisResult};
 use tempfile::TempDir;
 
-/// How long any event may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long any event may take; `KV_TEST_PATIENCE` (seconds) allows more for tests of much data.
+fn patience() -> Duration {
+    let seconds = std::env::var("KV_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(30))
+}
 
 /// Stands for the file with the control password, which is in the node's own directory.
 const SECRET: &str = "{secret}";
@@ -218,7 +221,7 @@ impl Run for Connection {
 
 /// Waits until `check` finds what it looks for.
 pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         if let Some(found) = check() {
             return found;
