@@ -30,7 +30,7 @@ pub struct Target {
     pub port: u16,
     /// The address under which it does; empty for that of the connection.
     pub announce_ip: String,
-    /// The history that it holds, and up to which offset.
+    /// The history that it holds, and up to which offset; an empty id for none.
     pub history: (String, u64),
     /// Number of databases that a snapshot may hold.
     pub databases: usize,

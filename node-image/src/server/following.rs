@@ -152,7 +152,11 @@ impl Server {
                 .filter(|port| *port > 0)
                 .unwrap_or(self.port),
             announce_ip: settings.text("replica-announce-ip").to_owned(),
-            history: (self.history.replid.clone(), self.history.offset()),
+            // Nobody shares a history that was not counted from its beginning on.
+            history: match &self.history {
+                history if history.is_recorded() => (history.replid.clone(), history.offset()),
+                _ => (String::new(), 0),
+            },
             databases: self.settings.databases,
             tracking: self.tunables.tracking,
             timeout: self.tunables.repl_timeout.max(Duration::from_secs(1)),

@@ -293,6 +293,9 @@ impl Server {
         if let Err(error) = self.save_at_the_end(save) {
             warning!("{error}");
         }
+        if let Some(job) = self.sync_job.take() {
+            job.abort(&mut self.keyspace); // its file goes, too
+        }
         self.close_aof();
         notice!("kv-node is now ready to exit, bye bye...");
     }
