@@ -188,3 +188,60 @@ fn a_replica_with_too_few_databases_stops_instead_of_losing_writes() {
         until("it goes on", || value(replica, "b").as_deref() == Some("2"));
     }
 }
+
+/// The first word of the answer to PSYNC, or the whole of an error.
+fn psync(server: &Process, replid: &str, offset: u64) -> String {
+    let mut wire = support::wire::Wire::connect(server);
+    assert_eq!(wire.run("REPLCONF capa eof capa psync2"), "+OK");
+    let answer = wire.run(&format!("PSYNC {replid} {offset}"));
+    if answer.starts_with('-') { answer } else { answer.split(' ').next().unwrap().to_owned() }
+}
+
+/// What a server that was promoted answers to those who come with the one history or the other.
+fn answers(first: &Process, promoted: &Process) -> Vec<String> {
+    let old = first.info("master_replid");
+    let () = first.run(&["SET", "a", "1"]).unwrap();
+    until("it has the write", || {
+        first.info("master_repl_offset") == promoted.info("master_repl_offset")
+            && value(promoted, "a").is_some()
+    });
+    let () = promoted.run(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    let switch: u64 = promoted.info("second_repl_offset").parse().unwrap();
+    assert_eq!(promoted.info("master_replid2"), old);
+    assert_eq!(switch, promoted.info("master_repl_offset").parse::<u64>().unwrap() + 1);
+    let () = promoted.run(&["SET", "b", "2"]).unwrap();
+    let (new, end) = (promoted.info("master_replid"), promoted.info("master_repl_offset"));
+    let end: u64 = end.parse().unwrap();
+    let first_byte: u64 = promoted.info("repl_backlog_first_byte_offset").parse().unwrap();
+    [
+        (old.as_str(), switch),
+        (&old, switch + 1),
+        (&old, first_byte),
+        (&new, end + 1),
+        (&new, switch),
+        (&new, first_byte),
+        ("0000000000000000000000000000000000000000", switch),
+        ("?", 0),
+    ]
+    .into_iter()
+    .map(|(replid, offset)| psync(promoted, replid, offset))
+    .collect()
+}
+
+#[test]
+fn psync_is_answered_as_redis_answers() {
+    let args = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "3600"];
+    let first = Process::redis(&args);
+    let follow = ["--replicaof", "127.0.0.1", &first.port_text()];
+    let theirs = Process::redis(&[&follow[..], &args].concat());
+    let theirs = answers(&first, &theirs);
+    let ours = Process::node(&[&follow[..], &args].concat());
+    let ours = answers(&first, &ours);
+    assert_eq!(ours, theirs);
+    assert!(ours.contains(&"+CONTINUE".to_owned()) && ours.contains(&"+FULLRESYNC".to_owned()), "{ours:?}");
+    let port = support::free_port().to_string();
+    let lost = ["--replicaof", "127.0.0.1", &port];
+    let [theirs, ours] = [Process::redis(&lost), Process::node(&lost)].map(|server| psync(&server, "?", 0));
+    assert_eq!(ours, theirs);
+    assert!(ours.starts_with("-NOMASTERLINK"), "{ours}");
+}

@@ -183,19 +183,33 @@ pub(crate) fn set_directives<'a>(
     Ok(())
 }
 
-fn shutdown(server: &mut Server, _: ClientKey, args: Args<'_>) -> CommandResult {
-    let (mut save, mut force) = (None, false);
+fn shutdown(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let (mut save, mut force, mut now, mut abort) = (None, false, false, false);
     for index in 1..args.len() {
         match args.at(index).to_ascii_lowercase().as_slice() {
             b"save" => save = Some(true),
             b"nosave" => save = Some(false),
-            b"now" => {}
+            b"now" => now = true,
             b"force" => force = true,
-            b"abort" => return Err(CommandError::text("ERR No shutdown in progress.")),
+            b"abort" if args.len() == 2 => abort = true,
             _ => return Err(CommandError::Syntax),
         }
     }
+    if abort {
+        if !server.abort_ending() {
+            return Err(CommandError::text("ERR No shutdown in progress."));
+        }
+        server.reply(key).ok();
+        return Ok(());
+    }
     crate::notice!("User requested shutdown...");
+    if server.may_drain() && !now {
+        if server.drain(save).is_err() && !force {
+            server.abort_ending();
+            return Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."));
+        }
+        return Ok(());
+    }
     if server.save_at_the_end(save).is_err() && !force {
         return Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."));
     }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use kv_core::control::LinkState;
 
 use super::{Args, CommandResult};
+use crate::replication::Stage;
+use crate::server::failover::Failover;
 use crate::server::{ClientKey, Kind, Scope, Server};
 
 type Section = fn(&Server, &mut String);
@@ -137,10 +139,12 @@ fn stats(server: &Server, text: &mut String) {
     line!(text, "total_commands_processed:{}", stats.commands);
     line!(text, "rejected_connections:{}", stats.rejected_connections);
     line!(text, "total_net_output_bytes:{}", stats.output_bytes);
+    line!(text, "total_net_repl_input_bytes:{}", stats.replication_input_bytes);
     line!(text, "total_net_repl_output_bytes:{}", stats.replication_bytes);
     line!(text, "sync_full:{}", stats.sync_full);
     line!(text, "sync_partial_ok:{}", stats.sync_partial_ok);
     line!(text, "sync_partial_err:{}", stats.sync_partial_err);
+    line!(text, "kv_snapshots_for_replicas:{}", stats.replica_snapshots);
     line!(text, "kv_full_syncs:{}", stats.full_syncs);
     line!(text, "kv_partial_syncs:{}", stats.partial_syncs);
     line!(text, "expired_keys:{}", stats.expired);
@@ -169,11 +173,26 @@ fn replication(server: &Server, text: &mut String) {
                 if up { (server.millis_since(link.heard) / 1000) as i64 } else { -1 }
             );
             line!(text, "master_sync_in_progress:{}", u8::from(link.state() == LinkState::Syncing));
+            if let Stage::Syncing(attach) = &link.stage {
+                let (read, total) = attach.progress();
+                let left = i64::try_from(total).unwrap_or(i64::MAX).saturating_sub_unsigned(read);
+                line!(text, "master_sync_total_bytes:{total}");
+                line!(text, "master_sync_read_bytes:{read}");
+                line!(text, "master_sync_left_bytes:{left}");
+                line!(text, "master_sync_perc:{:.2}", read as f64 * 100.0 / total.max(1) as f64);
+                line!(text, "master_sync_last_io_seconds_ago:{}", server.millis_since(link.heard) / 1000);
+            }
             line!(text, "slave_read_repl_offset:{}", server.history.offset());
             line!(text, "slave_repl_offset:{}", server.history.offset());
             if let Some(since) = link.down_since {
                 line!(text, "master_link_down_since_seconds:{}", server.millis_since(since) / 1000);
             }
+            // What comes while a snapshot is loaded stays with the parent.
+            line!(text, "replicas_repl_buffer_size:0");
+            line!(text, "replicas_repl_buffer_peak:0");
+            line!(text, "kv_link_error:{}", server.stats.last_link_error.replace(['\r', '\n'], " "));
+            line!(text, "kv_stream_refused:{}", server.stats.stream_refused);
+            line!(text, "kv_stream_left_out:{}", server.stats.stream_left_out);
             line!(text, "slave_priority:{}", server.config.settings.number("replica-priority"));
             line!(text, "slave_read_only:{}", u8::from(server.tunables.replica_read_only));
             line!(text, "replica_announced:1");
@@ -181,6 +200,9 @@ fn replication(server: &Server, text: &mut String) {
     }
     let replicas: Vec<_> = server.clients.feeds().collect();
     line!(text, "connected_slaves:{}", replicas.len());
+    if let Some((good, _)) = server.good_replicas() {
+        line!(text, "min_slaves_good_slaves:{good}");
+    }
     for (index, (client, feed)) in replicas.into_iter().enumerate() {
         let ip = if feed.address.is_empty() { client.peer.ip().to_string() } else { feed.address.clone() };
         line!(
@@ -192,12 +214,14 @@ fn replication(server: &Server, text: &mut String) {
             server.millis_since(feed.acked_at) / 1000
         );
     }
+    let waiting = server.clients.feeds().filter(|(_, feed)| feed.is_waiting()).count();
+    line!(text, "replicas_waiting_psync:{waiting}");
     let history = &server.history;
     let (previous, switch) = match &history.previous {
         Some((id, switch)) => (id.clone(), i64::try_from(switch + 1).unwrap_or(i64::MAX)),
         None => ("0".repeat(40), -1),
     };
-    line!(text, "master_failover_state:no-failover");
+    line!(text, "master_failover_state:{}", Failover::state_name(server.failover.as_ref()));
     line!(text, "master_replid:{}", history.replid);
     line!(text, "master_replid2:{previous}");
     line!(text, "master_repl_offset:{}", history.offset());
@@ -212,7 +236,8 @@ fn replication(server: &Server, text: &mut String) {
     line!(text, "kv_uncertain_replies:{}", server.durability.uncertain);
     line!(text, "repl_backlog_active:{}", u8::from(history.is_recorded()));
     line!(text, "repl_backlog_size:{}", server.tunables.backlog);
-    line!(text, "repl_backlog_first_byte_offset:{}", history.backlog.start() + 1);
+    let first = if history.is_recorded() { history.backlog.start() + 1 } else { 0 };
+    line!(text, "repl_backlog_first_byte_offset:{first}");
     line!(text, "repl_backlog_histlen:{}", history.backlog.len());
 }
 

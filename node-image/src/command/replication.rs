@@ -4,6 +4,7 @@ use kv_core::id::{ClusterUid, Epoch, NodeId};
 
 use super::spec::row;
 use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
+use crate::replication::Stage;
 use crate::server::{ClientKey, Server};
 
 // A change of the history, or of what the connection is for, cannot be part of a transaction.
@@ -28,6 +29,15 @@ pub const COMMANDS: &[CommandSpec] = &[
         "1.0.0",
         "Sets a Redis server as a replica of another, or promotes it to being a master.",
         replicaof,
+    ),
+    row(
+        Group::Server,
+        "failover",
+        -1,
+        ADMIN,
+        "6.2.0",
+        "Starts a coordinated failover from a server to one of its replicas.",
+        failover,
     ),
     row(Group::Server, "psync", -3, ADMIN, "2.8.0", "An internal command used in replication.", psync),
     row(Group::Server, "sync", 1, ADMIN, "1.0.0", "An internal command used in replication.", sync),
@@ -58,6 +68,15 @@ pub const COMMANDS: &[CommandSpec] = &[
         "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.",
         wait,
     ),
+    row(
+        Group::Server,
+        "waitaof",
+        4,
+        Flags::STALE,
+        "7.2.0",
+        "Blocks until all of the preceding write commands sent by the connection are written to the append-only file of the master and/or replicas.",
+        waitaof,
+    ),
 ];
 
 fn replicaof(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
@@ -68,6 +87,9 @@ fn replicaof(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResu
     }
     if server.tunables.cluster_enabled {
         return Err(CommandError::text("ERR REPLICAOF not allowed in cluster mode."));
+    }
+    if server.failover.is_some() {
+        return Err(CommandError::text("ERR REPLICAOF not allowed while failing over."));
     }
     if args.is(1, "no") && args.is(2, "one") {
         server.follow_nobody();
@@ -87,23 +109,42 @@ fn replicaof(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResu
     Ok(())
 }
 
+fn failover(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    if server.routing.is_managed() {
+        return Err(CommandError::text(
+            "ERR FAILOVER not allowed: the topology of this node is set by its KvCluster (spec.replication)",
+        ));
+    }
+    if server.tunables.cluster_enabled {
+        return Err(CommandError::text("ERR FAILOVER not allowed in cluster mode."));
+    }
+    server.begin_failover(key, args)
+}
+
 fn psync(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     let replid = args.text(1)?.to_owned();
     // A replica asks for the byte after the last one that it has, and Redis counts bytes from 1.
     let offset = args.integer(2)?;
     let offset = u64::try_from(offset.saturating_sub(1)).unwrap_or(0);
     if server.routing.is_managed() && !server.routing.may_feed() {
-        return Err(CommandError::text(
-            "NOMASTERLINK Can't SYNC: this node waits for its place in the shard",
-        ));
+        return Err(CommandError::text(UNPLACED));
+    }
+    if args.is(3, "failover") {
+        server.take_over(&replid)?;
     }
     server.resync(key, &replid, offset);
     Ok(())
 }
 
-fn sync(_: &mut Server, _: ClientKey, _: Args<'_>) -> CommandResult {
-    Err(CommandError::text("ERR SYNC is not supported: use PSYNC, as Redis does since 2.8"))
+fn sync(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
+    if server.routing.is_managed() && !server.routing.may_feed() {
+        return Err(CommandError::text(UNPLACED));
+    }
+    server.sync_silently(key);
+    Ok(())
 }
+
+const UNPLACED: &str = "NOMASTERLINK Can't SYNC: this node waits for its place in the shard";
 
 fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     if args.is(1, "kv-peer") {
@@ -113,6 +154,10 @@ fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
         return Err(CommandError::Syntax);
     }
     let now = server.clock.instant;
+    let acks = args.is(1, "ack");
+    if acks && server.clients.get(key).is_some_and(|client| client.feed().is_none()) {
+        return Ok(()); // of no replica
+    }
     let Some(feed) = server.clients.make_replica(key, now) else { return Ok(()) };
     for index in (1..args.len()).step_by(2) {
         match args.at(index).to_ascii_lowercase().as_slice() {
@@ -129,16 +174,26 @@ fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
                 text.clone_into(&mut feed.address);
             }
             b"capa" => feed.eof_capable |= args.is(index + 1, "eof"),
+            b"rdb-only" => feed.snapshot_only = args.integer(index + 1)? == 1,
+            b"rdb-filter-only" if !args.at(index + 1).is_empty() => {
+                return Err(CommandError::text("ERR Unsupported rdb-filter-only option: all data are sent"));
+            }
             b"ack" => {
-                feed.acked = u64::try_from(args.integer(index + 1)?).unwrap_or(0);
-                feed.acked_at = now;
-                if args.is(index + 2, "kv-epoch") && args.len() > index + 3 {
-                    feed.acked_epoch = Epoch(u64::try_from(args.integer(index + 3)?).unwrap_or(0));
+                feed.acknowledge(u64::try_from(args.integer(index + 1)?).unwrap_or(0), now);
+                for index in (index + 2..args.len().saturating_sub(1)).step_by(2) {
+                    let number = u64::try_from(args.integer(index + 1)?).unwrap_or(0);
+                    if args.is(index, "fack") {
+                        feed.synced = number;
+                    } else if args.is(index, "kv-epoch") {
+                        feed.acked_epoch = Epoch(number);
+                    }
                 }
                 server.answer_waits();
+                server.end_if_drained();
+                server.tend_failover();
                 return Ok(()); // an acknowledgement is not answered
             }
-            b"getack" | b"version" | b"rdb-only" | b"rdb-filter-only" => {}
+            b"getack" | b"version" | b"rdb-filter-only" => {}
             other => {
                 let other = String::from_utf8_lossy(other).into_owned();
                 return Err(CommandError::text(format!("ERR Unrecognized REPLCONF option: {other}")));
@@ -188,11 +243,13 @@ fn peer(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
 fn role(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
     let offset = i64::try_from(server.history.offset()).unwrap_or(i64::MAX);
     if let Some(link) = &server.link {
-        let state = match link.state() {
-            kv_core::control::LinkState::Connecting => "connect",
-            kv_core::control::LinkState::Syncing => "sync",
-            kv_core::control::LinkState::Streaming => "connected",
+        let state = match link.stage {
+            Stage::Idle { .. } => "connect",
+            Stage::Attaching(_) => "connecting",
+            Stage::Syncing(_) => "sync",
+            Stage::Streaming(_) => "connected",
         };
+        let offset = if link.client().is_some() { offset } else { -1 };
         let (host, port) = link.address.clone();
         let mut reply = server.reply(key);
         reply.array(5);
@@ -233,18 +290,37 @@ fn wait(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
             "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be writable (which is not the default) writes to replicas are just local and are not propagated.",
         ));
     }
-    let replicas = args.integer(1)?;
-    let timeout =
-        args.integer(2).map_err(|_| CommandError::text("ERR timeout is not an integer or out of range"))?;
-    let timeout = u64::try_from(timeout).map_err(|_| CommandError::text("ERR timeout is negative"))?;
-    let replicas = usize::try_from(replicas).unwrap_or(0);
-    let offset = server.clients.get(key).map_or(0, |client| client.write_offset);
-    let count = server.acknowledged(offset);
-    let executing = server.is_executing(key);
-    if count >= replicas || executing {
-        server.reply(key).count(count);
-    } else {
-        server.wait_for_replicas(key, offset, replicas, timeout);
+    let replicas = usize::try_from(args.integer(1)?).unwrap_or(0);
+    let timeout = wait_timeout(args, 2)?;
+    server.wait_for_replicas(key, replicas, None, timeout);
+    Ok(())
+}
+
+/// A time to wait in milliseconds.
+fn wait_timeout(args: Args<'_>, index: usize) -> Result<u64, CommandError> {
+    let timeout = args
+        .integer(index)
+        .map_err(|_| CommandError::text("ERR timeout is not an integer or out of range"))?;
+    u64::try_from(timeout).map_err(|_| CommandError::text("ERR timeout is negative"))
+}
+
+/// `WAITAOF numlocal numreplicas timeout`
+fn waitaof(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let local = args.integer(1).ok().filter(|local| (0..=1).contains(local));
+    let local = local.ok_or(CommandError::text("ERR value is out of range, value must between 0 and 1"))?;
+    let replicas = usize::try_from(args.integer(2)?)
+        .map_err(|_| CommandError::text("ERR value is out of range, must be positive"))?;
+    let timeout = wait_timeout(args, 3)?;
+    if server.link.is_some() {
+        return Err(CommandError::text(
+            "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just local and are not propagated.",
+        ));
     }
+    if local == 1 && server.persistence.synced().is_none() {
+        return Err(CommandError::text(
+            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+        ));
+    }
+    server.wait_for_replicas(key, replicas, Some(local == 1), timeout);
     Ok(())
 }

@@ -38,6 +38,10 @@ pub struct Tunables {
     pub ping_period: Duration,
     /// `repl-timeout`.
     pub repl_timeout: Duration,
+    /// `repl-backlog-ttl`; `None` for never.
+    pub backlog_ttl: Option<Duration>,
+    /// `min-replicas-to-write`, and `min-replicas-max-lag` in seconds; `None` if any number will do.
+    pub min_replicas: Option<(usize, u64)>,
     /// `replica-read-only`.
     pub replica_read_only: bool,
     /// `replica-serve-stale-data`.
@@ -92,6 +96,9 @@ impl Tunables {
             backlog: count("repl-backlog-size"),
             ping_period: seconds("repl-ping-replica-period"),
             repl_timeout: seconds("repl-timeout"),
+            backlog_ttl: some(seconds("repl-backlog-ttl")),
+            min_replicas: Some((count("min-replicas-to-write"), settings.number("min-replicas-max-lag")))
+                .filter(|(replicas, lag)| *replicas > 0 && *lag > 0),
             replica_read_only: settings.bool("replica-read-only"),
             serve_stale: settings.bool("replica-serve-stale-data"),
             dirty_reads: settings.bool("kv-dirty-reads"),

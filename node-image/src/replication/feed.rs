@@ -1,5 +1,8 @@
 //! A replica as the node that feeds it sees it.
 
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use kv_core::id::{Epoch, NodeId};
@@ -19,9 +22,17 @@ pub enum FeedState {
         deadline: Instant,
     },
     /// It waits for the next snapshot to begin.
-    WaitingForSnapshot,
+    WaitingForSnapshot {
+        /// Since when.
+        since: Instant,
+    },
+    /// The snapshot for it is being written to a file.
+    Saving,
     /// A snapshot is being sent to it.
     Snapshot,
+    /// All of the snapshot was made, and it is to say that it has it. Nothing may follow the mark at the end before: Redis
+    /// looks for it at the end of what it has just read.
+    Loading,
     /// The stream flows.
     Online,
 }
@@ -37,7 +48,9 @@ pub struct Feed {
     pub acked: u64,
     /// The config that it had accepted then; 0 if it is no node of this shard.
     pub acked_epoch: Epoch,
-    /// When; while a snapshot is sent, when it last made progress.
+    /// The last offset that it acknowledged to have on the disk.
+    pub synced: u64,
+    /// When it acknowledged; while a snapshot is sent, when it last made progress.
     pub acked_at: Instant,
     /// The port that it serves clients on, as it says.
     pub port: u16,
@@ -47,6 +60,12 @@ pub struct Feed {
     pub node: Option<NodeId>,
     /// It understands a snapshot that ends with a mark.
     pub eof_capable: bool,
+    /// It wants a snapshot and no stream.
+    pub snapshot_only: bool,
+    /// It asked by SYNC, and does not acknowledge.
+    pub silent: bool,
+    /// The file of the snapshot that it gets, and what of that is still to be read.
+    pub file: Option<(Arc<File>, Range<u64>)>,
 }
 
 impl Feed {
@@ -58,11 +77,15 @@ impl Feed {
             position: 0,
             acked: 0,
             acked_epoch: Epoch(0),
+            synced: 0,
             acked_at: now,
             port: 0,
             address: String::new(),
             node: None,
             eof_capable: false,
+            snapshot_only: false,
+            silent: false,
+            file: None,
         }
     }
 
@@ -72,12 +95,38 @@ impl Feed {
         self.state == FeedState::Online
     }
 
+    /// It acknowledged so much. One that has loaded its snapshot gets the stream from now on.
+    pub fn acknowledge(&mut self, offset: u64, now: Instant) {
+        self.acked = offset;
+        self.acked_at = now;
+        if self.state == FeedState::Loading {
+            self.state = FeedState::Online;
+        }
+    }
+
+    /// Whether nothing can be sent to it yet but that it is not forgotten.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        use FeedState::{Ahead, Saving, WaitingForSnapshot};
+        matches!(self.state, Ahead { .. } | WaitingForSnapshot { .. } | Saving)
+    }
+
+    /// Whether it is to get what stands in the backlog from its position on.
+    #[must_use]
+    pub fn needs_backlog(&self) -> bool {
+        use FeedState::{Loading, Online, Saving, Snapshot};
+        matches!(self.state, Online | Saving | Snapshot | Loading)
+    }
+
     /// Its state as `INFO replication` names it.
     #[must_use]
     pub fn state_name(&self) -> &'static str {
         match self.state {
-            FeedState::Handshake | FeedState::Ahead { .. } | FeedState::WaitingForSnapshot => "wait_bgsave",
-            FeedState::Snapshot => "send_bulk",
+            FeedState::Handshake
+            | FeedState::Ahead { .. }
+            | FeedState::WaitingForSnapshot { .. }
+            | FeedState::Saving => "wait_bgsave",
+            FeedState::Snapshot | FeedState::Loading => "send_bulk",
             FeedState::Online => "online",
         }
     }

@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -29,7 +30,7 @@ pub struct Target {
     pub port: u16,
     /// The address under which it does; empty for that of the connection.
     pub announce_ip: String,
-    /// The history that it holds, and up to which offset.
+    /// The history that it holds, and up to which offset; an empty id for none.
     pub history: (String, u64),
     /// Number of databases that a snapshot may hold.
     pub databases: usize,
@@ -37,6 +38,8 @@ pub struct Target {
     pub tracking: Tracking,
     /// For how long the parent may be silent.
     pub timeout: Duration,
+    /// The parent is a replica of this node until now, and is asked to become master (`FAILOVER`).
+    pub failover: bool,
 }
 
 /// Who a node of a managed shard is; a parent of another cluster or shard refuses it.
@@ -86,14 +89,42 @@ pub enum Outcome {
         /// Epoch of the master whose barrier the data hold; 0 if the parent did not say.
         write_epoch: Epoch,
     },
+    /// The parent's snapshot holds what this node has no place for; the text says what.
+    Unfit(String),
     /// It failed; the text says at what.
     Failed(String),
+}
+
+impl From<io::Error> for Outcome {
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rdb::RdbError>()) {
+            Some(unfit) if !unfit.is_io() => {
+                Self::Unfit(format!("Cannot load the parent's snapshot: {unfit}"))
+            }
+            _ => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 /// An attempt that is under way. Dropping it ends it.
 #[derive(Debug)]
 pub struct Attach {
-    socket: Arc<Mutex<Socket>>,
+    shared: Arc<Shared>,
+}
+
+/// What an attempt and the data thread both look at.
+#[derive(Debug, Default)]
+struct Shared {
+    socket: Mutex<Socket>,
+    progress: Progress,
+}
+
+/// How much of a snapshot was read.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Its length in bytes; 0 if the parent does not say.
+    total: AtomicU64,
+    read: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +135,7 @@ struct Socket {
 
 impl Drop for Attach {
     fn drop(&mut self) {
-        if let Ok(mut socket) = self.socket.lock() {
+        if let Ok(mut socket) = self.shared.socket.lock() {
             socket.cancelled = true;
             if let Some(stream) = socket.stream.take() {
                 let _ = stream.shutdown(Shutdown::Both);
@@ -119,13 +150,12 @@ impl Attach {
     /// # Errors
     /// If no thread can be started.
     pub fn start(target: Target, report: impl Fn(Outcome) + Send + 'static) -> io::Result<Self> {
-        let socket = Arc::new(Mutex::new(Socket::default()));
-        let shared = Arc::clone(&socket);
+        let attempt = Arc::new(Shared::default());
+        let shared = Arc::clone(&attempt);
         thread::Builder::new().name("kv-attach".into()).spawn(move || {
-            let outcome =
-                attach(&target, &shared, &report).unwrap_or_else(|error| Outcome::Failed(error.to_string()));
+            let outcome = attach(&target, &shared, &report).unwrap_or_else(Outcome::from);
             // A socket that was handed over is no longer this attempt's to cut.
-            if let Ok(mut socket) = shared.lock() {
+            if let Ok(mut socket) = shared.socket.lock() {
                 socket.stream = None;
                 if socket.cancelled {
                     return;
@@ -133,13 +163,20 @@ impl Attach {
             }
             report(outcome);
         })?;
-        Ok(Self { socket })
+        Ok(Self { shared: attempt })
+    }
+
+    /// How many bytes of a snapshot were read, and how many there are; 0 if that is not known.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let Progress { total, read } = &self.shared.progress;
+        (read.load(Ordering::Relaxed), total.load(Ordering::Relaxed))
     }
 }
 
-fn attach(target: &Target, shared: &Mutex<Socket>, report: &dyn Fn(Outcome)) -> io::Result<Outcome> {
+fn attach(target: &Target, shared: &Shared, report: &dyn Fn(Outcome)) -> io::Result<Outcome> {
     let stream = connect(target)?;
-    if let Ok(mut socket) = shared.lock() {
+    if let Ok(mut socket) = shared.socket.lock() {
         if socket.cancelled {
             return Err(io::Error::other("cancelled"));
         }
@@ -152,7 +189,9 @@ fn attach(target: &Target, shared: &Mutex<Socket>, report: &dyn Fn(Outcome)) -> 
     let previous = link.introduce(target)?;
     let (history, offset) = &target.history;
     let wanted = if history.is_empty() { "-1".to_owned() } else { (offset + 1).to_string() };
-    let reply = link.ask(&["PSYNC", if history.is_empty() { "?" } else { history }, &wanted])?;
+    let mut request = vec!["PSYNC", if history.is_empty() { "?" } else { history }, &wanted];
+    request.extend(target.failover.then_some("FAILOVER"));
+    let reply = link.ask(&request)?;
     let mut words = reply.split_ascii_whitespace();
     match (words.next(), words.next(), words.next()) {
         (Some("+CONTINUE"), replid, _) => {
@@ -162,26 +201,37 @@ fn attach(target: &Target, shared: &Mutex<Socket>, report: &dyn Fn(Outcome)) -> 
         }
         (Some("+FULLRESYNC"), Some(replid), Some(offset)) => {
             let offset = offset.parse().map_err(|_| unexpected("PSYNC", &reply))?;
-            report(Outcome::SyncStarted);
-            let loaded = link.snapshot(Keyspace::new(target.databases).tracking_as(target.tracking))?;
-            let stream_db = loaded.aux.repl_stream_db.and_then(|db| usize::try_from(db).ok());
-            if let Some(db) = stream_db.filter(|db| *db >= target.databases) {
-                let text = format!("the parent's stream is in database {db}: raise the directive databases");
-                return Err(io::Error::other(text));
-            }
-            let (stream, leftover) = link.into_parts();
-            Ok(Outcome::Loaded {
-                stream,
-                leftover,
-                keyspace: Box::new(loaded.keyspace),
-                replid: replid.to_owned(),
-                offset,
-                stream_db,
-                write_epoch: loaded.aux.write_epoch.unwrap_or_default(),
-            })
+            load(link, target, shared, report, (replid.to_owned(), offset))
+        }
+        // A server from before Redis 2.8, or one that speaks of no histories: it cannot be gone on with later.
+        (Some("-ERR"), ..) if target.peer.is_none() && !target.failover => {
+            link.send(&["SYNC"])?;
+            load(link, target, shared, report, (super::random_hex(&mut fastrand::Rng::new()), 0))
         }
         _ => Err(unexpected("PSYNC", &reply)),
     }
+}
+
+/// Loads the snapshot that comes now.
+fn load(
+    mut link: Handshake,
+    target: &Target,
+    shared: &Shared,
+    report: &dyn Fn(Outcome),
+    (replid, offset): (String, u64),
+) -> io::Result<Outcome> {
+    report(Outcome::SyncStarted);
+    let empty = Keyspace::new(target.databases).tracking_as(target.tracking);
+    let loaded = link.snapshot(empty, &shared.progress)?;
+    let stream_db = loaded.aux.repl_stream_db.and_then(|db| usize::try_from(db).ok());
+    if let Some(db) = stream_db.filter(|db| *db >= target.databases) {
+        let text = format!("The parent's stream is in database {db}: raise the directive databases");
+        return Ok(Outcome::Unfit(text));
+    }
+    let (stream, leftover) = link.into_parts();
+    let write_epoch = loaded.aux.write_epoch.unwrap_or_default();
+    let keyspace = Box::new(loaded.keyspace);
+    Ok(Outcome::Loaded { stream, leftover, keyspace, replid, offset, stream_db, write_epoch })
 }
 
 fn connect(target: &Target) -> io::Result<TcpStream> {
@@ -230,7 +280,8 @@ impl Handshake {
             }
         }
         let reply = self.ask(&["PING"])?;
-        if !reply.starts_with('+') {
+        // A user of theirs that may replicate need not have the right to PING.
+        if !reply.starts_with('+') && !reply.starts_with("-NOPERM") {
             return Err(unexpected("PING", &reply));
         }
         // An old master may not know these; it is none of our business.
@@ -263,12 +314,16 @@ impl Handshake {
     }
 
     fn ask(&mut self, args: &[&str]) -> io::Result<String> {
+        self.send(args)?;
+        self.line()
+    }
+
+    fn send(&mut self, args: &[&str]) -> io::Result<()> {
         let mut request = format!("*{}\r\n", args.len());
         for arg in args {
             request.push_str(&format!("${}\r\n{arg}\r\n", arg.len()));
         }
-        self.reader.get_mut().write_all(request.as_bytes())?;
-        self.line()
+        self.reader.get_mut().write_all(request.as_bytes())
     }
 
     /// The next line that is not empty: a parent sends empty ones to say that it lives.
@@ -287,14 +342,13 @@ impl Handshake {
     }
 
     /// Reads a snapshot, whose length is said, or which ends with a mark.
-    fn snapshot(&mut self, empty: Keyspace) -> io::Result<rdb::Loaded> {
+    fn snapshot(&mut self, empty: Keyspace, progress: &Progress) -> io::Result<rdb::Loaded> {
         let head = self.line()?;
-        let failed =
-            |error: rdb::RdbError| io::Error::other(format!("cannot load the parent's snapshot: {error}"));
+        let mut input = Counted { input: &mut self.reader, read: &progress.read };
         if let Some(mark) = head.strip_prefix("$EOF:") {
-            let loaded = rdb::load(&mut self.reader, empty).map_err(failed)?;
+            let loaded = rdb::load(&mut input, empty).map_err(io::Error::other)?;
             let mut end = vec![0; mark.len()];
-            self.reader.read_exact(&mut end)?;
+            input.read_exact(&mut end)?;
             if end != mark.as_bytes() {
                 return Err(io::Error::other("the parent's snapshot does not end with its mark"));
             }
@@ -304,8 +358,9 @@ impl Handshake {
             .strip_prefix('$')
             .and_then(|len| len.parse().ok())
             .ok_or_else(|| unexpected("PSYNC, snapshot", &head))?;
-        let mut body = (&mut self.reader).take(len);
-        let loaded = rdb::load(&mut body, empty).map_err(failed)?;
+        progress.total.store(len, Ordering::Relaxed);
+        let mut body = input.take(len);
+        let loaded = rdb::load(&mut body, empty).map_err(io::Error::other)?;
         io::copy(&mut body, &mut io::sink())?;
         Ok(loaded)
     }
@@ -314,5 +369,30 @@ impl Handshake {
     fn into_parts(self) -> (TcpStream, Vec<u8>) {
         let beyond = self.reader.buffer().to_vec();
         (self.reader.into_inner(), beyond)
+    }
+}
+
+/// An input that counts what is taken from it.
+struct Counted<'a, R> {
+    input: R,
+    read: &'a AtomicU64,
+}
+
+impl<R: BufRead> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.input.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        self.input.consume(count);
     }
 }

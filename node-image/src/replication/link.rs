@@ -1,12 +1,15 @@
 //! A replica's link to its parent, as the data thread sees it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kv_core::control::LinkState;
 use kv_core::id::NodeId;
 
 use super::Attach;
 use crate::server::ClientKey;
+
+/// The longest time after which a parent is tried again that sends what this node has no place for.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 
 /// A replica's link to its parent.
 #[derive(Debug)]
@@ -23,6 +26,10 @@ pub struct ParentLink {
     pub heard: Instant,
     /// When the link went down; `None` while it is up.
     pub down_since: Option<Instant>,
+    /// How often in a row the parent sent what this node has no place for.
+    refusals: u32,
+    /// No attempt is made before that.
+    pub held_back: Instant,
 }
 
 /// How far a link has come.
@@ -52,7 +59,19 @@ impl ParentLink {
             stage: Stage::Idle { retry_at: now },
             heard: now,
             down_since: Some(now),
+            refusals: 0,
+            held_back: now,
         }
+    }
+
+    /// The parent sent what this node has no place for. Returns after which time it is tried again: each attempt costs the
+    /// parent a snapshot, and only rarely something has changed.
+    pub fn hold_back(&mut self, now: Instant) -> Duration {
+        let long_ago = now.saturating_duration_since(self.held_back) > LONGEST_BACK_OFF;
+        self.refusals = if long_ago { 0 } else { self.refusals + 1 };
+        let wait = Duration::from_secs(1 << self.refusals.min(6)).min(LONGEST_BACK_OFF);
+        self.held_back = now + wait;
+        wait
     }
 
     /// Its state as reports name it.

@@ -14,4 +14,4 @@ pub use feed::{Feed, FeedState};
 pub use handshake::{Attach, Outcome, Peer, Target};
 pub use link::{ParentLink, Stage};
 pub use stream::{History, ResyncVerdict, random_hex};
-pub use sync::SyncJob;
+pub use sync::{Progress, SyncJob};

@@ -70,8 +70,29 @@ impl History {
     pub fn fork(&mut self, random: &mut fastrand::Rng) {
         let old = std::mem::replace(&mut self.replid, random_hex(random));
         self.recorded = true;
-        self.previous = Some((old, self.offset()));
+        // Nothing is known of a history that was given up.
+        self.previous = Some((old, self.offset())).filter(|(old, _)| !old.is_empty());
         self.stream_db = None;
+    }
+
+    /// A snapshot file was loaded that says where it stood, and in which history if anybody may hold a copy of it: this
+    /// one continues that. The id is a new one, for what is written from now on is not what others wrote who went on.
+    pub fn restore(&mut self, replid: Option<String>, offset: u64) {
+        self.backlog.reset(offset);
+        if let Some(replid) = replid {
+            // Unrecorded, the offset would stand still, and a copy would be taken for whole that is not.
+            self.recorded = true;
+            self.previous = Some((replid, offset));
+        }
+    }
+
+    /// The node goes on to follow: it holds nothing but what the restored history holds. `stream_db`: the database that
+    /// the stream has selected there.
+    pub fn resume(&mut self, stream_db: usize) {
+        if let Some((replid, _)) = self.previous.take_if(|(_, switch)| *switch == self.backlog.end()) {
+            self.replid = replid;
+            self.stream_db = Some(stream_db);
+        }
     }
 
     /// Takes up another history at `offset`: a full synchronisation was loaded.
@@ -130,6 +151,16 @@ mod tests {
         assert_eq!(history.resync(&first, 100), ResyncVerdict::Continue(100));
         assert_eq!(history.resync(&first, 101), ResyncVerdict::Full, "a tail that the new master never had");
         assert_eq!(history.resync(&history.replid, 150), ResyncVerdict::Continue(150));
+
+        history.restore(Some("e".repeat(40)), 300);
+        assert_eq!(history.resync(&"e".repeat(40), 300), ResyncVerdict::Continue(300));
+        history.backlog.append(&[0; 50]);
+        assert_eq!(history.resync(&"e".repeat(40), 301), ResyncVerdict::Full);
+        history.resume(0);
+        assert_ne!(history.replid, "e".repeat(40), "something was written since");
+        history.restore(Some("e".repeat(40)), 300);
+        history.resume(3);
+        assert_eq!((history.replid.clone(), history.stream_db), ("e".repeat(40), Some(3)));
 
         history.adopt("f".repeat(40), 7000);
         assert_eq!(history.resync(&first, 100), ResyncVerdict::Full);

@@ -1,8 +1,13 @@
-//! A snapshot on its way to the replicas that asked for one.
+//! A snapshot on its way to the replicas that asked for one: sent as it is made, or written to a file first.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::keyspace::Keyspace;
 use crate::persist::rdb::{Aux, Finisher, Format};
-use crate::persist::snapshot::{Aborted, Walker};
+use crate::persist::save::{self, BackgroundSave, SaveError, SaveOptions};
+use crate::persist::snapshot::Walker;
 use crate::server::ClientKey;
 
 /// Entries that are serialised in one go, so that clients wait for no longer than that.
@@ -13,61 +18,118 @@ const STEP_BYTES: usize = 256 * 1024;
 pub struct SyncJob {
     /// Who gets it.
     pub sinks: Vec<ClientKey>,
-    /// 40 characters that end it.
-    pub mark: String,
-    walker: Walker,
-    /// `None` after the last piece.
-    finisher: Option<Finisher>,
+    way: Way,
+}
+
+/// How it gets there.
+#[derive(Debug)]
+enum Way {
+    /// It is sent as it is made; `finisher` is `None` after the last piece.
+    Stream { walker: Walker, finisher: Option<Finisher>, mark: String },
+    /// It is written to a file, which is sent.
+    File { save: BackgroundSave, path: PathBuf },
 }
 
 /// What a step brought.
 #[derive(Debug)]
-pub struct Chunk {
-    /// Bytes to be sent.
-    pub bytes: Vec<u8>,
-    /// Whether these were the last.
-    pub finished: bool,
+pub enum Progress {
+    /// Bytes to be sent, if any.
+    Bytes(Vec<u8>),
+    /// The last bytes to be sent, with the mark that ends a snapshot.
+    End(Vec<u8>),
+    /// The file to be sent, and its length. It has no name any more.
+    File(File, u64),
 }
 
 impl SyncJob {
-    /// Begins a snapshot of what the keyspace holds now.
-    pub fn start(keyspace: &mut Keyspace, aux: &Aux, sinks: Vec<ClientKey>, mark: String) -> Self {
+    /// Begins a snapshot of what the keyspace holds now, that is sent as it is made; `mark`: 40 characters that end it.
+    pub fn stream(keyspace: &mut Keyspace, aux: &Aux, sinks: Vec<ClientKey>, mark: String) -> Self {
         // It is finished on the data thread, which has no time to compress.
         let finisher = Some(Finisher::new(Format { compress: false, ..Format::default() }));
-        Self { sinks, mark, walker: Walker::start(keyspace, aux), finisher }
+        Self { sinks, way: Way::Stream { walker: Walker::start(keyspace, aux), finisher, mark } }
     }
 
-    /// Serialises a part of what is still to come.
+    /// Begins one that is written to a file of this path first.
     ///
     /// # Errors
-    /// If the keyspace was replaced or flushed meanwhile.
-    pub fn step(&mut self, keyspace: &mut Keyspace) -> Result<Chunk, Aborted> {
-        let finished = self.walker.step(keyspace, STEP_BYTES)?;
-        Ok(self.chunk(finished))
+    /// If the disk refuses.
+    pub fn file(
+        keyspace: &mut Keyspace,
+        aux: &Aux,
+        path: PathBuf,
+        options: SaveOptions,
+    ) -> Result<Self, SaveError> {
+        let save = save::start_bgsave(keyspace, &path, aux, options)?;
+        Ok(Self { sinks: Vec::new(), way: Way::File { save, path } })
     }
 
-    /// Takes what writes to unvisited slots have serialised.
-    ///
-    /// # Errors
-    /// If the keyspace was replaced or flushed meanwhile.
-    pub fn idle(&mut self) -> Result<Chunk, Aborted> {
-        Ok(self.chunk(false))
-    }
-
-    fn chunk(&mut self, finished: bool) -> Chunk {
-        let piece = self.walker.take_output();
-        let mut bytes = match &mut self.finisher {
-            Some(finisher) if !piece.is_empty() => finisher.finish(piece, true),
-            _ => Vec::new(),
-        };
-        if finished && let Some(finisher) = self.finisher.take() {
-            bytes.extend_from_slice(&finisher.end());
+    /// Whether the snapshot can go on at once, as far as the disk is concerned.
+    #[must_use]
+    pub fn can_step(&self) -> bool {
+        match &self.way {
+            Way::Stream { .. } => true,
+            Way::File { save, .. } => save.can_step(),
         }
-        Chunk { bytes, finished }
+    }
+
+    /// Goes on. `room`: its receivers keep up; else only what writes to unvisited slots have serialised is taken.
+    ///
+    /// # Errors
+    /// If the keyspace was replaced or flushed meanwhile, or the disk refuses; the job is at its end.
+    pub fn step(&mut self, keyspace: &mut Keyspace, room: bool) -> Result<Progress, String> {
+        match &mut self.way {
+            Way::Stream { walker, finisher, mark } => {
+                let done = if room {
+                    walker.step(keyspace, STEP_BYTES).map_err(|why| why.to_string())?
+                } else {
+                    false
+                };
+                let piece = walker.take_output();
+                let mut bytes = match finisher {
+                    Some(finisher) if !piece.is_empty() => finisher.finish(piece, true),
+                    _ => Vec::new(),
+                };
+                if !done {
+                    return Ok(Progress::Bytes(bytes));
+                }
+                if let Some(finisher) = finisher.take() {
+                    bytes.extend_from_slice(&finisher.end());
+                }
+                bytes.extend_from_slice(mark.as_bytes());
+                Ok(Progress::End(bytes))
+            }
+            Way::File { save, path } => {
+                let outcome = save.poll(keyspace, STEP_BYTES);
+                save.hold_back();
+                match outcome {
+                    None => Ok(Progress::Bytes(Vec::new())),
+                    Some(Err(error)) => Err(error.to_string()),
+                    Some(Ok(())) => {
+                        let (file, len) =
+                            take(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                        Ok(Progress::File(file, len))
+                    }
+                }
+            }
+        }
     }
 
     /// Gives it up.
     pub fn abort(self, keyspace: &mut Keyspace) {
-        self.walker.cancel(keyspace);
+        match self.way {
+            Way::Stream { walker, .. } => walker.cancel(keyspace),
+            Way::File { save, path } => {
+                save.cancel(keyspace);
+                let _ = std::fs::remove_file(path); // it may be complete
+            }
+        }
     }
+}
+
+/// Opens a file, and takes its name away: it goes with the last who reads it.
+fn take(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::open(path)?;
+    std::fs::remove_file(path)?;
+    let len = file.metadata()?.len();
+    Ok((file, len))
 }

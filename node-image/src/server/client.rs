@@ -157,6 +157,8 @@ pub enum Blocked {
         offset: u64,
         /// Number of replicas.
         replicas: usize,
+        /// `WAITAOF`: until they have it on the disk; and whether this node is to, too.
+        on_disk: Option<bool>,
         /// When to give up; `None` for never.
         deadline: Option<Instant>,
     },

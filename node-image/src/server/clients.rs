@@ -6,7 +6,7 @@ use slab::Slab;
 
 use super::client::{Client, ClientKey, IDLE_BUFFER, Kind};
 use super::memory::{Peaks, Totals};
-use crate::replication::Feed;
+use crate::replication::{Feed, FeedState};
 
 /// All connected clients, and which of them have something to be written.
 #[derive(Debug, Default)]
@@ -129,11 +129,11 @@ impl Clients {
         &self.replicas
     }
 
-    /// The feeds of those that are replicas.
+    /// The feeds of those that are replicas, and have asked for the stream.
     pub fn feeds(&self) -> impl Iterator<Item = (&Client, &Feed)> {
         self.replicas.iter().filter_map(|key| {
             let client = self.get(*key)?;
-            Some((client, client.feed()?))
+            Some((client, client.feed().filter(|feed| feed.state != FeedState::Handshake)?))
         })
     }
 

@@ -43,6 +43,7 @@ impl Server {
         if self.may_originate() {
             self.beat();
         }
+        self.keep_waiting_replicas();
         self.clients.peaks.turn(self.clock.unix_ms / 1000);
         self.trim_buffers();
         self.accept(); // what a lack of descriptors left waiting
@@ -53,10 +54,13 @@ impl Server {
         self.answer_waits();
         self.tend_lease();
         self.tend_held();
+        self.tend_failover();
         self.tend_persistence();
         self.routing.tend(self.clock.instant);
-        if let Ending::Leaving(until) = self.ending {
-            self.leave_if_relieved(until);
+        match self.ending {
+            Ending::Leaving(until) => self.leave_if_relieved(until),
+            Ending::Draining(_) => self.end_if_drained(),
+            Ending::No | Ending::Now { .. } => {}
         }
         self.publish();
     }
@@ -64,9 +68,27 @@ impl Server {
     /// Sends the stream's heartbeat.
     fn beat(&mut self) {
         let due = self.clock.instant.saturating_duration_since(self.last_ping) >= self.tunables.ping_period;
-        if due && self.may_beat() && !self.clients.replicas().is_empty() {
+        if due && !self.clients.replicas().is_empty() {
             self.last_ping = self.clock.instant;
             self.replicate_beat(&[b"PING"]);
+        }
+    }
+
+    /// Tells replicas that wait for a snapshot that they are not forgotten.
+    fn keep_waiting_replicas(&mut self) {
+        const EVERY: Duration = Duration::from_secs(1);
+        if self.clock.instant.saturating_duration_since(self.last_line) < EVERY {
+            return;
+        }
+        self.last_line = self.clock.instant;
+        for key in self.clients.replicas().to_vec() {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            let waits = client.feed_mut().filter(|feed| feed.is_waiting());
+            if let Some(feed) = waits {
+                feed.acked_at = self.clock.instant; // it cannot say anything either
+                client.output.push(b'\n');
+                self.clients.queue_write(key);
+            }
         }
     }
 
@@ -85,7 +107,9 @@ impl Server {
     fn drop_silent_replicas(&mut self) {
         let (now, timeout) = (self.clock.instant, self.tunables.repl_timeout);
         let silent = self.clients.keys_where(|client| {
-            client.feed().is_some_and(|feed| now.saturating_duration_since(feed.acked_at) > timeout)
+            client
+                .feed()
+                .is_some_and(|feed| !feed.silent && now.saturating_duration_since(feed.acked_at) > timeout)
         });
         for key in silent {
             crate::warning!("Disconnecting timedout replica");

@@ -163,9 +163,11 @@ impl Server {
         self.link.is_none() && !self.holds_writes() && self.loading.is_none() && self.routing.may_write()
     }
 
-    /// Whether writes are held: for a hand-over, or since a user asked for it.
+    /// Whether writes are held: for a hand-over, since a user asked for it, or since the process ends. What is written
+    /// after the last save would be lost.
     pub(super) fn holds_writes(&self) -> bool {
-        self.pause.is_some() || self.client_pause.is_some()
+        let ends = matches!(self.ending, Ending::Draining(_) | Ending::Now { .. });
+        self.pause.is_some() || self.client_pause.is_some() || self.failover.is_some() || ends
     }
 
     fn check(&self, key: ClientKey, spec: &CommandSpec, args: Args<'_>) -> Verdict {
@@ -246,11 +248,13 @@ impl Server {
 
     fn check_write(&self, flags: Flags) -> Verdict {
         let refuse = |text: &'static str| Verdict::Refuse(CommandError::text(text));
+        if self.failover.is_some() {
+            return Verdict::Hold;
+        }
         if self.link.is_some() && (self.tunables.replica_read_only || self.routing.is_managed()) {
             return refuse("READONLY You can't write against a read only replica.");
         }
-        // What is written after the last save would be lost.
-        if self.holds_writes() || matches!(self.ending, Ending::Now { .. }) {
+        if self.holds_writes() {
             return Verdict::Hold;
         }
         if !self.routing.may_write() {
@@ -268,6 +272,9 @@ impl Server {
         }
         if let Some(error) = self.disk_error() {
             return Verdict::Refuse(CommandError::text(format!("MISCONF {error}")));
+        }
+        if self.good_replicas().is_some_and(|(good, wanted)| good < wanted) {
+            return refuse("NOREPLICAS Not enough good replicas to write.");
         }
         if flags.contains(Flags::DENYOOM) && self.out_of_memory() {
             return Verdict::Refuse(out_of_memory());

@@ -62,6 +62,16 @@ impl Server {
         }
     }
 
+    /// The parent has, or sends, what this node has no place for: it is tried again later.
+    pub(super) fn refuse_parent(&mut self, text: String) {
+        let now = self.clock.instant;
+        if let Some(link) = &mut self.link {
+            let wait = link.hold_back(now).as_secs();
+            warning!("{text}. A full synchronisation is tried in {wait} s.");
+        }
+        self.stats.last_link_error = text;
+    }
+
     pub(super) fn on_link_lost(&mut self, why: &str) {
         warning!("Link to the parent lost: {why}");
         let retry_at = self.clock.instant + Duration::from_millis(20);
@@ -98,7 +108,7 @@ impl Server {
     pub(super) fn attach_if_due(&mut self) {
         let Some(link) = &self.link else { return };
         let Stage::Idle { retry_at } = link.stage else { return };
-        if self.clock.instant < retry_at || self.routing.is_fenced() {
+        if self.clock.instant < retry_at.max(link.held_back) || self.routing.is_fenced() {
             return;
         }
         let (generation, target) = (link.generation, self.attach_target(link));
@@ -137,12 +147,20 @@ impl Server {
             user,
             password,
             peer,
-            port: self.port,
+            port: u16::try_from(settings.number("replica-announce-port"))
+                .ok()
+                .filter(|port| *port > 0)
+                .unwrap_or(self.port),
             announce_ip: settings.text("replica-announce-ip").to_owned(),
-            history: (self.history.replid.clone(), self.history.offset()),
+            // Nobody shares a history that was not counted from its beginning on.
+            history: match &self.history {
+                history if history.is_recorded() => (history.replid.clone(), history.offset()),
+                _ => (String::new(), 0),
+            },
             databases: self.settings.databases,
             tracking: self.tunables.tracking,
             timeout: self.tunables.repl_timeout.max(Duration::from_secs(1)),
+            failover: self.failover.as_ref().is_some_and(|failover| failover.in_progress()),
         }
     }
 
@@ -160,13 +178,18 @@ impl Server {
                 self.routing.set_data(DataState::Syncing);
                 notice!("Full synchronisation with the parent begins");
             }
+            Outcome::Unfit(text) => {
+                link.stage = Stage::Idle { retry_at: self.clock.instant + RETRY };
+                self.refuse_parent(text);
+            }
             Outcome::Failed(text) => {
+                link.stage = Stage::Idle { retry_at: self.clock.instant + RETRY };
+                self.failover_refused(&text);
                 verbose!("Attaching to the parent failed: {text}");
                 if self.stats.last_link_error != text {
                     warning!("Attaching to the parent failed: {text}");
                     self.stats.last_link_error = text;
                 }
-                link.stage = Stage::Idle { retry_at: self.clock.instant + RETRY };
             }
             Outcome::Continue { stream, leftover, replid, previous } => {
                 let switch = previous
@@ -225,21 +248,25 @@ impl Server {
         }
         self.routing.set_data(DataState::Live);
         self.send_ack();
+        self.complete_failover();
     }
 
     /// Tells the parent how far this node is.
     pub(super) fn send_ack(&mut self) {
         let Some(key) = self.link.as_ref().and_then(ParentLink::client) else { return };
         let offset = self.history.offset();
+        let synced = self.persistence.synced().map(|synced| synced.to_string());
         let managed = self.link.as_ref().is_some_and(|link| link.parent.is_some());
         let epoch = self.routing.config().filter(|_| managed).map(|config| config.epoch.to_string());
         if let Some(client) = self.clients.get_mut(key) {
             let text = offset.to_string();
-            let mut args: Vec<&[u8]> = vec![b"REPLCONF", b"ACK", text.as_bytes()];
-            if let Some(epoch) = &epoch {
-                args.extend([&b"KV-EPOCH"[..], epoch.as_bytes()]);
+            let mut words: Vec<&[u8]> = vec![b"REPLCONF", b"ACK", text.as_bytes()];
+            for (name, value) in [(&b"FACK"[..], &synced), (b"KV-EPOCH", &epoch)] {
+                if let Some(value) = value {
+                    words.extend([name, value.as_bytes()]);
+                }
             }
-            super::propagate::encode(&mut client.output, &args);
+            super::propagate::encode(&mut client.output, &words);
         }
         self.stats.acked_offset = offset;
         self.stats.last_ack = self.clock.instant;

@@ -210,6 +210,11 @@ impl Server {
                     && let Some(link) = &mut self.link
                 {
                     link.heard = self.clock.instant;
+                    self.stats.replication_input_bytes += count as u64;
+                }
+                // Besides acknowledgements there are empty lines, while it loads a snapshot.
+                if let Some(feed) = client.feed_mut() {
+                    feed.acked_at = self.clock.instant;
                 }
                 self.clients.peaks.note_input(bytes);
                 Some(count)

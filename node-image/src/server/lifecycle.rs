@@ -99,6 +99,7 @@ impl Server {
             history: History::new(&mut random, tunables.backlog),
             routing,
             link: None,
+            failover: None,
             sync_job: None,
             loading: None,
             persistence: Persistence::new(&config, clock.unix_ms),
@@ -122,8 +123,11 @@ impl Server {
             gathered: Vec::new(),
             batch: super::input::Batch::default(),
             link_generation: 0,
+            restored_db: 0,
             next_cron: clock.instant,
             last_ping: clock.instant,
+            last_line: clock.instant,
+            unread_since: None,
             random,
             tunables,
             config,
@@ -155,11 +159,13 @@ impl Server {
                 self.routing.state()
             );
             if self.routing.role() == Some(Role::Replica) {
+                self.history.resume(self.restored_db);
                 self.follow_configured_parent();
             }
             self.ask_peers();
         } else if let Some(Value::HostPort(Some(address))) = self.config.settings.get("replicaof") {
             let address = address.clone();
+            self.history.resume(self.restored_db);
             self.follow(address, None);
         }
     }
@@ -184,11 +190,62 @@ impl Server {
                 notice!("Received SIGTERM: waiting for a replica to take over...");
                 Ending::Leaving(self.clock.instant + self.tunables.handover_timeout)
             }
+            Ending::No if self.may_drain() => {
+                notice!("Received SIGTERM scheduling shutdown...");
+                if let Err(error) = self.drain(None) {
+                    warning!("{error}");
+                }
+                return;
+            }
             _ => {
                 notice!("Received SIGTERM scheduling shutdown...");
                 Ending::Now { save: None }
             }
         };
+    }
+
+    /// Whether there are replicas that may lack something of what this node, a master on its own, has written.
+    pub(crate) fn may_drain(&self) -> bool {
+        let waits = self.config.settings.number("shutdown-timeout") > 0;
+        waits && self.link.is_none() && !self.routing.is_managed() && self.is_fed_from()
+    }
+
+    /// Begins to end: nothing is written any more, what there is is saved, and the replicas get what they lack. So they
+    /// go on where they were when this node is back, or when another one leads.
+    ///
+    /// # Errors
+    /// If the data cannot be saved; it goes on to end all the same.
+    pub(crate) fn drain(&mut self, save: Option<bool>) -> Result<(), SaveError> {
+        self.replicate_beat(&[b"REPLCONF", b"GETACK", b"*"]);
+        let seconds = self.config.settings.number("shutdown-timeout").min(24 * 3600);
+        self.ending = Ending::Draining(self.clock.instant + Duration::from_secs(seconds));
+        self.save_at_the_end(save)
+    }
+
+    /// Ends the wait of [`Server::drain`] when all replicas have everything, or its time is over.
+    pub(crate) fn end_if_drained(&mut self) {
+        let Ending::Draining(until) = self.ending else { return };
+        let offset = self.history.offset();
+        let lagging = self.clients.feeds().filter(|(_, feed)| feed.online() && feed.acked < offset).count();
+        if lagging > 0 && self.clock.instant >= until {
+            warning!(
+                "{lagging} of the replicas lack a part of the stream, and are not waited for any longer"
+            );
+        } else if lagging > 0 {
+            return;
+        }
+        self.ending = Ending::Now { save: Some(false) };
+    }
+
+    /// `SHUTDOWN ABORT`. Returns whether there was anything to be aborted.
+    pub(crate) fn abort_ending(&mut self) -> bool {
+        let waits = matches!(self.ending, Ending::Draining(_));
+        if waits {
+            notice!("Shutdown manually aborted.");
+            self.ending = Ending::No;
+            self.retry_held();
+        }
+        waits
     }
 
     /// Whether somebody is there to take over. In the middle of a hand-over the stream is cut, and held clients are to be
@@ -239,6 +296,9 @@ impl Server {
     pub(super) fn finish(&mut self, save: Option<bool>) {
         if let Err(error) = self.save_at_the_end(save) {
             warning!("{error}");
+        }
+        if let Some(job) = self.sync_job.take() {
+            job.abort(&mut self.keyspace); // its file goes, too
         }
         self.close_aof();
         notice!("kv-node is now ready to exit, bye bye...");

@@ -4,10 +4,9 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kv_core::id::Epoch;
 use mio::Events;
 
-use super::propagate::select;
+use super::propagate::{Beside, beside_data, select};
 use super::{Clock, Ending, Event, Server};
 use crate::command::Args;
 use crate::keyspace::Keyspace;
@@ -110,7 +109,9 @@ impl Server {
             self.keyspace.total(),
             loaded.commands
         );
-        self.restore_position(loaded.offset, loaded.write_epoch);
+        // For elections. That it is a prefix of a history, to go on with there, is nothing that the file can prove.
+        self.history.restore(None, loaded.offset);
+        self.routing.restore_write_epoch(loaded.write_epoch);
         let aof = Aof::resume(location, policy, loaded)?;
         self.persistence.open_aof(aof);
         Ok(())
@@ -129,15 +130,11 @@ impl Server {
 
     /// Runs a command of the append-only file.
     fn replay(&mut self, args: Args<'_>, db: &mut usize) -> Result<(), String> {
-        if args.is(0, "select") {
-            *db = select(args, self.keyspace.databases())?;
-            return Ok(());
+        match beside_data(args) {
+            None => self.execute_silently(*db, args),
+            Some(Beside::Select) => select(args, self.keyspace.databases()).map(|chosen| *db = chosen),
+            Some(_) => Ok(()),
         }
-        // What the stream holds besides data.
-        if ["ping", "replconf", "publish", "spublish"].iter().any(|name| args.is(0, name)) {
-            return Ok(());
-        }
-        self.execute_silently(*db, args)
     }
 
     fn load_dump(&mut self) -> Result<(), LoadError> {
@@ -152,18 +149,12 @@ impl Server {
             .map_err(|error| LoadError::Snapshot { path: path.clone(), error })?;
         notice!("DB loaded from {}: {} keys", path.display(), loaded.keyspace.total());
         self.keyspace = loaded.keyspace;
-        self.restore_position(
-            loaded.aux.repl_offset.unwrap_or(0),
-            loaded.aux.write_epoch.unwrap_or_default(),
-        );
+        let aux = loaded.aux;
+        let replid = aux.repl_id.filter(|id| id.len() == 40 && aux.repl_offset.is_some());
+        self.restored_db = aux.repl_stream_db.and_then(|db| usize::try_from(db).ok()).unwrap_or(0);
+        self.history.restore(replid, aux.repl_offset.unwrap_or(0));
+        self.routing.restore_write_epoch(aux.write_epoch.unwrap_or_default());
         Ok(())
-    }
-
-    /// Where the loaded data stood, for elections. The history's id is a new one: a file is no proof that the node can
-    /// go on in the stream.
-    fn restore_position(&mut self, offset: u64, write_epoch: Epoch) {
-        self.history.backlog.reset(offset);
-        self.routing.restore_write_epoch(write_epoch);
     }
 
     /// Some bytes of the files were read: serves clients as far as that can be done without the data.

@@ -11,6 +11,7 @@ mod dispatch;
 mod durability;
 mod eviction;
 mod expiry;
+pub mod failover;
 mod feeding;
 mod following;
 mod input;
@@ -125,6 +126,8 @@ pub enum Ending {
     No,
     /// It waits to be relieved of its master role, at most until then.
     Leaving(Instant),
+    /// Everything is saved; it waits until its replicas have everything, too, at most until then.
+    Draining(Instant),
     /// At the end of this tick; whether data are to be saved first.
     Now {
         /// Write a snapshot if there are save points or `SHUTDOWN SAVE` asked for it.
@@ -162,6 +165,8 @@ pub struct Server {
     pub history: History,
     /// The link to the parent, if this node is a replica.
     pub link: Option<ParentLink>,
+    /// `FAILOVER` that is under way.
+    pub failover: Option<failover::Failover>,
     /// The snapshot that is being sent to replicas.
     pub sync_job: Option<SyncJob>,
     /// Files that are being loaded, which is before the first tick.
@@ -198,8 +203,13 @@ pub struct Server {
     gathered: Vec<(ClientKey, std::ops::Range<usize>)>,
     batch: input::Batch,
     link_generation: u64,
+    /// The database that the stream had selected in the snapshot file that was loaded.
+    restored_db: usize,
     next_cron: Instant,
     last_ping: Instant,
+    last_line: Instant,
+    /// Since when there is no replica.
+    unread_since: Option<Instant>,
     listeners: Vec<TcpListener>,
     /// More connections wait than were taken in one go.
     accepting: bool,

@@ -40,6 +40,8 @@ pub struct Persistence {
     /// BGSAVE SCHEDULE: a snapshot is to be made as soon as none is in its way.
     scheduled: bool,
     keys_loaded: u64,
+    /// Up to where the replication stream is in the append-only file, on the disk.
+    synced: u64,
 }
 
 /// How long the runs of a job in the background took, and how many there were.
@@ -107,6 +109,7 @@ impl Persistence {
             rewrites: Runs::default(),
             scheduled: false,
             keys_loaded: 0,
+            synced: 0,
         }
     }
 
@@ -137,6 +140,11 @@ impl Persistence {
         if let Some(aof) = &mut self.aof {
             aof.append_write_epoch(epoch);
         }
+    }
+
+    /// Up to where the replication stream is in the append-only file, on the disk; `None` if there is no such file.
+    pub(crate) fn synced(&self) -> Option<u64> {
+        self.aof.as_ref().map(|_| self.synced)
     }
 
     fn aof_error(&self) -> Option<&AofError> {
@@ -242,7 +250,9 @@ impl Server {
             redis_ver: Some(kv_core::REDIS_VERSION.to_owned()),
             ctime: i64::try_from(self.clock.unix_ms / 1000).ok(),
             used_mem: Some(self.keyspace.used_memory() as u64),
-            repl_id: Some(self.history.replid.clone()),
+            // Whoever loads it may go on from there, which takes that all changes were counted.
+            repl_id: Some(self.history.replid.clone())
+                .filter(|id| self.history.is_recorded() && !id.is_empty()),
             repl_offset: Some(self.history.offset()),
             repl_stream_db: self.history.stream_db.and_then(|db| u32::try_from(db).ok()),
             write_epoch: self.routing.is_managed().then(|| self.routing.write_epoch()),
@@ -255,7 +265,7 @@ impl Server {
         save_options(&self.config, "aof-rewrite-incremental-fsync")
     }
 
-    fn save_options(&self) -> SaveOptions {
+    pub(super) fn save_options(&self) -> SaveOptions {
         save_options(&self.config, "rdb-save-incremental-fsync")
     }
 
@@ -422,7 +432,14 @@ impl Server {
     pub(super) fn flush_aof(&mut self) {
         let Some(aof) = &mut self.persistence.aof else { return };
         let had_error = aof.last_write_error().is_some();
-        let Err(error) = aof.flush(self.clock.instant) else { return };
+        aof.set_offset(self.history.offset());
+        let outcome = aof.flush(self.clock.instant).map_err(ToString::to_string);
+        let synced = aof.synced().unwrap_or(0);
+        if synced > self.persistence.synced {
+            self.persistence.synced = synced;
+            self.answer_waits();
+        }
+        let Err(error) = outcome else { return };
         if had_error {
             return;
         }
@@ -436,6 +453,7 @@ impl Server {
     /// The data were replaced: the append-only file begins anew with them.
     pub(super) fn restart_aof(&mut self) {
         let aux = self.snapshot_aux();
+        self.persistence.synced = 0;
         if let Some(aof) = &mut self.persistence.aof {
             self.persistence.rewrites.begin(self.clock.instant);
             aof.reset(&mut self.keyspace, &aux);

@@ -1,8 +1,8 @@
 //! From what a command did to the replication stream and the append-only file.
 
 use super::transactions::Group;
-use super::{ClientKey, Ending, Scope, Server};
-use crate::command::{Args, Ctx, Handler, table};
+use super::{ClientKey, Scope, Server};
+use crate::command::{Args, Ctx, DataHandler, Handler, table};
 use crate::keyspace::ExpiryMode;
 use crate::resp::{Protocol, Reply};
 
@@ -99,50 +99,71 @@ impl Server {
         if self.apply_transaction(key, args, bytes) {
             return true;
         }
-        if args.len() > 0 && !args.is(0, "ping") {
-            self.apply_command(key, args);
+        match self.apply_command(key, args) {
+            Ok(()) => self.pass_on(bytes),
+            Err(text) => self.refuse_stream(key, &text),
         }
-        self.history.backlog.append(bytes);
-        self.persistence.append(bytes);
+        if args.is(0, "replconf") && args.is(1, "getack") && args.len() > 2 {
+            self.note_barrier(args.at(2));
+        }
+        // The answer counts the question: who waits for a replica to have everything need not wait for the next one.
+        if args.is(0, "replconf") && args.is(1, "getack") {
+            self.send_ack();
+        }
         true
     }
 
-    pub(super) fn apply_command(&mut self, key: ClientKey, args: Args<'_>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        if args.is(0, "select") {
-            match select(args, self.keyspace.databases()) {
-                Ok(db) => {
-                    client.db = db;
-                    self.history.stream_db = Some(db);
-                }
-                Err(text) => self.refuse_stream(key, &text),
+    /// Applies what stood between MULTI and EXEC, if all of it can be applied.
+    pub(super) fn apply_all(&mut self, key: ClientKey, commands: &[Vec<Box<[u8]>>], bytes: &[u8]) {
+        fn words(command: &[Box<[u8]>]) -> Vec<&[u8]> {
+            command.iter().map(AsRef::as_ref).collect()
+        }
+        let known = commands.iter().try_for_each(|command| is_known(Args::new(&words(command))));
+        let mut all = commands.iter();
+        match known.and_then(|()| all.try_for_each(|one| self.apply_command(key, Args::new(&words(one))))) {
+            Ok(()) => self.pass_on(bytes),
+            Err(text) => self.refuse_stream(key, &text),
+        }
+    }
+
+    fn pass_on(&mut self, bytes: &[u8]) {
+        self.history.backlog.append(bytes);
+        self.persistence.append(bytes);
+    }
+
+    fn apply_command(&mut self, key: ClientKey, args: Args<'_>) -> Result<(), String> {
+        let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
+        let Some(beside) = beside_data(args) else {
+            let db = client.db;
+            return self.execute_silently(db, args);
+        };
+        match beside {
+            Beside::Nothing => {}
+            Beside::Select => {
+                let db = select(args, self.keyspace.databases())?;
+                client.db = db;
+                self.history.stream_db = Some(db);
             }
-            return;
+            Beside::Message(scope) => _ = self.deliver(scope, args.at(1), args.at(2), None),
+            Beside::LeftOut => self.note_left_out(args),
         }
-        if args.is(0, "replconf") {
-            if args.is(1, "getack") && args.len() > 2 {
-                self.note_barrier(args.at(2));
-                self.send_ack();
-            }
-            return;
-        }
-        for (name, scope) in [("publish", Scope::Channel), ("spublish", Scope::Shard)] {
-            if args.is(0, name) {
-                self.deliver(scope, args.at(1), args.at(2), None);
-                return;
-            }
-        }
-        let db = client.db;
-        if let Err(text) = self.execute_silently(db, args) {
-            self.refuse_stream(key, &text);
-        }
+        Ok(())
+    }
+
+    /// Something of the stream that is no data was left out.
+    fn note_left_out(&mut self, args: Args<'_>) {
+        self.stats.stream_left_out += 1;
+        crate::warning!(
+            "'{}' in the parent's stream is left out: functions and scripts are not supported",
+            name_of(args)
+        );
     }
 
     /// The copy would differ from here on: it is better to stop and start over than to diverge.
     fn refuse_stream(&mut self, key: ClientKey, text: &str) {
-        crate::warning!(
-            "The parent's stream holds a command that cannot be applied: {text}. Resynchronising."
-        );
+        self.stats.stream_refused += 1;
+        let text = format!("The parent's stream holds a command that cannot be applied: {text}");
+        self.refuse_parent(text);
         self.history.replid.clear();
         self.clients.doom(key);
     }
@@ -151,17 +172,12 @@ impl Server {
     pub(super) fn execute_silently(&mut self, db: usize, args: Args<'_>) -> Result<(), String> {
         if args.is(0, "function") {
             // As in a snapshot: it is no data of a key.
-            crate::warning!(
-                "FUNCTION in a stream or file of another server is left out: it is not supported"
-            );
+            self.note_left_out(args);
             return Ok(());
         }
-        let name = || String::from_utf8_lossy(args.at(0)).into_owned();
-        let spec = table::lookup(args.at(0)).ok_or_else(|| format!("unknown command '{}'", name()))?;
-        let Handler::Data(handler) = spec.handler else {
-            return Err(format!("'{}' is no command on data", name()));
-        };
-        spec.check_arity(args.len()).map_err(|error| error.to_string())?;
+        let plain = plain_hset(args);
+        let args = plain.as_deref().map_or(args, Args::new);
+        let handler = data_command(args)?;
         self.keyspace.set_expiry_mode(ExpiryMode::Ignore);
         self.scratch.clear();
         let result = handler(
@@ -180,13 +196,77 @@ impl Server {
         self.keyspace.settle_touched(dirty > 0);
         self.stats.dirty += dirty;
         self.effects.clear();
-        result.map_err(|error| format!("'{}': {error}", name()))
+        result.map_err(|error| format!("'{}' of key {}: {error}", name_of(args), shown(args.at(1))))
     }
+}
 
-    /// Whether the stream may grow by beats now: not while a hand-over waits for equal offsets.
-    pub(super) fn may_beat(&self) -> bool {
-        self.may_originate() && !matches!(self.ending, Ending::Now { .. })
+fn name_of(args: Args<'_>) -> String {
+    String::from_utf8_lossy(args.at(0)).into_owned()
+}
+
+/// A word of a command as it is shown in an error.
+fn shown(word: &[u8]) -> String {
+    format!("\"{}\"", word.get(..128).unwrap_or(word).escape_ascii())
+}
+
+/// What runs a command of a stream, if it is a command on data that this node knows.
+fn data_command(args: Args<'_>) -> Result<DataHandler, String> {
+    let first = || if args.len() > 1 { format!(" with {} first", shown(args.at(1))) } else { String::new() };
+    let spec =
+        table::lookup(args.at(0)).ok_or_else(|| format!("unknown command '{}'{}", name_of(args), first()))?;
+    let Handler::Data(handler) = spec.handler else {
+        return Err(format!("'{}' is no command on data", name_of(args)));
+    };
+    spec.check_arity(args.len()).map_err(|error| error.to_string())?;
+    Ok(handler)
+}
+
+/// What a replication stream holds besides commands on data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// Nothing to be done with data: PING, REPLCONF, an empty line.
+    Nothing,
+    /// SELECT.
+    Select,
+    /// PUBLISH, SPUBLISH.
+    Message(Scope),
+    /// Functions and scripts: they are no data of a key, and are left out as in snapshots.
+    LeftOut,
+}
+
+/// What a command of a stream is, if it is none on data.
+pub(super) fn beside_data(args: Args<'_>) -> Option<Beside> {
+    const NAMES: [(&str, Beside); 7] = [
+        ("select", Beside::Select),
+        ("ping", Beside::Nothing),
+        ("publish", Beside::Message(Scope::Channel)),
+        ("spublish", Beside::Message(Scope::Shard)),
+        ("replconf", Beside::Nothing),
+        ("function", Beside::LeftOut),
+        ("script", Beside::LeftOut),
+    ];
+    if args.len() == 0 {
+        return Some(Beside::Nothing);
     }
+    NAMES.into_iter().find(|(name, _)| args.is(0, name)).map(|(_, beside)| beside)
+}
+
+/// HSETEX that lets no field expire, as HSET: so Redis 8 replicates HINCRBYFLOAT.
+fn plain_hset<'a>(args: Args<'a>) -> Option<Vec<&'a [u8]>> {
+    if !args.is(0, "hsetex") {
+        return None;
+    }
+    let fields = if args.is(2, "keepttl") { 3 } else { 2 };
+    let count = args.integer(fields + 1).ok().and_then(|count| usize::try_from(count).ok())?;
+    let pairs = args.from(fields + 2);
+    let whole = args.is(fields, "fields") && pairs.len() == count.checked_mul(2)?;
+    whole.then(|| [&[&b"HSET"[..], args.at(1)], pairs].concat())
+}
+
+/// Says what is wrong with a command of a stream, if it can be told before it runs.
+fn is_known(args: Args<'_>) -> Result<(), String> {
+    let known = beside_data(args).is_some() || plain_hset(args).is_some();
+    if known { Ok(()) } else { data_command(args).map(drop) }
 }
 
 /// The database that a SELECT of a stream is for. What follows would be lost if it does not exist.

@@ -20,9 +20,11 @@ impl Server {
         }
         let streaming = self.link.as_ref().is_none_or(|link| link.state() == LinkState::Streaming);
         match self.routing.state() {
-            _ if !self.routing.is_managed() => {
-                (!streaming).then(|| "the link to the master is down".to_owned())
-            }
+            _ if !self.routing.is_managed() => (!streaming).then(|| {
+                let why = &self.stats.last_link_error;
+                let colon = if why.is_empty() { "" } else { ": " };
+                format!("the link to the master is down{colon}{why}")
+            }),
             NodeState::Master => None,
             NodeState::Replica if streaming && self.routing.data() == DataState::Live => None,
             NodeState::Replica => Some("the link to the parent is down".to_owned()),
@@ -108,6 +110,11 @@ impl Server {
             counter("kv_expired_keys_total", "Keys that expired.", stats.expired),
             counter("kv_full_syncs_total", "Full synchronisations as a replica.", stats.full_syncs),
             counter("kv_partial_syncs_total", "Partial synchronisations as a replica.", stats.partial_syncs),
+            counter(
+                "kv_stream_refused_total",
+                "Commands of the parent's stream that could not be applied.",
+                stats.stream_refused,
+            ),
             counter(
                 "kv_full_syncs_served_total",
                 "Full synchronisations served to replicas.",

@@ -21,6 +21,8 @@ pub struct Stats {
     pub rejected_commands: u64,
     /// Bytes of replies.
     pub output_bytes: u64,
+    /// Bytes of the replication stream that came from the parent.
+    pub replication_input_bytes: u64,
     /// Bytes of the replication stream that were sent to replicas.
     pub replication_bytes: u64,
     /// Changes of data.
@@ -33,6 +35,8 @@ pub struct Stats {
     pub evicted: u64,
     /// Full synchronisations that were served to replicas.
     pub sync_full: u64,
+    /// Snapshots that were begun for replicas.
+    pub replica_snapshots: u64,
     /// Partial synchronisations that were served to replicas.
     pub sync_partial_ok: u64,
     /// Requests for a partial synchronisation that could not be met.
@@ -41,6 +45,10 @@ pub struct Stats {
     pub full_syncs: u64,
     /// Partial synchronisations that this node went through as a replica.
     pub partial_syncs: u64,
+    /// Commands of the parent's stream that could not be applied; each ended the link.
+    pub stream_refused: u64,
+    /// Functions and scripts in the parent's stream that were left out.
+    pub stream_left_out: u64,
     /// Why the last attempt to attach to the parent failed.
     pub last_link_error: String,
     /// The offset that the parent was last sent as acknowledged.
@@ -72,16 +80,20 @@ impl Stats {
             commands: 0,
             rejected_commands: 0,
             output_bytes: 0,
+            replication_input_bytes: 0,
             replication_bytes: 0,
             dirty: 0,
             dirty_at_save: 0,
             expired: 0,
             evicted: 0,
             sync_full: 0,
+            replica_snapshots: 0,
             sync_partial_ok: 0,
             sync_partial_err: 0,
             full_syncs: 0,
             partial_syncs: 0,
+            stream_refused: 0,
+            stream_left_out: 0,
             last_link_error: String::new(),
             acked_offset: 0,
             last_ack: now,

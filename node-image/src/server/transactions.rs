@@ -354,12 +354,7 @@ impl Server {
         }
         let whole = std::mem::take(incoming);
         client.session = None;
-        for command in &whole.commands {
-            let args: Vec<&[u8]> = command.iter().map(AsRef::as_ref).collect();
-            self.apply_command(key, Args::new(&args));
-        }
-        self.history.backlog.append(&whole.bytes);
-        self.persistence.append(&whole.bytes);
+        self.apply_all(key, &whole.commands, &whole.bytes);
         true
     }
 

@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Blocked, ClientKey, ClientPause, Pause, Server};
 
+/// The offset to reach, by how many replicas, and whether on the disk: see [`Blocked::Wait`].
+type Wait = (u64, usize, Option<bool>);
+
 impl Server {
     /// How many replicas have acknowledged `offset`.
     #[must_use]
@@ -11,18 +14,52 @@ impl Server {
         self.clients.feeds().filter(|(_, feed)| feed.online() && feed.acked >= offset).count()
     }
 
-    /// Blocks the client until `replicas` have acknowledged `offset`.
+    /// How many replicas have acknowledged that they have `offset` on the disk.
+    fn acknowledged_on_disk(&self, offset: u64) -> usize {
+        self.clients.feeds().filter(|(_, feed)| feed.online() && feed.synced >= offset).count()
+    }
+
+    /// Whether this node has `offset` in its append-only file, on the disk.
+    fn has_on_disk(&self, offset: u64) -> bool {
+        self.persistence.synced().is_some_and(|synced| synced >= offset)
+    }
+
+    /// Answers WAIT or WAITAOF if it is over, or has no more time.
+    fn answer_wait(&mut self, key: ClientKey, (offset, replicas, on_disk): Wait, over: bool) -> bool {
+        let (count, local) = match on_disk {
+            None => (self.acknowledged(offset), true),
+            Some(_) => (self.acknowledged_on_disk(offset), self.has_on_disk(offset)),
+        };
+        let done = over || (count >= replicas && (local || on_disk != Some(true)));
+        if done {
+            self.unblock(key);
+            let mut reply = self.reply(key);
+            if on_disk.is_some() {
+                reply.array(2);
+                reply.integer(i64::from(local));
+            }
+            reply.count(count);
+        }
+        done
+    }
+
+    /// Answers a client as soon as `replicas` have acknowledged its last write; `on_disk`: see [`Blocked::Wait`].
     pub(crate) fn wait_for_replicas(
         &mut self,
         key: ClientKey,
-        offset: u64,
         replicas: usize,
+        on_disk: Option<bool>,
         timeout_ms: u64,
     ) {
+        let offset = self.clients.get(key).map_or(0, |client| client.write_offset);
+        let executing = self.is_executing(key);
+        if self.answer_wait(key, (offset, replicas, on_disk), executing) {
+            return;
+        }
         let now = self.clock.instant;
         let deadline = (timeout_ms > 0).then(|| now.checked_add(Duration::from_millis(timeout_ms))).flatten();
         if let Some(client) = self.clients.get_mut(key) {
-            client.blocked = Some(Blocked::Wait { offset, replicas, deadline });
+            client.blocked = Some(Blocked::Wait { offset, replicas, on_disk, deadline });
         }
         self.replicate_beat(&[b"REPLCONF", b"GETACK", b"*"]);
     }
@@ -32,16 +69,13 @@ impl Server {
         let now = self.clock.instant;
         let waiting = |client: &super::Client| matches!(client.blocked, Some(Blocked::Wait { .. }));
         for key in self.clients.keys_where(waiting) {
-            let Some(Blocked::Wait { offset, replicas, deadline }) =
+            let Some(Blocked::Wait { offset, replicas, on_disk, deadline }) =
                 self.clients.get(key).and_then(|c| c.blocked)
             else {
                 continue;
             };
-            let count = self.acknowledged(offset);
-            if count >= replicas || deadline.is_some_and(|deadline| now >= deadline) {
-                self.unblock(key);
-                self.reply(key).count(count);
-            }
+            let over = deadline.is_some_and(|deadline| now >= deadline);
+            self.answer_wait(key, (offset, replicas, on_disk), over);
         }
     }
 

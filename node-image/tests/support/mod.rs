@@ -1,6 +1,8 @@
 //! Nodes and real Redis servers as child processes, on free ports and in directories of their own.
 #![allow(dead_code, missing_docs, reason = "each test uses a part of it")]
 
+pub mod content;
+pub mod proxy;
 pub mod shard;
 pub mod volume;
 pub mod wire;
@@ -13,8 +15,11 @@ use kv_core::control::NodeReport;
 use redis::{Connection, FromRedisValue, RedisResult};
 use tempfile::TempDir;
 
-/// How long any event may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long any event may take; `KV_TEST_PATIENCE` (seconds) allows more for tests of much data.
+fn patience() -> Duration {
+    let seconds = std::env::var("KV_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(30))
+}
 
 /// Stands for the file with the control password, which is in the node's own directory.
 const SECRET: &str = "{secret}";
@@ -85,7 +90,10 @@ impl Process {
             }
             let mut connection = self.try_connect().ok()?;
             let pong = redis::cmd("PING").query::<String>(&mut connection);
-            pong.is_ok_and(|pong| pong == "PONG").then_some(true)
+            match pong {
+                Ok(pong) => (pong == "PONG").then_some(true),
+                Err(error) => (error.code() == Some("NOAUTH")).then_some(true),
+            }
         })
     }
 
@@ -214,7 +222,7 @@ impl Run for Connection {
 
 /// Waits until `check` finds what it looks for.
 pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         if let Some(found) = check() {
             return found;

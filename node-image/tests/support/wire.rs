@@ -44,6 +44,18 @@ impl Wire {
         }
     }
 
+    /// The snapshot that SYNC brings, if its length is said.
+    pub fn read_snapshot(&mut self) -> Vec<u8> {
+        let mut line = String::new();
+        while line.trim_end().is_empty() {
+            line.clear();
+            self.0.read_line(&mut line).unwrap();
+        }
+        let mut bytes = vec![0; line.trim_end().strip_prefix('$').unwrap().parse().unwrap()];
+        self.0.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
     pub fn run(&mut self, line: &str) -> String {
         self.send(&line.split(' ').collect::<Vec<_>>());
         self.read()

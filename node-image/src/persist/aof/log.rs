@@ -72,6 +72,12 @@ pub(super) struct Log {
     syncer: Option<Syncer>,
     error: Option<AofError>,
     retry_at: Option<Instant>,
+    /// Where the replication stream stands after what was appended.
+    offset: u64,
+    /// Where it stood when the sync that is under way began.
+    syncing: u64,
+    /// Up to where it is known to be on the disk.
+    synced: u64,
 }
 
 impl Log {
@@ -115,7 +121,20 @@ impl Log {
             syncer: None,
             error: None,
             retry_at: None,
+            offset: 0,
+            syncing: 0,
+            synced: 0,
         }
+    }
+
+    /// Says where the replication stream stands after what was appended.
+    pub fn set_offset(&mut self, offset: u64) {
+        self.offset = offset;
+    }
+
+    /// Up to where the stream is known to be on the disk.
+    pub fn synced(&self) -> u64 {
+        self.synced
     }
 
     pub fn set_policy(&mut self, policy: FsyncPolicy) {
@@ -164,8 +183,17 @@ impl Log {
             let outcome = self.write().and_then(|()| self.sync_by_policy(now));
             self.retry_at = outcome.is_err().then(|| now + SECOND);
             self.error = outcome.err();
+            self.note_synced();
         }
         self.error.as_ref().map_or(Ok(()), Err)
+    }
+
+    /// If nothing is left to be synced, everything is.
+    fn note_synced(&mut self) {
+        let busy = self.syncer.as_ref().is_some_and(Syncer::is_busy);
+        if self.buffer.is_empty() && !self.dirty && !busy && self.error.is_none() {
+            self.synced = self.offset;
+        }
     }
 
     /// Writes and syncs everything, whatever the policy.
@@ -263,6 +291,7 @@ impl Log {
         }
         if let Some(syncer) = self.syncer.as_ref().filter(|syncer| !syncer.is_busy()) {
             syncer.request();
+            self.syncing = self.offset;
             self.dirty = false;
             self.last_sync = Some(now);
         }
@@ -270,8 +299,10 @@ impl Log {
     }
 
     fn collect_sync(&mut self) {
-        if let Some(Err(source)) = self.syncer.as_ref().and_then(Syncer::outcome) {
-            self.error = Some(AofError::Sync { path: self.path.clone(), source });
+        match self.syncer.as_ref().and_then(Syncer::outcome) {
+            Some(Ok(())) => self.synced = self.syncing,
+            Some(Err(source)) => self.error = Some(AofError::Sync { path: self.path.clone(), source }),
+            None => {}
         }
     }
 }

@@ -229,6 +229,19 @@ impl Aof {
         }
     }
 
+    /// Says where the replication stream stands after what was appended; to be called before [`Aof::flush`].
+    pub fn set_offset(&mut self, offset: u64) {
+        if let Some(log) = &mut self.log {
+            log.set_offset(offset);
+        }
+    }
+
+    /// Up to where the stream is on the disk, in files that a restart would read; `None` if that is not known.
+    #[must_use]
+    pub fn synced(&self) -> Option<u64> {
+        self.log.as_ref().filter(|_| self.is_whole()).map(Log::synced)
+    }
+
     /// Records that what follows is written under this epoch. To be called when the epoch of the data changes and no
     /// new base is made.
     pub fn append_write_epoch(&mut self, epoch: Epoch) {

@@ -128,6 +128,14 @@ pub struct RdbError {
     pub kind: RdbErrorKind,
 }
 
+impl RdbError {
+    /// Whether the bytes could not be had, rather than be understood.
+    #[must_use]
+    pub fn is_io(&self) -> bool {
+        matches!(self.kind, RdbErrorKind::Io(_) | RdbErrorKind::Truncated)
+    }
+}
+
 /// What is wrong with a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum RdbErrorKind {
