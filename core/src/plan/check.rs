@@ -245,7 +245,8 @@ fn check_election(
         // Restored data leads only when all answer, see above: then it may be newer than what is live elsewhere.
         let trust = |report: &NodeReport| report.data.min(DataState::Restored);
         rules.must(trust(other) <= trust(master), "no member has more trustworthy data");
-        let comparable = all_answer || other.data == master.data;
+        // What was being loaded when the parent went says nothing by its offset.
+        let comparable = other.data >= DataState::Restored && (all_answer || other.data == master.data);
         let same_history = other.replid == master.replid && comparable;
         rules.must(!same_history || other.offset <= master.offset, "no member has more of the same history");
     }
