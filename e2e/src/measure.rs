@@ -104,8 +104,9 @@ pub async fn kind(rounds: usize) -> Result<String> {
     Ok(page("Kubernetes (kind, 3 workers)", ready_s, &all))
 }
 
-/// A shard whose master is not on the Kubernetes node of the active operator, which is also that of the writers. Where
-/// all masters are there, one of them is made to leave.
+/// A shard whose master is not on the Kubernetes node of the active operator, which is also that of the writers, and not
+/// on the same one as all other masters: a cluster client (the `redis` crate) that loses all masters at once by a cut does
+/// not find the new ones for minutes. Where there is no such shard, a master is made to leave.
 ///
 /// # Errors
 /// If none leaves.
@@ -113,17 +114,20 @@ pub async fn shard_elsewhere(kind: &Kind) -> Result<usize> {
     let (_, of_operator) = kind.active_operator().await?;
     for moved in 0..=SIZE.shards {
         let view = scenario::settled(kind, SIZE).await?;
+        let mut workers = Vec::new();
         for shard in 0..SIZE.shards {
-            if kind.worker_of(view.master(shard).unwrap_or_default()).await? != of_operator {
-                return Ok(shard);
-            }
+            workers.push(kind.worker_of(view.master(shard).unwrap_or_default()).await?);
+        }
+        let fit = |worker: &String| *worker != of_operator && workers.iter().any(|other| other != worker);
+        if let Some(shard) = workers.iter().position(fit) {
+            return Ok(shard);
         }
         let shard = moved % SIZE.shards;
         let (old, epoch) = (view.master(shard).unwrap_or_default(), view.epoch(shard));
         kind.delete_pod(old, None).await?;
         kind.wait("a new epoch of the shard", SETTLE_WITHIN, |view| view.epoch(shard) > epoch).await?;
     }
-    Err(Error::Unexpected("all masters stay on the node of the operator".into()))
+    Err(Error::Unexpected("all masters stay on one node, or on that of the operator".into()))
 }
 
 /// Loses masters in turn, all in the same way, under one ledger.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::control::{DataState, NodeReport, NodeState};
+use crate::control::{DataState, LinkState, NodeReport, NodeState};
 use crate::id::{Epoch, NodeId};
 use crate::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, ShardPlan, Step, Template};
 use crate::shard::{Member, ShardConfig};
@@ -108,6 +108,29 @@ impl<'a> Facts<'a> {
             || report.leaving
             || report.disk_error.is_some()
             || node.ordinal > self.spec.replicas_per_shard
+            || node.template != Template::Current
+    }
+
+    /// Whether all specified nodes are there to stay and do what the newest config says, and no others are there.
+    fn whole(&self) -> bool {
+        let (Some(config), Some(shard)) = (self.newest, self.shard) else { return false };
+        let well = |node: &NodeObserved| {
+            let report = self.heard().find(|(other, _)| other.name == node.name).map(|(_, report)| report);
+            let stays = node.presence != Presence::Leaving && node.ordinal <= self.spec.replicas_per_shard;
+            let in_step = report.is_some_and(|report| {
+                let streams = report.link.as_ref().is_some_and(|link| link.state == LinkState::Streaming);
+                let acts = match report.state {
+                    NodeState::Master => report.id == config.master,
+                    NodeState::Replica => streams && report.data == DataState::Live,
+                    _ => false,
+                };
+                acts && !report.leaving && report.disk_error.is_none() && config.member(report.id).is_some()
+            });
+            stays && in_step
+        };
+        shard.nodes.len() == usize::from(self.spec.nodes_per_shard())
+            && config.members.len() == shard.nodes.len()
+            && shard.nodes.iter().all(well)
     }
 
     /// Whether another node answers under the member's name, and the member itself does not.
@@ -144,21 +167,31 @@ fn check_step(facts: &Facts<'_>, shard: &ShardPlan, rules: &mut Rules) {
             );
             rules.must(facts.heard_from(*target).is_some(), "the target of a pause answers");
         }
-        Step::Do(Action::Replace { node }, _) => {
-            let nodes = facts.shard.map(|shard| shard.nodes.as_slice()).unwrap_or_default();
-            let found = nodes.iter().find(|other| other.name == *node);
-            rules.must(
-                found.is_some_and(|node| {
-                    node.template == Template::Stuck && node.presence != Presence::Leaving
-                }),
-                "only a node is replaced that is outdated and stuck",
-            );
-            let answers = facts.heard().any(|(other, _)| other.name == *node);
-            rules.must(!answers, "a node that answers is not replaced");
-        }
+        Step::Do(Action::Replace { node, template }, _) => check_replace(facts, node, *template, rules),
         Step::Do(Action::Accept { config, first, then }, _) => {
             rules.must(!then.contains(first), "the first one is not told twice");
             check_accept(facts, config, *first, rules);
+        }
+    }
+}
+
+fn check_replace(facts: &Facts<'_>, node: &str, template: Template, rules: &mut Rules) {
+    let nodes = facts.shard.map(|shard| shard.nodes.as_slice()).unwrap_or_default();
+    let found = nodes.iter().find(|other| other.name == node);
+    rules.must(
+        found.is_some_and(|node| node.template == template && node.presence != Presence::Leaving),
+        "a node is replaced as it was seen, and not twice",
+    );
+    rules.must(template != Template::Current, "only an outdated node is replaced");
+    match facts.heard().find(|(other, _)| other.name == node) {
+        None => {
+            rules.must(template == Template::Stuck, "a node that does not answer is replaced if it is stuck")
+        }
+        Some((_, report)) => {
+            rules.must(facts.whole(), "a node that answers is replaced only while all are in step");
+            let leads = facts.newest.is_some_and(|config| config.master == report.id);
+            let alone = facts.spec.replicas_per_shard == 0 && facts.spec.durable;
+            rules.must(!leads || alone, "a master is replaced only if there can be no other");
         }
     }
 }
@@ -286,7 +319,8 @@ fn check_election(
         // Restored data leads only when all answer, see above: then it may be newer than what is live elsewhere.
         let trust = |report: &NodeReport| report.data.min(DataState::Restored);
         rules.must(trust(other) <= trust(master), "no member has more trustworthy data");
-        let comparable = all_answer || other.data == master.data;
+        // What was being loaded when the parent went says nothing by its offset.
+        let comparable = other.data >= DataState::Restored && (all_answer || other.data == master.data);
         let same_history = other.replid == master.replid && comparable;
         rules.must(!same_history || other.offset <= master.offset, "no member has more of the same history");
     }

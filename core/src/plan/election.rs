@@ -8,7 +8,7 @@ use crate::plan::change::with_parents;
 use crate::plan::founding;
 use crate::plan::reason::{Loss, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
-use crate::plan::{Action, Step};
+use crate::plan::{Action, Step, Template};
 use crate::quorum::Electorate;
 use crate::shard::{Member, ShardConfig};
 
@@ -166,7 +166,9 @@ impl<'v, 'a> Voters<'v, 'a> {
         let (epoch, offset) = (self.history_epoch(report), report.offset);
         let healthy = report.disk_error.is_none();
         let stays = !seen.leaving();
-        (has_data, epoch, offset, report.data, healthy, stays, self.view.wants(ordinal), Reverse(ordinal))
+        let current = seen.node.template == Template::Current;
+        let wanted = self.view.wants(ordinal);
+        (has_data, epoch, offset, report.data, healthy, stays, wanted, current, Reverse(ordinal))
     }
 
     /// The epoch that the node's history was last written under. Copies of one history are ordered by their offsets alone, as

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use crate::control::{DataState, LinkState, NodeReport};
 use crate::plan::reason::{Departure, DiskError, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
-use crate::plan::{Action, Step};
+use crate::plan::{Action, Step, rollout};
 use crate::shard::ShardConfig;
 
 /// For how long a master holds writes.
@@ -21,7 +21,7 @@ pub(super) fn hand_over(
     master: &Seen<'_>,
     report: &NodeReport,
 ) -> Option<Step> {
-    let departure = departure(view, master, report)?;
+    let departure = departure(view, config, master, report)?;
     let Some((target, target_report)) = successor(view, config, report) else {
         return Some(Step::Wait(match departure {
             Departure::DiskFull(_) => Reason::DiskFull { nodes: view.disk_errors() },
@@ -56,15 +56,21 @@ pub(super) fn hand_over(
     })
 }
 
-fn departure(view: &View<'_>, master: &Seen<'_>, report: &NodeReport) -> Option<Departure> {
+fn departure(
+    view: &View<'_>,
+    config: &ShardConfig,
+    master: &Seen<'_>,
+    report: &NodeReport,
+) -> Option<Departure> {
     let name = master.node.name.clone();
     if master.leaving() {
         Some(Departure::Stopping { master: name })
     } else if !view.wants(master.node.ordinal) {
         Some(Departure::Surplus { master: name })
-    } else {
-        let error = report.disk_error.clone()?;
+    } else if let Some(error) = report.disk_error.clone() {
         Some(Departure::DiskFull(DiskError { node: name, error }))
+    } else {
+        rollout::departure(view, config, master, report)
     }
 }
 

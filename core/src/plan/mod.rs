@@ -164,6 +164,8 @@ pub enum Action {
     Replace {
         /// Name of the node.
         node: String,
+        /// What it was seen to be of. If it is of another by now, it stays.
+        template: Template,
     },
 }
 
@@ -175,6 +177,7 @@ mod handover;
 mod map;
 mod master;
 mod reason;
+mod rollout;
 mod shard;
 mod status;
 mod view;

@@ -157,6 +157,12 @@ pub enum Reason {
         /// The node.
         node: String,
     },
+    /// A node that runs was started from what is not wanted any more, and all others are in step.
+    #[error("starts {node} anew from what is specified now; all other nodes of the shard are in step")]
+    Renewing {
+        /// The node.
+        node: String,
+    },
     /// Somebody else answers at a node's address.
     #[error(
         "at the address of {node} answers {found}; it is left alone: give that node another address, or its volume another cluster"
@@ -195,6 +201,7 @@ impl Reason {
             Self::NotDurable => "NotDurable",
             Self::DiskFull { .. } => "DiskFull",
             Self::Replacing { .. } => "ReplacingNode",
+            Self::Renewing { .. } => "RenewingNode",
             Self::StrayNode { .. } => "StrayNode",
         }
     }
@@ -312,6 +319,12 @@ pub enum Departure {
     /// The spec asks for fewer nodes.
     #[error("the master {master} is one node more than specified")]
     Surplus {
+        /// The master.
+        master: String,
+    },
+    /// It was started from what is not wanted any more, and is to be started anew.
+    #[error("the master {master} is of an older spec")]
+    Outdated {
         /// The master.
         master: String,
     },

@@ -3,7 +3,7 @@
 use crate::plan::master::{self, Master};
 use crate::plan::reason::Reason;
 use crate::plan::view::{Seen, View, epoch_of};
-use crate::plan::{Action, ShardPlan, Step, Template, change, election, founding, handover};
+use crate::plan::{Action, ShardPlan, Step, Template, change, election, founding, handover, rollout};
 use crate::shard::ShardConfig;
 
 /// Decides the next step of a shard.
@@ -28,7 +28,7 @@ pub(super) fn plan(view: &View<'_>) -> ShardPlan {
     });
     ShardPlan {
         index: view.index,
-        step: replace_stuck(view, name_stray(view, step)),
+        step: rollout::roll(view, replace_stuck(view, name_stray(view, step))),
         config: view.config.cloned(),
         serving,
         durable,
@@ -117,8 +117,8 @@ fn replace_stuck(view: &View<'_>, step: Step) -> Step {
     let stuck = |seen: &&Seen<'_>| seen.node.template == Template::Stuck && !seen.answers && !seen.leaving();
     match view.nodes.iter().find(stuck) {
         Some(seen) if idle => {
-            let node = seen.node.name.clone();
-            Step::Do(Action::Replace { node: node.clone() }, Reason::Replacing { node })
+            let (node, template) = (seen.node.name.clone(), Template::Stuck);
+            Step::Do(Action::Replace { node: node.clone(), template }, Reason::Replacing { node })
         }
         _ => step,
     }

@@ -135,7 +135,7 @@ pub fn status(spec: &ClusterSpec, observed: &Observed, plan: &Plan, problems: &[
     let masters = plan.shards.iter().filter(|shard| shard.serving).count();
     let facts = Facts { spec, plan, problems, ready_nodes, total_nodes };
     ClusterStatus {
-        conditions: [facts.ready(), facts.progressing(), facts.degraded(), up_to_date(observed)]
+        conditions: [facts.ready(), facts.progressing(), facts.degraded(), up_to_date(spec, observed)]
             .into_iter()
             .chain(facts.durable())
             .collect(),
@@ -256,7 +256,7 @@ impl Facts<'_> {
     }
 }
 
-fn up_to_date(observed: &Observed) -> Condition {
+fn up_to_date(spec: &ClusterSpec, observed: &Observed) -> Condition {
     const SHOWN: usize = 3;
     let nodes = observed.shards.iter().flat_map(|shard| &shard.nodes);
     let outdated: Vec<_> =
@@ -269,11 +269,13 @@ fn up_to_date(observed: &Observed) -> Condition {
     let (reason, message) = if outdated.is_empty() {
         ("AsSpecified", "every node was started from what is specified now".to_owned())
     } else {
-        let text = format!(
-            "started from an older spec (image, resources): {}{more}; to renew them, delete their pods one by one, \
-             replicas first, and wait for Ready after each",
-            shown.join(", ")
-        );
+        let how = if spec.nodes_per_shard() == 1 && !spec.durable {
+            "each holds the only copy of its data, in memory: to renew it at the price of that data, delete its pod"
+        } else {
+            "they are renewed one at a time in each shard, replicas first, while all others are in step"
+        };
+        let text =
+            format!("started from an older spec (image, resources): {}{more}; {how}", shown.join(", "));
         ("OutdatedNodes", text)
     };
     let status = outdated.is_empty();

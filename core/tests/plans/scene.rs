@@ -2,7 +2,7 @@
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 acknowledge=async\|semisync:1\|quorum:2 down-after=2000` | the spec |
+//! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 acknowledge=async\|semisync:1\|quorum:2 down-after=2000 durable=yes` | the spec |
 //! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes; with `bound=500` the operator may not vote against its master for so many ms |
 //! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each; with `acknowledge=quorum:2` another mode than the spec's, with `overlap=0,1:2` voters of before and the copies that they keep |
 //! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
@@ -135,6 +135,7 @@ impl Scene {
                 "shards" => self.spec.shards = number(value),
                 "replicas" => self.spec.replicas_per_shard = number(value),
                 "down-after" => self.spec.failover.down_after_ms = number(value),
+                "durable" => self.spec.durable = value == "yes",
                 "topology" => {
                     self.spec.topology = match value.split_once(':') {
                         Some((_, fanout)) => Topology::Tree { fanout: number(fanout) },
@@ -276,10 +277,11 @@ impl Scene {
                 Step::Do(Action::Pause { master, .. }, _) => {
                     self.report_of(master).into_iter().for_each(|report| report.paused = true);
                 }
-                Step::Do(Action::Replace { node: name }, _) => {
+                Step::Do(Action::Replace { node: name, .. }, _) => {
                     let nodes = self.observed.shards.iter_mut().flat_map(|shard| &mut shard.nodes);
                     for node in nodes.filter(|node| node.name == name) {
                         (node.template, node.presence) = (Template::Current, Presence::Starting);
+                        node.report = None;
                     }
                 }
                 Step::Nothing | Step::Wait(_) => {}

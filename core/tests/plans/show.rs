@@ -72,7 +72,7 @@ fn action(action: &Action) -> String {
         Action::Accept { config: new, first, then } => {
             format!("accept {} at {}, then {}", config(new), token(*first), tokens(then))
         }
-        Action::Replace { node } => format!("replace {node}"),
+        Action::Replace { node, .. } => format!("replace {node}"),
         Action::Pause { master, target, epoch, milliseconds } => {
             format!(
                 "pause {} under {epoch} for {milliseconds} ms until {} is there",

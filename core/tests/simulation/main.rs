@@ -24,7 +24,8 @@ fn run(seed: u64) {
     for _ in 0..1200 {
         let plan = world.tick();
         let shard = &plan.shards[0];
-        let done = shard.step == Step::Nothing && shard.serving;
+        let renewed = world.nodes.iter().all(|node| node.template == world.template);
+        let done = shard.step == Step::Nothing && shard.serving && renewed;
         quiet = if done && shard.ready_nodes == world.spec.nodes_per_shard() { quiet + 1 } else { 0 };
         if quiet == 30 {
             assert_eq!(world.nodes.len(), usize::from(world.spec.nodes_per_shard()), "seed {seed}");

@@ -25,6 +25,8 @@ pub struct SimNode {
     pub paused_until: u64,
     /// Its disk takes nothing.
     pub full: bool,
+    /// Which version of the spec it was started from.
+    pub template: u32,
     /// A new volume takes a while.
     pub blocked_until: u64,
 }
@@ -50,6 +52,7 @@ impl SimNode {
             paused_until: 0,
             blocked_until: 0,
             full: false,
+            template: 0,
         }
     }
 

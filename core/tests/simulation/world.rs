@@ -30,6 +30,8 @@ pub struct World {
     rng: fastrand::Rng,
     uid: ClusterUid,
     now: u64,
+    /// The version of the spec's templates: a node is outdated that was started from another.
+    pub template: u32,
     heard: BTreeMap<String, Heard>,
     pub log: Vec<String>,
 }
@@ -53,6 +55,7 @@ impl World {
             rng,
             uid: ClusterUid("sim".into()),
             now: 0,
+            template: 0,
             heard: BTreeMap::new(),
             log: Vec::new(),
         }
@@ -113,6 +116,7 @@ impl World {
                 let old = &self.nodes[i];
                 let blank = SimNode {
                     running: false,
+                    template: old.template,
                     blocked_until: self.now + 1500,
                     ..SimNode::new(old.name.clone(), old.ordinal, id)
                 };
@@ -127,6 +131,10 @@ impl World {
             self.spec.replicas_per_shard = self.rng.u16(0..4);
             self.log.push(format!("{} replicas: {}", self.now, self.spec.replicas_per_shard));
         }
+        if self.one_in(100) {
+            self.template += 1;
+            self.log.push(format!("{} all nodes are outdated", self.now));
+        }
         if self.one_in(50) {
             self.heard.clear();
             self.log.push(format!("{} the operator is replaced", self.now));
@@ -139,6 +147,7 @@ impl World {
             if self.nodes[i].deleting && self.one_in(30) {
                 self.nodes[i].running = false;
                 self.nodes[i].deleting = false;
+                self.nodes[i].template = self.template;
             } else if !self.nodes[i].running && self.nodes[i].blocked_until <= self.now && self.one_in(10) {
                 let lost = self.rng.u64(0..5);
                 self.nodes[i].restart(lost);
@@ -206,7 +215,10 @@ impl World {
                 report: heard.report.clone(),
                 silent_ms: self.now - heard.at,
                 address: None,
-                template: Template::Current,
+                template: match node.template == self.template {
+                    true => Template::Current,
+                    false => Template::Outdated,
+                },
             }
         });
         let workload_nodes = u16::try_from(self.nodes.len()).ok();
@@ -222,7 +234,8 @@ impl World {
             let name = format!("a-0-{ordinal}");
             self.heard.remove(&name);
             let id = self.new_id();
-            self.nodes.push(SimNode::new(name, ordinal as u16, id));
+            let node = SimNode { template: self.template, ..SimNode::new(name, ordinal as u16, id) };
+            self.nodes.push(node);
         }
     }
 
@@ -254,7 +267,11 @@ impl World {
                     true
                 });
             }
-            Step::Do(Action::Replace { .. }, _) | Step::Nothing | Step::Wait(_) => {}
+            Step::Do(Action::Replace { node: name, .. }, _) => {
+                let node = self.nodes.iter_mut().find(|node| node.name == *name);
+                node.expect("a node that is replaced is there").deleting = true;
+            }
+            Step::Nothing | Step::Wait(_) => {}
         }
     }
 

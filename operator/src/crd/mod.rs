@@ -91,9 +91,9 @@ pub struct KvClusterSpec {
     #[serde(default)]
     pub failover: Failover,
 
-    /// Image of the nodes. Default: the one that the operator was started with. It takes effect on a node when its
-    /// pod is created. The condition UpToDate names the pods that are older; one that never became ready is replaced,
-    /// the others are when they are deleted.
+    /// Image of the nodes. Default: the one that the operator was started with, also after an upgrade of the operator.
+    /// Pods that run are renewed one at a time in each shard, replicas first, the master after a hand-over, while all
+    /// others are in step. The condition UpToDate names those that are older.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
@@ -103,15 +103,13 @@ pub struct KvClusterSpec {
     pub storage: Option<Storage>,
 
     /// Directives for every node, as in a node's configuration file, such as `maxmemory: 512mb`. Those that a running
-    /// node can take are applied at once, the others when a node starts. Directives that the operator sets itself are
-    /// refused.
+    /// node can take are applied at once, for the others the pods are renewed as for an image. Directives that the
+    /// operator sets itself are refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 256))]
     pub config: BTreeMap<String, Scalar>,
 
-    /// Compute resources of each node's container. They take effect on a node when its pod is created. The condition
-    /// UpToDate names the pods that are older; one that never became ready is replaced, the others are when they are
-    /// deleted.
+    /// Compute resources of each node's container. Pods that run are renewed as for an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 

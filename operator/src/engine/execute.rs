@@ -73,7 +73,9 @@ pub async fn execute<P: Provider>(
             one(*master, handles)?.call(&request).await?;
             Ok(())
         }
-        Action::Replace { node } => provider.replace(node).await.map_err(ExecuteError::Provider),
+        Action::Replace { node, template } => {
+            provider.replace(node, *template).await.map_err(ExecuteError::Provider)
+        }
     }
 }
 

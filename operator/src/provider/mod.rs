@@ -24,12 +24,12 @@ pub trait Provider: Send + Sync {
     /// cannot be written holds up nothing else, and a later call goes on with it.
     fn apply(&self, wanted: &[Workload]) -> impl Future<Output = Applied<Self::Error>> + Send;
 
-    /// Starts a node anew, from what is wanted now. It keeps its volume. Does nothing if the node has become ready, or
-    /// is another one by now.
+    /// Starts a node anew, from what is wanted now. It keeps its volume. Does nothing if the node is of another template
+    /// than `seen` by now (one that was stuck has become ready), or is another one.
     ///
     /// # Errors
     /// If the provider refuses.
-    fn replace(&self, node: &str) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn replace(&self, node: &str, seen: Template) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
 /// What applying came to.

@@ -205,15 +205,13 @@ impl Provider for KubernetesProvider {
         applied
     }
 
-    /// The pod is deleted as it was seen when it was stuck: if it has become ready meanwhile, it is another version of it,
-    /// and stays.
-    async fn replace(&self, node: &str) -> Result<(), Error> {
+    /// The pod is deleted as it was seen: if something of it has changed meanwhile, it is another version of it, and stays.
+    async fn replace(&self, node: &str, seen: Template) -> Result<(), Error> {
         let cluster = self.cluster();
         let sets = self.stores.sets_of(&(cluster.namespace.clone(), cluster.name.clone()));
         let Some(pod) = hidden::shown(&self.stores, &cluster.namespace, node) else { return Ok(()) };
-        let stuck = view::node(&cluster.name, &cluster.namespace, &pod, &sets)
-            .is_some_and(|node| node.template == Template::Stuck);
-        if !stuck {
+        let now = view::node(&cluster.name, &cluster.namespace, &pod, &sets).map(|node| node.template);
+        if now != Some(seen) || seen == Template::Current {
             return Ok(());
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);

@@ -22,6 +22,9 @@ pub const ROLE: &str = "kvcluster.io/role";
 /// Annotation: digest of the object as it was built.
 pub const APPLIED: &str = "kvcluster.io/applied";
 
+/// Annotation on pods: digest of the directives that a node takes only when it starts.
+pub const FIXED: &str = "kvcluster.io/fixed-directives";
+
 /// Annotation on the ConfigMap: the last spec that was valid, as JSON.
 pub const VALID_SPEC: &str = "kvcluster.io/valid-spec";
 

@@ -217,14 +217,22 @@ async fn a_pod_that_is_gone_or_somebody_elses_is_looked_for_once() {
 }
 
 #[tokio::test]
-async fn only_a_stuck_pod_is_replaced_and_only_as_it_was_seen() {
+async fn only_an_outdated_pod_is_replaced_and_only_as_it_was_seen() {
     let server = Server::start(|_, _| None).await;
-    let pods = [pod(0, &labels("old"), "True"), pod(1, &labels("old"), "False")];
+    let pods =
+        [pod(0, &labels("old"), "True"), pod(1, &labels("old"), "False"), pod(2, &labels("new"), "True")];
     let provider = provider(&server, &[set()], &pods);
-    for node in ["shop-0-0", "shop-0-1", "shop-0-2"] {
-        provider.replace(node).await.unwrap();
+    let deletions = |node: &str| server.count(&Method::DELETE, &format!("pods/{node}"));
+    for node in ["shop-0-0", "shop-0-1", "shop-0-2", "shop-0-3"] {
+        provider.replace(node, Template::Stuck).await.unwrap();
+        provider.replace(node, Template::Current).await.unwrap();
     }
-    assert_eq!(server.count(&Method::DELETE, "pods/shop-0-0"), 0, "a ready pod is never deleted");
+    assert_eq!(deletions("shop-0-0"), 0, "one that has become ready is not stuck any more");
     let delete = server.body(&Method::DELETE, "pods/shop-0-1");
     assert_eq!(delete["preconditions"], json!({ "uid": "p1", "resourceVersion": "7" }));
+    for node in ["shop-0-0", "shop-0-1", "shop-0-2", "shop-0-3"] {
+        provider.replace(node, Template::Outdated).await.unwrap();
+    }
+    let deleted = ["shop-0-0", "shop-0-1", "shop-0-2", "shop-0-3"].map(deletions);
+    assert_eq!(deleted, [1, 1, 0, 0], "one that is up to date is never deleted");
 }

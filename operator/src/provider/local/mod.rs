@@ -252,7 +252,7 @@ impl Provider for LocalProvider {
 
     /// A process is started from what is wanted at that time, and told what changes: none is outdated, and so none is
     /// ever to be replaced.
-    async fn replace(&self, _: &str) -> Result<(), LocalError> {
+    async fn replace(&self, _: &str, _: Template) -> Result<(), LocalError> {
         Ok(())
     }
 }

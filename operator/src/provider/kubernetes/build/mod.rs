@@ -148,21 +148,24 @@ impl Cluster {
     /// The configuration file of every node. What a running node can change is sent to it instead, so that removing
     /// it from the spec brings back the default.
     fn node_conf(&self) -> String {
-        use kv_core::directive::{Change, lookup};
         let appendonly = if self.volume().is_some() { "yes" } else { "no" };
         let mut lines = vec![
             format!("# Written by {}; changes belong into spec.config of the KvCluster.", names::MANAGER),
             format!("appendonly {appendonly}"),
             "save \"\"".to_owned(),
         ];
-        let fixed =
-            self.spec.config.iter().filter(|(name, _)| {
-                lookup(name).is_some_and(|directive| directive.change == Change::Restart)
-            });
-        // A line break in a value would start another directive.
-        lines.extend(fixed.map(|(name, value)| format!("{name} {value}").replace(['\n', '\r'], " ")));
+        lines.extend(self.fixed_directives());
         lines.push(String::new());
         lines.join("\n")
+    }
+
+    /// The directives of the spec that a node takes only when it starts, a line each.
+    fn fixed_directives(&self) -> impl Iterator<Item = String> {
+        use kv_core::directive::{Change, lookup};
+        let is_fixed = |name: &str| lookup(name).is_some_and(|directive| directive.change == Change::Restart);
+        let fixed = self.spec.config.iter().filter(move |(name, _)| is_fixed(name));
+        // A line break in a value would start another directive.
+        fixed.map(|(name, value)| format!("{name} {value}").replace(['\n', '\r'], " "))
     }
 
     fn service(&self, name: String, extra: Value) -> Built {

@@ -1,6 +1,7 @@
 //! The pods of a shard. They pass the *restricted* Pod Security level, and nothing in them depends on the operator's own
 //! release: an upgrade of the operator must not make pods outdated.
 
+use kv_core::control::digest;
 use serde_json::{Value, json};
 
 use super::Cluster;
@@ -15,11 +16,14 @@ const GRACE_SECONDS: i64 = 30;
 impl Cluster {
     pub(super) fn pod_template(&self, shard: u16) -> Value {
         let labels = names::selector(&self.name, Some(shard));
+        let mut annotations = json!({ "kubectl.kubernetes.io/default-container": "node" });
+        let fixed: Vec<String> = self.fixed_directives().collect();
+        if !fixed.is_empty() {
+            // They stand in the ConfigMap, whose changes do not make pods outdated by themselves.
+            names::merge(&mut annotations, json!({ names::FIXED: digest(fixed.join("\n").as_bytes()) }));
+        }
         json!({
-            "metadata": {
-                "labels": names::labels(&self.name, Some(shard)),
-                "annotations": { "kubectl.kubernetes.io/default-container": "node" },
-            },
+            "metadata": { "labels": names::labels(&self.name, Some(shard)), "annotations": annotations },
             "spec": {
                 "automountServiceAccountToken": false,
                 "enableServiceLinks": false,
