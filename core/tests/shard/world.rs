@@ -1,0 +1,523 @@
+//! The world around the nodes: time, links that fail one way or both, crashes, freezes, clients, and an operator that is
+//! there or not. Everything is drawn from one seed.
+
+use std::collections::BTreeMap;
+
+use kv_core::control::{DataState, NodeReport, NodeState};
+use kv_core::id::{ClusterUid, Epoch, NodeId};
+use kv_core::lease::Failover;
+use kv_core::plan::check::check;
+use kv_core::plan::{Action, NodeObserved, Observed, Presence, ShardObserved, Step, Template, plan, succeed};
+use kv_core::quorum::Acknowledge;
+use kv_core::shard::ShardConfig;
+use kv_core::spec::ClusterSpec;
+use kv_core::topology::Topology;
+
+use crate::node::{Entry, Node, Waiting};
+
+pub const TICK_MS: u64 = 50;
+
+/// What the operator knows of a node.
+struct Heard {
+    life: (NodeId, u32),
+    report: Option<NodeReport>,
+    at: u64,
+    granted: Option<u64>,
+}
+
+pub struct World {
+    pub spec: ClusterSpec,
+    pub nodes: Vec<Node>,
+    pub faults: bool,
+    pub acked: u64,
+    rng: fastrand::Rng,
+    uid: ClusterUid,
+    now: u64,
+    /// Whether nodes sync each write before they acknowledge it.
+    syncs: bool,
+    /// Whether messages from one node reach another.
+    cut: BTreeMap<(u16, u16), bool>,
+    /// Whether the operator runs, since when, and whom it does not reach.
+    operator: Option<u64>,
+    unseen: BTreeMap<u16, bool>,
+    heard: BTreeMap<String, Heard>,
+    next_write: u64,
+    next_history: u64,
+    /// Writes that were promised to be kept, and the log that they stood in up to them.
+    promised: Vec<u64>,
+    /// The newest epoch that a write was acknowledged under.
+    newest: Epoch,
+    log: Vec<String>,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let replicas = rng.u16(1..5);
+        let spec = ClusterSpec {
+            shards: 1,
+            replicas_per_shard: replicas,
+            topology: Topology::Star,
+            acknowledge: mode(&mut rng, replicas),
+            failover: Failover::default(),
+            durable: true,
+            config: BTreeMap::new(),
+        };
+        Self {
+            spec,
+            nodes: Vec::new(),
+            faults: true,
+            acked: 0,
+            syncs: rng.bool(),
+            rng,
+            uid: ClusterUid("sim".into()),
+            now: 10_000,
+            cut: BTreeMap::new(),
+            operator: Some(0),
+            unseen: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            next_write: 0,
+            next_history: 0,
+            promised: Vec::new(),
+            newest: Epoch(0),
+            log: Vec::new(),
+        }
+    }
+
+    fn one_in(&mut self, n: u32) -> bool {
+        self.rng.u32(0..n) == 0
+    }
+
+    fn say(&mut self, text: String) {
+        self.log.push(format!("{} {text}", self.now));
+    }
+
+    pub fn history(&self) -> String {
+        let from = self.log.len().saturating_sub(120);
+        format!("{}\n{:#?}", self.log[from..].join("\n"), self.nodes)
+    }
+
+    pub fn heal(&mut self) {
+        self.faults = false;
+        self.cut.clear();
+        self.unseen.clear();
+        self.operator.get_or_insert(self.now);
+        self.nodes.iter_mut().for_each(|node| node.frozen_until = 0);
+    }
+
+    /// One tick. Returns whether the shard is as specified.
+    pub fn tick(&mut self) -> bool {
+        self.now += TICK_MS;
+        if self.faults {
+            self.inject();
+        }
+        self.restart();
+        self.write();
+        self.ping();
+        self.replicate();
+        self.acknowledge();
+        let settled = self.operate();
+        self.propose();
+        settled
+    }
+
+    fn inject(&mut self) {
+        for i in 0..self.nodes.len() {
+            if self.one_in(400) && self.may_crash() {
+                self.say(format!("{} crashes", self.nodes[i].name));
+                self.nodes[i].crash();
+                if self.one_in(4) && self.may_lose_volume(i) {
+                    self.say(format!("{} loses its volume", self.nodes[i].name));
+                    let id = self.new_id();
+                    self.nodes[i] = Node { running: false, ..Node::new(self.nodes[i].ordinal, id, self.now) };
+                }
+            }
+            if self.one_in(300) {
+                let until = self.now + self.rng.u64(100..6000);
+                self.say(format!("{} is frozen until {until}", self.nodes[i].name));
+                self.nodes[i].frozen_until = until;
+            }
+            for j in 0..self.nodes.len() {
+                if i != j && self.one_in(200) {
+                    let cut = self.rng.u32(0..3) == 0;
+                    self.say(format!("{i} to {j} cut: {cut}"));
+                    self.cut.insert((i as u16, j as u16), cut);
+                }
+            }
+            if self.one_in(200) {
+                let unseen = self.rng.u32(0..3) == 0;
+                self.say(format!("operator to {i} cut: {unseen}"));
+                self.unseen.insert(i as u16, unseen);
+            }
+        }
+        if self.one_in(200) {
+            self.operator = if self.operator.is_some() { None } else { Some(self.now) };
+            self.heard.clear();
+            self.say(format!("operator since: {:?}", self.operator));
+        }
+        if self.one_in(300) {
+            self.spec.acknowledge = mode(&mut self.rng, self.spec.replicas_per_shard);
+            self.say(format!("{}", self.spec.acknowledge));
+        }
+    }
+
+    /// Where writes are not synced, a crash forgets; only as long as all others have everything is nothing lost.
+    fn may_crash(&self) -> bool {
+        let first = self.nodes.first().map(|node| &node.log);
+        let whole = |node: &Node| {
+            node.running
+                && node.data == DataState::Live
+                && Some(&node.log) == first
+                && node.waiting.is_empty()
+        };
+        self.syncs || self.nodes.iter().all(whole)
+    }
+
+    /// A volume may go when all others have all of what it had, and no decision hangs on it.
+    fn may_lose_volume(&self, lost: usize) -> bool {
+        let others = || self.nodes.iter().enumerate().filter(|(i, _)| *i != lost).map(|(_, node)| node);
+        let epoch = self.nodes.iter().map(Node::epoch).max();
+        let longest = self.nodes.iter().map(|node| node.log.len()).max();
+        self.nodes.len() > 2
+            && others().all(|node| {
+                node.running
+                    && node.data == DataState::Live
+                    && Some(node.epoch()) == epoch
+                    && node.promised == node.epoch()
+                    && Some(node.log.len()) == longest
+                    && node.config.as_ref().is_some_and(|config| config.overlap.is_none())
+            })
+    }
+
+    fn restart(&mut self) {
+        for i in 0..self.nodes.len() {
+            if !self.nodes[i].running && self.one_in(40) {
+                let history = self.new_history();
+                self.nodes[i].start(self.now, history);
+            }
+        }
+    }
+
+    /// Clients write to whoever says that it is the master.
+    fn write(&mut self) {
+        for i in 0..self.nodes.len() {
+            let node = &self.nodes[i];
+            let takes =
+                node.acts(self.now) && node.state() == NodeState::Master && node.paused_until <= self.now;
+            if takes && node.waiting.len() < 20 && self.rng.bool() {
+                self.next_write += 1;
+                let node = &mut self.nodes[i];
+                node.log.push(Entry::Write(self.next_write));
+                node.waiting.push(Waiting { id: self.next_write, offset: node.log.len() });
+            }
+        }
+    }
+
+    fn reaches(&mut self, from: usize, to: usize) -> bool {
+        let cut = self.cut.get(&(from as u16, to as u16)).copied().unwrap_or(false);
+        let lost = self.faults && self.one_in(20);
+        from == to || (!cut && !lost)
+    }
+
+    fn index(&self, id: NodeId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.id == id)
+    }
+
+    /// Nodes ask each other; questions and answers take a while.
+    fn ping(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Some(config) = self.nodes[i].config.clone().filter(|_| self.nodes[i].acts(self.now)) else {
+                continue;
+            };
+            let voters: Vec<NodeId> = config.electorates().flat_map(|electorate| electorate.voters).collect();
+            let others: Vec<usize> =
+                voters.into_iter().filter_map(|id| self.index(id)).filter(|j| *j != i).collect();
+            for j in others {
+                let there = self.reaches(i, j);
+                if !there || !self.nodes[j].acts(self.now) {
+                    continue;
+                }
+                let (asked, heard) = (self.now - self.rng.u64(20..49), self.now - self.rng.u64(0..20));
+                let of_master =
+                    |other: &ShardConfig| other.master == config.master && other.epoch == config.epoch;
+                let is_master = config.master == self.nodes[i].id;
+                let peer_config = self.nodes[j].config.clone();
+                let same =
+                    peer_config.as_ref().is_some_and(of_master) && self.nodes[j].promised == config.epoch;
+                if same && is_master {
+                    self.nodes[j].heard_master = self.nodes[j].heard_master.max(heard);
+                }
+                if same && self.reaches(j, i) {
+                    let id = self.nodes[j].id;
+                    let granted = self.nodes[i].granted.entry(id).or_default();
+                    *granted = asked.max(*granted);
+                    if self.nodes[j].state() == NodeState::Master {
+                        self.nodes[i].heard_master = self.nodes[i].heard_master.max(asked);
+                    }
+                }
+            }
+        }
+    }
+
+    fn replicate(&mut self) {
+        for i in 0..self.nodes.len() {
+            let parent = self.nodes[i].parent().and_then(|id| self.index(id));
+            let Some(p) = parent.filter(|_| self.nodes[i].acts(self.now)) else { continue };
+            let connected = self.nodes[p].acts(self.now) && self.reaches(i, p) && self.reaches(p, i);
+            if !connected {
+                // A link that is only slow goes on later.
+                if self.one_in(3) || !self.nodes[p].running {
+                    self.nodes[i].streaming = false;
+                }
+                continue;
+            }
+            let most = self.rng.usize(0..6);
+            let [child, parent] = self.nodes.get_disjoint_mut([i, p]).expect("two nodes");
+            child.follow(parent, most);
+        }
+        if self.syncs {
+            self.nodes.iter_mut().filter(|node| node.running).for_each(|node| node.synced = node.log.len());
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        for i in 0..self.nodes.len() {
+            if !self.nodes[i].acts(self.now) {
+                continue;
+            }
+            let epoch = self.nodes[i].epoch();
+            let promises = self.nodes[i].config.as_ref().is_some_and(ShardConfig::holds_replies);
+            let done = self.nodes[i].acknowledge(self.now);
+            if self.nodes[i].state() == NodeState::Master && !promises {
+                // A user who chose Async takes the loss of a master for the loss of what it had not sent.
+                self.promised.clear();
+            }
+            for write in done {
+                assert!(
+                    epoch >= self.newest,
+                    "{} acknowledges under {epoch}, and {} was acknowledged before\n{}",
+                    self.nodes[i].name,
+                    self.newest,
+                    self.history()
+                );
+                self.newest = epoch;
+                self.acked += 1;
+                if promises {
+                    self.promised.push(write.id);
+                }
+            }
+        }
+    }
+
+    /// The master has every write that was promised to be kept.
+    pub fn assert_nothing_lost(&self, seed: u64) {
+        let master = self.nodes.iter().find(|node| node.state() == NodeState::Master).expect("a master");
+        for id in &self.promised {
+            assert!(
+                master.log.contains(&Entry::Write(*id)),
+                "write {id} is lost; replay with SEED={seed}\n{}",
+                self.history()
+            );
+        }
+    }
+
+    fn operator_reaches(&mut self, i: usize) -> bool {
+        let lost = self.faults && self.one_in(20);
+        !self.unseen.get(&(i as u16)).copied().unwrap_or(false) && self.nodes[i].acts(self.now) && !lost
+    }
+
+    /// One pass of the operator, if there is one.
+    fn operate(&mut self) -> bool {
+        let Some(since) = self.operator else { return false };
+        for i in 0..self.nodes.len() {
+            let reached = self.operator_reaches(i);
+            let node = &self.nodes[i];
+            let life = (node.id, node.life);
+            let fresh = || Heard { life, report: None, at: self.now, granted: None };
+            let heard = self.heard.entry(node.name.clone()).or_insert_with(fresh);
+            if heard.life != life && node.running {
+                *heard = Heard { granted: heard.granted, ..fresh() };
+            }
+            if reached {
+                heard.report = Some(node.report(&self.uid, self.now));
+                heard.at = self.now;
+            }
+        }
+        let lease = self.spec.failover.lease_ms;
+        let granted = self.heard.values().filter_map(|heard| heard.granted).max().unwrap_or(0);
+        let bound = granted.max(since).saturating_add(lease).saturating_sub(self.now);
+        let observed = self.observed(Some(bound));
+        let plan = plan(&self.spec, &observed);
+        let violations = check(&self.spec, &observed, &plan);
+        assert!(violations.is_empty(), "{violations:#?}\n{plan:#?}\n{}", self.history());
+        let shard = plan.shards[0].clone();
+        if !matches!(shard.step, Step::Nothing | Step::Wait(_)) {
+            self.say(format!("operator {:?}", shard.step));
+        }
+        self.scale(plan.workloads[0].nodes);
+        let electing = matches!(&shard.step, Step::Do(Action::Prepare { .. }, _));
+        if let Some(config) = shard.config.as_ref().filter(|_| shard.serving && !electing) {
+            self.grant(config);
+        }
+        self.execute(&shard.step, None);
+        shard.step == Step::Nothing && shard.serving && shard.ready_nodes == self.spec.nodes_per_shard()
+    }
+
+    /// The operator sends the master back the clock that it reported last.
+    fn grant(&mut self, config: &ShardConfig) {
+        let Some(i) = self.index(config.master) else { return };
+        let Some(heard) = self.heard.get_mut(&self.nodes[i].name) else { return };
+        let Some(report) = heard.report.clone().filter(|report| report.id == config.master) else { return };
+        heard.granted = Some(heard.at);
+        let same = report.run_id == self.nodes[i].life.to_string() && self.nodes[i].epoch() == config.epoch;
+        if same && self.operator_reaches(i) {
+            let node = &mut self.nodes[i];
+            node.witness = node.witness.max(Some(report.clock_ms));
+        }
+    }
+
+    fn observed(&self, bound_ms: Option<u64>) -> Observed {
+        let nodes = self.nodes.iter().map(|node| {
+            let heard = &self.heard[&node.name];
+            NodeObserved {
+                name: node.name.clone(),
+                ordinal: node.ordinal,
+                presence: if node.running { Presence::Running } else { Presence::Exited },
+                report: heard.report.clone(),
+                silent_ms: self.now - heard.at,
+                address: None,
+                template: Template::Current,
+            }
+        });
+        let workload_nodes = u16::try_from(self.nodes.len()).ok();
+        self.shard(workload_nodes, nodes.collect(), bound_ms)
+    }
+
+    fn shard(
+        &self,
+        workload_nodes: Option<u16>,
+        nodes: Vec<NodeObserved>,
+        bound_ms: Option<u64>,
+    ) -> Observed {
+        let shard = ShardObserved { index: 0, workload_nodes, nodes, bound_ms };
+        Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
+    }
+
+    fn scale(&mut self, wanted: u16) {
+        for ordinal in self.nodes.len()..usize::from(wanted) {
+            let id = self.new_id();
+            self.nodes.push(Node::new(ordinal as u16, id, self.now));
+        }
+    }
+
+    /// Nodes that have not heard their master for long plan as an operator would.
+    fn propose(&mut self) {
+        for i in 0..self.nodes.len() {
+            let node = &self.nodes[i];
+            let Some(config) = node.config.clone().filter(|_| node.acts(self.now)) else { continue };
+            let patience = self.spec.failover.down_after_ms + 500 * (u64::from(node.ordinal) + 1);
+            let silent = self.now - node.heard_master;
+            if node.state() == NodeState::Master || silent < patience || self.now < node.propose_at {
+                continue;
+            }
+            self.nodes[i].propose_at = self.now + patience;
+            for _ in 0..4 {
+                let step = self.plan_at(i, &config, silent);
+                if matches!(step, None | Some(Step::Nothing | Step::Wait(_))) {
+                    break;
+                }
+                self.say(format!("node {i} {step:?}"));
+                step.iter().for_each(|step| self.execute(step, Some(i)));
+            }
+        }
+    }
+
+    fn plan_at(&mut self, i: usize, config: &ShardConfig, silent_ms: u64) -> Option<Step> {
+        let mut nodes = Vec::new();
+        for member in &config.members {
+            let at = self.index(member.id);
+            let answers =
+                at.is_some_and(|j| self.reaches(i, j) && self.reaches(j, i) && self.nodes[j].acts(self.now));
+            let report = at.filter(|_| answers).map(|j| self.nodes[j].report(&self.uid, self.now));
+            nodes.push(NodeObserved {
+                name: member.name.clone(),
+                ordinal: member.name.rsplit_once('-').expect("a name").1.parse().expect("an ordinal"),
+                presence: Presence::Running,
+                silent_ms: if report.is_some() { 0 } else { silent_ms },
+                report,
+                address: None,
+                template: Template::Current,
+            });
+        }
+        let last = nodes.iter().map(|node| node.ordinal).max().unwrap_or(0);
+        let spec =
+            ClusterSpec { replicas_per_shard: last, acknowledge: config.acknowledge, ..self.spec.clone() };
+        succeed(&spec, &self.shard(None, nodes, None), 0)
+    }
+
+    /// Carries out a step, as far as its messages arrive; `by` is the node that sends them, else the operator does.
+    fn execute(&mut self, step: &Step, by: Option<usize>) {
+        match step {
+            Step::Do(Action::Prepare { epoch, nodes, ended }, _) => {
+                for id in nodes {
+                    if let Some(j) = self.delivered(*id, by) {
+                        self.nodes[j].prepare(*epoch, *ended, self.now);
+                    }
+                }
+            }
+            Step::Do(Action::Accept { config, first, then }, _) => {
+                if self.accept(config, *first, by) {
+                    then.iter().for_each(|&id| _ = self.accept(config, id, by));
+                }
+            }
+            Step::Do(Action::Pause { master, epoch, milliseconds, .. }, _) => {
+                if let Some(j) = self.delivered(*master, by)
+                    && self.nodes[j].epoch() == *epoch
+                {
+                    self.nodes[j].paused_until = self.now + milliseconds;
+                }
+            }
+            Step::Do(Action::Replace { .. }, _) | Step::Nothing | Step::Wait(_) => {}
+        }
+    }
+
+    fn delivered(&mut self, id: NodeId, by: Option<usize>) -> Option<usize> {
+        let j = self.index(id)?;
+        let arrives = match by {
+            None => self.operator_reaches(j),
+            Some(i) => self.reaches(i, j) && self.nodes[j].acts(self.now),
+        };
+        arrives.then_some(j)
+    }
+
+    /// Whether the sender knows that the node accepted.
+    fn accept(&mut self, config: &ShardConfig, id: NodeId, by: Option<usize>) -> bool {
+        let Some(j) = self.delivered(id, by) else { return false };
+        let history = self.new_history();
+        let accepted = self.nodes[j].accept(config, self.now, history);
+        let rivals = |node: &&Node| node.epoch() == config.epoch && node.config.as_ref() != Some(config);
+        let rival = accepted.then(|| self.nodes.iter().find(rivals)).flatten();
+        assert!(rival.is_none(), "two configs under epoch {}\n{}", config.epoch, self.history());
+        let told = match by {
+            None => !(self.faults && self.one_in(20)),
+            Some(i) => self.reaches(j, i),
+        };
+        accepted && told
+    }
+
+    fn new_id(&mut self) -> NodeId {
+        NodeId::from_bytes(std::array::from_fn(|_| self.rng.u8(..)))
+    }
+
+    fn new_history(&mut self) -> u64 {
+        self.next_history += 1;
+        self.next_history
+    }
+}
+
+fn mode(rng: &mut fastrand::Rng, replicas: u16) -> Acknowledge {
+    match rng.u8(0..3) {
+        0 => Acknowledge::Async,
+        _ => Acknowledge::Quorum { copies: rng.u16(2..=replicas + 1), timeout_ms: 1000 },
+    }
+}
