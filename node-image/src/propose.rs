@@ -106,8 +106,13 @@ fn observed(proposal: &Proposal, nodes: &BTreeMap<NodeId, Node>) -> Observed {
         }
     });
     // Who proposes here is a voter itself, and no witness.
-    let shard =
-        ShardObserved { index: config.shard, workload_nodes: None, nodes: seen.collect(), bound_ms: None };
+    let shard = ShardObserved {
+        index: config.shard,
+        workload_nodes: None,
+        nodes: seen.collect(),
+        bound_ms: None,
+        witness: Epoch(0),
+    };
     let name = config.members.first().map_or("", |member| member.name.as_str());
     let name = name.rsplitn(3, '-').last().unwrap_or_default().to_owned();
     Observed { uid: config.uid.clone(), name, shards: vec![shard] }

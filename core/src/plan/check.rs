@@ -89,7 +89,10 @@ impl<'a> Facts<'a> {
 
     /// The present master, if it answers and serves.
     fn serving(&self) -> Option<(&'a NodeObserved, &'a NodeReport)> {
-        self.heard_from(self.newest?.master).filter(|(_, report)| report.state == NodeState::Master)
+        let newest = self.newest?;
+        // The observer voted for a later one.
+        let superseded = self.shard.is_some_and(|shard| shard.witness > newest.epoch);
+        self.heard_from(newest.master).filter(|(_, report)| report.state == NodeState::Master && !superseded)
     }
 
     /// Whether the present master is known to acknowledge nothing: its process ended, or says that it is no master.

@@ -21,6 +21,9 @@ pub(super) enum Master<'v, 'a> {
 /// Finds out what became of the master of `config`.
 pub(super) fn find<'v, 'a>(view: &'v View<'a>, config: &ShardConfig) -> Master<'v, 'a> {
     let master = view.name_of(config, config.master);
+    if config.epoch < view.witness {
+        return Master::Lost(Loss::Superseded { master });
+    }
     match view.node(config.master).and_then(|seen| Some((seen, seen.report?))) {
         Some((seen, report)) => of_report(config, master, seen, report),
         None => without_report(view, master),

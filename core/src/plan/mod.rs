@@ -29,6 +29,8 @@ pub struct ShardObserved {
     pub workload_nodes: Option<u16>,
     /// The nodes that are there, in order of their ordinal.
     pub nodes: Vec<NodeObserved>,
+    /// The newest epoch that the observer, as a witness, has voted for a change of master in; 0 if it never did.
+    pub witness: Epoch,
     /// For how long the observer's own word binds it not to vote against the present master, in milliseconds; `None` if the
     /// observer has no vote.
     pub bound_ms: Option<u64>,

@@ -275,6 +275,12 @@ pub enum Loss {
         /// The master.
         master: String,
     },
+    /// Another one was elected after it, and does not answer.
+    #[error("{master} is not the master any more, and the one that was elected after it does not answer")]
+    Superseded {
+        /// The master of the newest config that is seen.
+        master: String,
+    },
     /// It promised a newer epoch and refuses writes.
     #[error("the master {master} has stepped down")]
     Fenced {
@@ -290,7 +296,11 @@ impl Loss {
     pub fn is_certain(&self) -> bool {
         match self {
             Self::Exited { .. } | Self::Fenced { .. } | Self::Restarted { .. } => true,
-            Self::Silent { .. } | Self::Reborn { .. } | Self::Absent { .. } | Self::Replaced { .. } => false,
+            Self::Superseded { .. }
+            | Self::Silent { .. }
+            | Self::Reborn { .. }
+            | Self::Absent { .. }
+            | Self::Replaced { .. } => false,
         }
     }
 
@@ -302,6 +312,7 @@ impl Loss {
             Self::Replaced { .. } => "MasterReplaced",
             Self::Reborn { .. } => "MasterReborn",
             Self::Absent { .. } => "MasterAbsent",
+            Self::Superseded { .. } => "MasterSuperseded",
             Self::Fenced { .. } => "MasterFenced",
         }
     }

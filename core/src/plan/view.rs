@@ -13,6 +13,8 @@ pub(super) struct View<'a> {
     pub observed: &'a Observed,
     pub index: u16,
     pub workload_nodes: Option<u16>,
+    /// The newest epoch that the observer has voted in.
+    pub witness: Epoch,
     /// For how long the observer is bound not to vote against the master.
     pub bound_ms: Option<u64>,
     pub nodes: Vec<Seen<'a>>,
@@ -66,6 +68,7 @@ impl<'a> View<'a> {
             observed,
             index,
             workload_nodes: shard.and_then(|shard| shard.workload_nodes),
+            witness: shard.map_or(Epoch(0), |shard| shard.witness),
             bound_ms: shard.map_or(Some(0), |shard| shard.bound_ms),
             nodes,
             config,
@@ -90,7 +93,8 @@ impl<'a> View<'a> {
     /// The highest epoch that any node promised or accepted.
     pub fn known_epoch(&self) -> Epoch {
         let reports = self.nodes.iter().filter_map(|seen| seen.report);
-        reports.map(|report| report.promised.max(epoch_of(report))).max().unwrap_or_default()
+        let promised = reports.map(|report| report.promised.max(epoch_of(report))).max();
+        promised.unwrap_or_default().max(self.witness)
     }
 
     /// Whether the spec asks for a node with this ordinal.

@@ -51,7 +51,13 @@ impl Default for Scene {
             durable: true,
             config: BTreeMap::new(),
         };
-        let shard = ShardObserved { index: 0, workload_nodes: None, nodes: Vec::new(), bound_ms: Some(0) };
+        let shard = ShardObserved {
+            index: 0,
+            workload_nodes: None,
+            nodes: Vec::new(),
+            bound_ms: Some(0),
+            witness: Epoch(0),
+        };
         let observed = Observed { uid: uid(), name: "a".into(), shards: vec![shard] };
         Self {
             spec,
@@ -154,11 +160,18 @@ impl Scene {
         let shards = &mut self.observed.shards;
         let found = shards.iter().position(|shard| shard.index == index);
         self.shard = found.unwrap_or_else(|| {
-            shards.push(ShardObserved { index, workload_nodes: None, nodes: Vec::new(), bound_ms: Some(0) });
+            shards.push(ShardObserved {
+                index,
+                workload_nodes: None,
+                nodes: Vec::new(),
+                bound_ms: Some(0),
+                witness: Epoch(0),
+            });
             shards.len() - 1
         });
         for (key, value) in pairs(words) {
             match key {
+                "witness" => shards[self.shard].witness = Epoch(number(value)),
                 "bound" => shards[self.shard].bound_ms = (value != "novote").then(|| number(value)),
                 _ => shards[self.shard].workload_nodes = Some(number(value)),
             }

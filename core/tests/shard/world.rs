@@ -41,6 +41,8 @@ pub struct World {
     operator: Option<u64>,
     unseen: BTreeMap<u16, bool>,
     heard: BTreeMap<String, Heard>,
+    /// What the operator's votes are kept in.
+    witness: Epoch,
     next_write: u64,
     next_history: u64,
     /// Writes that were promised to be kept, and the log that they stood in up to them.
@@ -76,6 +78,7 @@ impl World {
             operator: Some(0),
             unseen: BTreeMap::new(),
             heard: BTreeMap::new(),
+            witness: Epoch(0),
             next_write: 0,
             next_history: 0,
             promised: Vec::new(),
@@ -359,6 +362,12 @@ impl World {
         if let Some(config) = shard.config.as_ref().filter(|_| shard.serving && !electing) {
             self.grant(config);
         }
+        // The operator's vote is kept before anybody can act on it.
+        if let Step::Do(Action::Accept { config, .. }, _) = &shard.step
+            && shard.config.as_ref().is_some_and(|old| old.master != config.master || !shard.serving)
+        {
+            self.witness = self.witness.max(config.epoch);
+        }
         self.execute(&shard.step, None);
         shard.step == Step::Nothing && shard.serving && shard.ready_nodes == self.spec.nodes_per_shard()
     }
@@ -399,7 +408,8 @@ impl World {
         nodes: Vec<NodeObserved>,
         bound_ms: Option<u64>,
     ) -> Observed {
-        let shard = ShardObserved { index: 0, workload_nodes, nodes, bound_ms };
+        let witness = if bound_ms.is_some() { self.witness } else { Epoch(0) };
+        let shard = ShardObserved { index: 0, workload_nodes, nodes, bound_ms, witness };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }
 

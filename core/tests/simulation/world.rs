@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kv_core::control::{NodeReport, NodeState};
-use kv_core::id::{ClusterUid, NodeId};
+use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
 use kv_core::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, plan};
@@ -222,7 +222,13 @@ impl World {
             }
         });
         let workload_nodes = u16::try_from(self.nodes.len()).ok();
-        let shard = ShardObserved { index: 0, workload_nodes, nodes: nodes.collect(), bound_ms: Some(0) };
+        let shard = ShardObserved {
+            index: 0,
+            workload_nodes,
+            nodes: nodes.collect(),
+            bound_ms: Some(0),
+            witness: Epoch(0),
+        };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }
 
