@@ -70,7 +70,7 @@ fn functions_in_the_stream_of_a_redis_are_left_out() {
     ] {
         let _: redis::Value = redis.run(command).unwrap();
     }
-    until("all came", || node.run::<u64>(&["GET", "k"]).unwrap() == 3);
+    until("all came", || node.run::<Option<u64>>(&["GET", "k"]).unwrap() == Some(3));
     assert_eq!(redis.info("sync_full"), "1");
 }
 

@@ -256,7 +256,7 @@ fn load_incr(
         return Err(LoadError::Length { path, found: len, listed });
     }
     // A machine that crashes leaves zeros where it had made room for what it did not write any more.
-    let zeros = if truncate { trailing_zeros(&input, len).map_err(file_error)? } else { 0 };
+    let zeros = trailing_zeros(&input, len).map_err(file_error)?;
     let mut input = input.take(len - zeros);
     let failed = |offset, source| LoadError::Commands { path: path.clone(), offset, source };
     replay.begin_file();

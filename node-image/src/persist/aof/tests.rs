@@ -309,6 +309,13 @@ fn a_torn_tail_is_cut_and_a_broken_middle_is_refused() {
     aof.close().unwrap();
     let path = incr(dir.path(), 1);
     let whole = std::fs::read(&path).unwrap();
+    // What was not written before a crash may be zeros. Who wants no file mended is told the same.
+    for tail in [&[0; 5][..], b"*1\r\n$4\r\nPING\r\0"] {
+        std::fs::write(&path, [&whole, tail].concat()).unwrap();
+        let strict = load_node(dir.path(), LoadOptions { truncate: false, ..OPTIONS }).err().unwrap();
+        assert!(strict.to_string().contains("at byte 45: the file ends inside"), "{strict}");
+        assert_eq!(reload(dir.path()).1.cut.map(|cut| cut.bytes), Some(tail.len() as u64));
+    }
     let half = [resp(&["MULTI"]), resp(&["SET", "half", "1"])].concat();
     std::fs::write(&path, [whole.as_slice(), &half].concat()).unwrap();
 

@@ -4,6 +4,8 @@ use std::io::BufRead;
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kv_core::slot::{Slot, key_slot};
+
 use super::{Aux, Content, Item, RdbError, RdbErrorKind, read};
 use crate::keyspace::{At, Keyspace, Usage};
 use crate::warning;
@@ -17,11 +19,14 @@ pub struct Loaded {
     pub aux: Aux,
 }
 
-/// Strings that are inserted together.
-const BATCH: usize = 32;
+/// Strings that are put in order together: a few for each slot.
+const BATCH: usize = 64 * 1024;
 
 /// Bytes of a batch above which it is inserted.
-const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Strings whose places are looked at together.
+const AHEAD: usize = 32;
 
 /// Reads a whole snapshot into a keyspace that is empty, and nothing of the input beyond its end.
 ///
@@ -44,14 +49,15 @@ pub fn load(input: impl BufRead, keyspace: Keyspace) -> Result<Loaded, RdbError>
 
 /// A string that is to be inserted.
 struct Text {
+    slot: Slot,
     key: Range<usize>,
     value: Range<usize>,
     expire_at: u64,
     usage: Option<Usage>,
 }
 
-/// Puts items into a keyspace, several strings at a time: the memory that they will go to is looked at for all of them
-/// first. Other servers write keys in an order that has nothing to do with where they stand here.
+/// Puts items into a keyspace, many strings at a time, in the order of their slots: other servers write keys in an order
+/// that has nothing to do with where they stand here. The memory that some will go to is looked at for all of these first.
 struct Loader {
     keyspace: Keyspace,
     /// The database of `strings`.
@@ -74,7 +80,8 @@ impl Loader {
         match item.content {
             Content::Text(text) => {
                 let (key, value) = (self.keep(item.key), self.keep(text));
-                self.strings.push(Text { key, value, expire_at: item.expire_at, usage: item.usage });
+                let (slot, expire_at, usage) = (key_slot(item.key), item.expire_at, item.usage);
+                self.strings.push(Text { slot, key, value, expire_at, usage });
                 if self.strings.len() >= BATCH || self.bytes.len() >= BATCH_BYTES {
                     self.flush();
                 }
@@ -97,11 +104,15 @@ impl Loader {
     fn flush(&mut self) {
         let Self { keyspace, at, strings, bytes } = self;
         let part = |range: &Range<usize>| bytes.get(range.clone()).unwrap_or_default();
-        keyspace.warm(at.db, strings.iter().map(|text| part(&text.key)));
-        for text in strings.drain(..) {
-            keyspace.load_str(*at, part(&text.key), part(&text.value), text.expire_at, text.usage);
+        strings.sort_by_key(|text| text.slot);
+        for some in strings.chunks(AHEAD) {
+            keyspace.warm(at.db, some.iter().map(|text| part(&text.key)));
+            for text in some {
+                keyspace.load_str(*at, part(&text.key), part(&text.value), text.expire_at, text.usage);
+            }
         }
         keyspace.forget();
+        strings.clear();
         bytes.clear();
     }
 }
