@@ -260,6 +260,9 @@ fn unexpected(request: &str, reply: &str) -> io::Error {
     io::Error::other(format!("the parent answered {request} with {reply:?}"))
 }
 
+/// The Valkey whose snapshots are read.
+const VALKEY: &str = "9.0.0";
+
 /// The longest line that a parent may send in a handshake.
 const MAX_LINE: u64 = 64 * 1024;
 
@@ -290,6 +293,8 @@ impl Handshake {
             self.ask(&["REPLCONF", "ip-address", &target.announce_ip])?;
         }
         self.ask(&["REPLCONF", "capa", "eof", "capa", "psync2"])?;
+        // Valkey gives up a snapshot that a replica of an unknown version might not read, and does not tell it why.
+        self.ask(&["REPLCONF", "version", VALKEY])?;
         let Some(Peer { uid, shard, id, epoch, parent }) = &target.peer else { return Ok(None) };
         let reply = self.ask(&[
             "REPLCONF",

@@ -26,7 +26,7 @@ pub struct ParentLink {
     pub heard: Instant,
     /// When the link went down; `None` while it is up.
     pub down_since: Option<Instant>,
-    /// How often in a row the parent sent what this node has no place for.
+    /// How often in a row that was so: see [`ParentLink::hold_back`].
     refusals: u32,
     /// No attempt is made before that.
     pub held_back: Instant,
@@ -64,12 +64,17 @@ impl ParentLink {
         }
     }
 
-    /// The parent sent what this node has no place for. Returns after which time it is tried again: each attempt costs the
-    /// parent a snapshot, and only rarely something has changed.
-    pub fn hold_back(&mut self, now: Instant) -> Duration {
+    /// A full synchronisation failed, or is needed since the parent sent what this node has no place for. Returns after
+    /// which time it is tried again: each attempt costs the parent a snapshot, and only rarely something has changed.
+    /// `chance`: it may have failed by chance, and is tried again at once the first time.
+    pub fn hold_back(&mut self, now: Instant, chance: bool) -> Duration {
         let long_ago = now.saturating_duration_since(self.held_back) > LONGEST_BACK_OFF;
-        self.refusals = if long_ago { 0 } else { self.refusals + 1 };
-        let wait = Duration::from_secs(1 << self.refusals.min(6)).min(LONGEST_BACK_OFF);
+        let before = if long_ago { 0 } else { self.refusals };
+        self.refusals = before + 1;
+        let wait = match before {
+            0 if chance => Duration::ZERO,
+            _ => Duration::from_secs(1 << before.min(6)).min(LONGEST_BACK_OFF),
+        };
         self.held_back = now + wait;
         wait
     }

@@ -62,11 +62,12 @@ impl Server {
         }
     }
 
-    /// The parent has, or sends, what this node has no place for: it is tried again later.
-    pub(super) fn refuse_parent(&mut self, text: String) {
+    /// The parent has, or sends, what this node has no place for, or cannot complete a snapshot: it is tried again later. For
+    /// `chance` see [`ParentLink::hold_back`].
+    pub(super) fn refuse_parent(&mut self, text: String, chance: bool) {
         let now = self.clock.instant;
         if let Some(link) = &mut self.link {
-            let wait = link.hold_back(now).as_secs();
+            let wait = link.hold_back(now, chance).as_secs();
             warning!("{text}. A full synchronisation is tried in {wait} s.");
         }
         self.stats.last_link_error = text;
@@ -180,10 +181,15 @@ impl Server {
             }
             Outcome::Unfit(text) => {
                 link.stage = Stage::Idle { retry_at: self.clock.instant + RETRY };
-                self.refuse_parent(text);
+                self.refuse_parent(text, false);
             }
             Outcome::Failed(text) => {
+                let syncing = matches!(link.stage, Stage::Syncing(_));
                 link.stage = Stage::Idle { retry_at: self.clock.instant + RETRY };
+                if syncing {
+                    let text = format!("The full synchronisation with the parent failed: {text}");
+                    return self.refuse_parent(text, true);
+                }
                 self.failover_refused(&text);
                 verbose!("Attaching to the parent failed: {text}");
                 if self.stats.last_link_error != text {

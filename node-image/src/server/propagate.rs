@@ -163,7 +163,7 @@ impl Server {
     fn refuse_stream(&mut self, key: ClientKey, text: &str) {
         self.stats.stream_refused += 1;
         let text = format!("The parent's stream holds a command that cannot be applied: {text}");
-        self.refuse_parent(text);
+        self.refuse_parent(text, false);
         self.history.replid.clear();
         self.clients.doom(key);
     }

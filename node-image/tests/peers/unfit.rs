@@ -102,3 +102,26 @@ fn functions_are_left_out_and_told() {
         assert_eq!(get(&replica, "b").as_deref(), Some("2"), "its own file can be loaded");
     }
 }
+
+#[test]
+fn fields_that_expire_are_named_in_a_snapshot_and_in_the_stream() {
+    for peer in servers::all() {
+        let source = master(&peer);
+        let () = source.run(&["HSET", "hash", "f", "v"]).unwrap();
+        let replica = follow(&source, &[]);
+        until("it is in sync", || replica.run::<bool>(&["HEXISTS", "hash", "f"]).unwrap());
+        if source.run::<redis::Value>(&["HEXPIRE", "hash", "1000", "FIELDS", "1", "f"]).is_err() {
+            continue; // an older one
+        }
+        until("the stream is refused", || {
+            replica.info("kv_link_error").contains("'HPEXPIREAT' with \"hash\" first")
+        });
+        until("and so is the snapshot", || {
+            replica.info("kv_link_error").contains("key \"hash\"")
+                && replica.log().contains("whose fields expire")
+        });
+        assert!(replica.run::<bool>(&["HEXISTS", "hash", "f"]).unwrap(), "what it held stays readable");
+        let _: i64 = source.run(&["DEL", "hash"]).unwrap();
+        until("it goes on when that is gone", || !replica.run::<bool>(&["HEXISTS", "hash", "f"]).unwrap());
+    }
+}
