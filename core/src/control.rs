@@ -8,7 +8,7 @@
 //! | `KV REPORT` | bulk string: [`NodeReport`] as JSON |
 //! | `KV REPORT run-id epoch clock` | the same. The operator, a witness, grants the master of this run and epoch its lease, counted from that clock of its |
 //! | `KV PING uid shard id epoch` | the same. The node of this id asks; where it is the master of this epoch, the answer grants it its lease |
-//! | `KV PREPARE uid shard epoch [ENDED]` | the report, after the promise is on disk; without ENDED a node refuses that heard the master within its lease (`STICKY`) |
+//! | `KV PREPARE uid shard epoch [ENDED\|RENEWAL]` | the report, after the promise is on disk; without an argument a node refuses that heard the master within its lease (`STICKY`) |
 //! | `KV ACCEPT config` ([`ShardConfig`]) | the report, after the config is on disk and the role is taken |
 //! | `KV PAUSE uid shard epoch milliseconds` | the report, with writes held and `paused` true |
 //! | `KV MAP map` ([`ClusterMap`](crate::shard::ClusterMap)) | the report |
@@ -37,8 +37,36 @@ pub const STALE_EPOCH: &str = "STALEEPOCH";
 /// First word of the error by which a node refuses to vote against a master that it hears.
 pub const STICKY: &str = "STICKY";
 
-/// Argument of PREPARE: the master is known to have ended, or agrees.
-pub const ENDED: &str = "ENDED";
+/// Who may be asked for a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Consent {
+    /// Nodes that do not hear the master; the others refuse.
+    IfSilent,
+    /// All: the master is known to have ended, or agrees to go.
+    Ended,
+    /// All: the master stays. Who promises goes on as before until the config of that epoch arrives.
+    Renewal,
+}
+
+impl Consent {
+    /// The argument of PREPARE that says so; `None` where nothing need be said.
+    #[must_use]
+    pub const fn argument(self) -> Option<&'static str> {
+        match self {
+            Self::IfSilent => None,
+            Self::Ended => Some("ENDED"),
+            Self::Renewal => Some("RENEWAL"),
+        }
+    }
+
+    /// What an argument of PREPARE says; `None` if nothing.
+    #[must_use]
+    pub fn of_argument(text: &[u8]) -> Option<Self> {
+        [Self::Ended, Self::Renewal]
+            .into_iter()
+            .find(|consent| consent.argument().is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(text)))
+    }
+}
 
 /// First word of the error by which a node refuses a message for another cluster or shard.
 pub const WRONG_CLUSTER: &str = "WRONGCLUSTER";
@@ -61,6 +89,9 @@ pub struct NodeReport {
     pub shard: u16,
     /// The highest epoch that it promised or accepted.
     pub promised: Epoch,
+    /// Whether what it promised last leaves its master where it is, so that it goes on until the config arrives.
+    #[serde(default)]
+    pub renewing: bool,
     /// The config that it accepted last; `None` if it never accepted one.
     pub config: Option<ShardConfig>,
     /// What it does at present.

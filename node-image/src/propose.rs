@@ -6,7 +6,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use kv_core::control::{ENDED, NodeReport};
+use kv_core::control::NodeReport;
 use kv_core::id::NodeId;
 use kv_core::plan::{Action, NodeObserved, Observed, Presence, ShardObserved, Step, Template, succeed};
 use kv_core::shard::{Member, ShardConfig};
@@ -111,7 +111,7 @@ fn observed(proposal: &Proposal, nodes: &BTreeMap<NodeId, Node>) -> Observed {
         workload_nodes: None,
         nodes: seen.collect(),
         bound_ms: None,
-        witness: Epoch(0),
+        witness: None,
     };
     let name = config.members.first().map_or("", |member| member.name.as_str());
     let name = name.rsplitn(3, '-').last().unwrap_or_default().to_owned();
@@ -120,10 +120,10 @@ fn observed(proposal: &Proposal, nodes: &BTreeMap<NodeId, Node>) -> Observed {
 
 fn act(config: &ShardConfig, action: &Action, nodes: &mut BTreeMap<NodeId, Node>) -> Result<(), String> {
     match action {
-        Action::Prepare { epoch, nodes: voters, ended } => {
+        Action::Prepare { epoch, nodes: voters, consent } => {
             let (shard, epoch) = (config.shard.to_string(), epoch.to_string());
             let mut args = vec!["KV", "PREPARE", &config.uid.0, &shard, &epoch];
-            args.extend(ended.then_some(ENDED));
+            args.extend(consent.argument());
             to_all(nodes, voters, &args);
             Ok(())
         }

@@ -1,10 +1,10 @@
 //! Changes of members and parents that keep the master.
 
-use crate::control::DataState;
+use crate::control::{Consent, DataState, NodeReport};
 use crate::id::NodeId;
 use crate::plan::reason::{Change, Reason};
 use crate::plan::view::{Seen, View, epoch_of, ordinal_of};
-use crate::plan::{Action, Presence, Step};
+use crate::plan::{Action, Presence, Step, election};
 use crate::quorum::Electorate;
 use crate::shard::{Member, ShardConfig};
 use crate::topology::{Fitness, Seat, assign_parents};
@@ -39,9 +39,22 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
         changes.push(Change::Settles);
     }
     if changes.is_empty() {
+        changes.extend(unfinished(view, config));
+    }
+    if changes.is_empty() {
         return None;
     }
-    new.epoch = view.known_epoch().next_for(master.node.ordinal);
+    let (epoch, asked) = election::agree(view, config, master.node.ordinal);
+    match asked {
+        Some(nodes) if nodes.is_empty() => {
+            return Some(Step::Wait(Reason::NoAgreement { changes, missing: unheard(view, config) }));
+        }
+        Some(nodes) => {
+            let ask = Action::Prepare { epoch, nodes, consent: Consent::Renewal };
+            return Some(Step::Do(ask, Reason::Agreeing(changes)));
+        }
+        None => new.epoch = epoch,
+    }
     let concerned = |id: NodeId| config.member(id).is_some() || new.member(id).is_some();
     let others = view
         .answering()
@@ -50,6 +63,12 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
     let then = others.map(|(_, report)| report.id).collect();
     let action = Action::Accept { config: Box::new(new), first: config.master, then };
     Some(Step::Do(action, Reason::Reconfiguring(changes)))
+}
+
+/// The members that do not answer.
+fn unheard(view: &View<'_>, config: &ShardConfig) -> Vec<String> {
+    let answers = |member: &&Member| view.node(member.id).is_some_and(|seen| seen.answers);
+    config.members.iter().filter(|member| !answers(member)).map(|member| member.name.clone()).collect()
 }
 
 /// Those whose word must go on to count for a while after a change from `old` to `new`: where acknowledgements promise
@@ -137,5 +156,14 @@ fn differences(view: &View<'_>, config: &ShardConfig, members: &[Member]) -> Vec
 /// Whether a member promised an epoch above that of the config, so that it would refuse the config.
 fn is_stuck(view: &View<'_>, config: &ShardConfig, id: NodeId) -> bool {
     let answers = view.node(id).filter(|seen| seen.answers && id != config.master);
-    answers.and_then(|seen| seen.report).is_some_and(|report| report.promised > config.epoch)
+    let promised = answers.and_then(|seen| seen.report);
+    promised.is_some_and(|report| report.promised > config.epoch && !report.renewing)
+}
+
+/// Nodes that agreed to a change that is not wanted any more.
+fn unfinished(view: &View<'_>, config: &ShardConfig) -> Option<Change> {
+    let agreed = |report: &NodeReport| report.renewing && report.promised > config.epoch;
+    view.answering()
+        .any(|(_, report)| config.member(report.id).is_some() && agreed(report))
+        .then_some(Change::Stays)
 }

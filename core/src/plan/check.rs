@@ -3,9 +3,11 @@
 
 use std::fmt;
 
-use crate::control::{DataState, LinkState, NodeReport, NodeState};
+use crate::control::{Consent, DataState, LinkState, NodeReport, NodeState};
 use crate::id::{Epoch, NodeId};
-use crate::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, ShardPlan, Step, Template};
+use crate::plan::{
+    Action, NodeObserved, Observed, Plan, Presence, ShardObserved, ShardPlan, Step, Template, Vote,
+};
 use crate::shard::{Member, ShardConfig};
 use crate::spec::ClusterSpec;
 
@@ -91,7 +93,8 @@ impl<'a> Facts<'a> {
     fn serving(&self) -> Option<(&'a NodeObserved, &'a NodeReport)> {
         let newest = self.newest?;
         // The observer voted for a later one.
-        let superseded = self.shard.is_some_and(|shard| shard.witness > newest.epoch);
+        let later = |vote: Vote| vote.epoch > newest.epoch && vote.master != newest.master;
+        let superseded = self.shard.and_then(|shard| shard.witness).is_some_and(later);
         self.heard_from(newest.master).filter(|(_, report)| report.state == NodeState::Master && !superseded)
     }
 
@@ -155,10 +158,13 @@ impl<'a> Facts<'a> {
 fn check_step(facts: &Facts<'_>, shard: &ShardPlan, rules: &mut Rules) {
     match &shard.step {
         Step::Nothing | Step::Wait(_) => {}
-        Step::Do(Action::Prepare { epoch, nodes, ended }, _) => {
-            check_prepare(facts, *epoch, nodes, rules);
+        Step::Do(Action::Prepare { epoch, nodes, consent }, _) => {
+            check_prepare(facts, *epoch, nodes, *consent, rules);
             let over = facts.serving().is_some() || facts.has_ended();
-            rules.must(!ended || over, "nobody is told that a master has ended of which that is not known");
+            rules.must(
+                *consent != Consent::Ended || over,
+                "nobody is told that a master has ended of which that is not known",
+            );
         }
         Step::Do(Action::Pause { master, target, epoch, .. }, _) => {
             let serving = facts.serving();
@@ -199,13 +205,21 @@ fn check_replace(facts: &Facts<'_>, node: &str, template: Template, rules: &mut 
     }
 }
 
-fn check_prepare(facts: &Facts<'_>, epoch: Epoch, nodes: &[NodeId], rules: &mut Rules) {
+fn check_prepare(facts: &Facts<'_>, epoch: Epoch, nodes: &[NodeId], consent: Consent, rules: &mut Rules) {
     rules.must(!nodes.is_empty(), "somebody is asked for a promise");
     rules.must(
         nodes.iter().all(|id| facts.heard_from(*id).is_some_and(|(_, report)| report.promised < epoch)),
         "only those who answer and have not promised are asked",
     );
     rules.must(facts.newest.is_some_and(|config| config.epoch < epoch), "an election has a new epoch");
+    if consent == Consent::Renewal {
+        return match facts.serving() {
+            None => rules.must(false, "only a serving master is renewed"),
+            Some((node, _)) => {
+                rules.must((epoch.0 - 1) % 16 == u64::from(node.ordinal), "the epoch is one of the master's");
+            }
+        };
+    }
     if let Some((node, master)) = facts.serving() {
         let caught_up =
             facts.heard().any(|(_, other)| other.id != master.id && other.offset == master.offset);
@@ -244,6 +258,10 @@ fn check_accept(facts: &Facts<'_>, config: &ShardConfig, first: NodeId, rules: &
                 Some((_, serving)) => {
                     rules.must(serving.id == config.master, "a serving master is not replaced");
                     check_voters(old, config, serving, rules);
+                    let (total, answering) = facts.voters(old);
+                    let promises = answering.iter().filter(|r| r.promised == config.epoch).count();
+                    let witness = usize::from(total % 2 == 0);
+                    rules.must(2 * (promises + witness) > total + witness, "a majority agreed to a change");
                 }
                 None => check_election(facts, old, config, master, rules),
             }

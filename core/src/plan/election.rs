@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::control::{DataState, NodeReport};
+use crate::control::{Consent, DataState, NodeReport};
 use crate::id::{Epoch, NodeId};
 use crate::plan::change::with_parents;
 use crate::plan::founding;
@@ -56,8 +56,21 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     }
     let behind = voters.answering.iter().filter(|(_, other)| other.promised < epoch);
     let nodes = behind.map(|(_, other)| other.id).collect();
-    let ended = loss.is_certain();
-    Step::Do(Action::Prepare { epoch, nodes, ended }, Reason::Electing { loss, candidate })
+    let consent = if loss.is_certain() { Consent::Ended } else { Consent::IfSilent };
+    Step::Do(Action::Prepare { epoch, nodes, consent }, Reason::Electing { loss, candidate })
+}
+
+/// Asks for the promises that a change needs which keeps the master; `None` if a majority has given them. An election by
+/// others either refused those who promised this, or is seen by who asks for it.
+pub(super) fn agree(view: &View<'_>, config: &ShardConfig, master: u16) -> (Epoch, Option<Vec<NodeId>>) {
+    let voters = Voters::of(view, config, true);
+    let epoch = proposed_epoch(view, config, master);
+    let promised = |report: &NodeReport| report.promised == epoch;
+    if voters.majority(promised) {
+        return (epoch, None);
+    }
+    let behind = voters.answering.iter().filter(|(_, other)| other.promised < epoch);
+    (epoch, Some(behind.map(|(_, other)| other.id).collect()))
 }
 
 /// Whether a node was asked for its promise in this election and, as its disk takes nothing, did not give it. It counts as
@@ -119,6 +132,15 @@ impl<'v, 'a> Voters<'v, 'a> {
             let complete = all == electorate.voters.len();
             all >= electorate.majority(self.witness)
                 && (complete || live >= electorate.readers() || electorate.copies == 0)
+        })
+    }
+
+    /// Whether those that answer, and that `given` holds for, are a majority of every electorate.
+    fn majority(&self, given: impl Fn(&NodeReport) -> bool) -> bool {
+        self.electorates.iter().all(|electorate| {
+            let votes = |report: &NodeReport| electorate.voters.contains(&report.id) && given(report);
+            let promises = self.answering.iter().filter(|(_, report)| votes(report)).count();
+            promises >= electorate.majority(self.witness)
         })
     }
 

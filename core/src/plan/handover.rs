@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::control::{DataState, LinkState, NodeReport};
+use crate::control::{Consent, DataState, LinkState, NodeReport};
 use crate::plan::reason::{Departure, DiskError, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
 use crate::plan::{Action, Step, rollout};
@@ -42,7 +42,7 @@ pub(super) fn hand_over(
             let members = view.answering().filter(|(_, report)| config.member(report.id).is_some());
             let nodes = members.map(|(_, report)| report.id).collect();
             Step::Do(
-                Action::Prepare { epoch, nodes, ended: true },
+                Action::Prepare { epoch, nodes, consent: Consent::Ended },
                 Reason::SwitchingOver { departure, successor },
             )
         }

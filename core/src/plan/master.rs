@@ -1,9 +1,9 @@
 //! What became of a shard's master.
 
 use crate::control::{NodeReport, NodeState};
-use crate::plan::Presence;
 use crate::plan::reason::Loss;
 use crate::plan::view::{Seen, View, epoch_of};
+use crate::plan::{Presence, Vote};
 use crate::shard::ShardConfig;
 
 /// What became of a shard's master.
@@ -21,7 +21,8 @@ pub(super) enum Master<'v, 'a> {
 /// Finds out what became of the master of `config`.
 pub(super) fn find<'v, 'a>(view: &'v View<'a>, config: &ShardConfig) -> Master<'v, 'a> {
     let master = view.name_of(config, config.master);
-    if config.epoch < view.witness {
+    let superseded = |vote: Vote| vote.epoch > config.epoch && vote.master != config.master;
+    if view.witness.is_some_and(superseded) {
         return Master::Lost(Loss::Superseded { master });
     }
     match view.node(config.master).and_then(|seen| Some((seen, seen.report?))) {

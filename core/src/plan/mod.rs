@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::NodeReport;
+use crate::control::{Consent, NodeReport};
 use crate::id::{ClusterUid, Epoch, NodeId};
 use crate::shard::{ClusterMap, NodeAddress, ShardConfig};
 
@@ -29,11 +29,21 @@ pub struct ShardObserved {
     pub workload_nodes: Option<u16>,
     /// The nodes that are there, in order of their ordinal.
     pub nodes: Vec<NodeObserved>,
-    /// The newest epoch that the observer, as a witness, has voted for a change of master in; 0 if it never did.
-    pub witness: Epoch,
+    /// What the observer, as a witness, has voted for last; `None` if it never did.
+    pub witness: Option<Vote>,
     /// For how long the observer's own word binds it not to vote against the present master, in milliseconds; `None` if the
     /// observer has no vote.
     pub bound_ms: Option<u64>,
+}
+
+/// A vote of the witness. It is kept before anybody can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Vote {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Who leads under it.
+    pub master: NodeId,
 }
 
 /// All that was seen of a node in one pass.
@@ -139,8 +149,8 @@ pub enum Action {
         epoch: Epoch,
         /// Whom to ask.
         nodes: Vec<NodeId>,
-        /// The master is known to have ended, or agrees; else who still hears it refuses.
-        ended: bool,
+        /// Who of them may promise.
+        consent: Consent,
     },
     /// Send `config` to `first`, and when that accepted it, to the rest.
     Accept {

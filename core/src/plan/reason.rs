@@ -56,6 +56,17 @@ pub enum Reason {
     /// Members or parents change, and the master stays.
     #[error("{}", join(.0, "; "))]
     Reconfiguring(Vec<Change>),
+    /// The same, and the nodes are asked to agree first.
+    #[error("asks the nodes to agree: {}", join(.0, "; "))]
+    Agreeing(Vec<Change>),
+    /// The same, and too few nodes answer to agree.
+    #[error("{}: too few of the members answer to agree to that: bring back {}", join(.changes, "; "), .missing.join(", "))]
+    NoAgreement {
+        /// What is to change.
+        changes: Vec<Change>,
+        /// Who does not answer.
+        missing: Vec<String>,
+    },
     /// Nodes have an older config than the shard.
     #[error("tells the present config to {}", .nodes.join(", "))]
     Informing {
@@ -187,6 +198,8 @@ impl Reason {
             Self::HandingOver { .. } => "HandingOver",
             Self::SwitchingOver { .. } => "SwitchingOver",
             Self::Reconfiguring(changes) => changes.first().map_or("Reconfiguring", Change::code),
+            Self::Agreeing(_) => "AgreeingOnChange",
+            Self::NoAgreement { .. } => "NoAgreement",
             Self::Informing { .. } => "InformingNodes",
             Self::WaitingForNodes { .. } => "WaitingForNodes",
             Self::WaitingForMaster { .. } => "WaitingForMaster",
@@ -225,6 +238,7 @@ impl Reason {
             | Self::NotDurable
             | Self::NoQuorum { .. }
             | Self::HeardByOthers { .. }
+            | Self::NoAgreement { .. }
             | Self::NoCandidate { .. }
             | Self::NoSuccessor { .. }
             | Self::StrayNode { .. } => true,
@@ -384,6 +398,8 @@ pub enum Change {
         /// The node.
         node: String,
     },
+    /// Nothing changes but the epoch, which nodes have agreed to.
+    Stays,
     /// An acknowledged write promises something else.
     Acknowledges {
         /// What it promises from now on.
@@ -405,6 +421,7 @@ impl Change {
             Self::Removes { .. } => "ReplicaRemoved",
             Self::Moves { .. } => "ReplicaMoved",
             Self::TakesBack { .. } => "ReplicaTakenBack",
+            Self::Stays => "EpochRenewed",
             Self::Acknowledges { .. } => "AcknowledgeChanged",
             Self::Reshapes => "TopologyChanged",
             Self::FailsOver => "FailoverChanged",
@@ -421,6 +438,7 @@ impl fmt::Display for Change {
             Self::Removes { node } => write!(f, "removes {node}"),
             Self::Moves { node, parent } => write!(f, "feeds {node} from {parent}"),
             Self::TakesBack { node } => write!(f, "takes back {node} after an election that came to nothing"),
+            Self::Stays => write!(f, "changes nothing but the epoch that nodes have agreed to"),
             Self::Acknowledges { mode } => write!(f, "acknowledges writes by {mode}"),
             Self::Reshapes => write!(f, "takes spec.replication.topology"),
             Self::FailsOver => write!(f, "takes spec.failover"),

@@ -3,7 +3,7 @@
 use crate::control::{DataState, LinkState, NodeReport, NodeState};
 use crate::id::{Epoch, NodeId};
 use crate::plan::reason::DiskError;
-use crate::plan::{NodeObserved, Observed, Presence, ShardObserved};
+use crate::plan::{NodeObserved, Observed, Presence, ShardObserved, Vote};
 use crate::shard::{Member, ShardConfig};
 use crate::spec::ClusterSpec;
 
@@ -13,8 +13,8 @@ pub(super) struct View<'a> {
     pub observed: &'a Observed,
     pub index: u16,
     pub workload_nodes: Option<u16>,
-    /// The newest epoch that the observer has voted in.
-    pub witness: Epoch,
+    /// What the observer has voted for last.
+    pub witness: Option<Vote>,
     /// For how long the observer is bound not to vote against the master.
     pub bound_ms: Option<u64>,
     pub nodes: Vec<Seen<'a>>,
@@ -68,7 +68,7 @@ impl<'a> View<'a> {
             observed,
             index,
             workload_nodes: shard.and_then(|shard| shard.workload_nodes),
-            witness: shard.map_or(Epoch(0), |shard| shard.witness),
+            witness: shard.and_then(|shard| shard.witness),
             bound_ms: shard.map_or(Some(0), |shard| shard.bound_ms),
             nodes,
             config,
@@ -94,7 +94,7 @@ impl<'a> View<'a> {
     pub fn known_epoch(&self) -> Epoch {
         let reports = self.nodes.iter().filter_map(|seen| seen.report);
         let promised = reports.map(|report| report.promised.max(epoch_of(report))).max();
-        promised.unwrap_or_default().max(self.witness)
+        promised.unwrap_or_default().max(self.witness.map_or(Epoch(0), |vote| vote.epoch))
     }
 
     /// Whether the spec asks for a node with this ordinal.

@@ -3,7 +3,7 @@
 //! | line | meaning |
 //! |---|---|
 //! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 acknowledge=async\|semisync:1\|quorum:2 down-after=2000 durable=yes` | the spec |
-//! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes; with `bound=500` the operator may not vote against its master for so many ms |
+//! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes; with `bound=500` the operator may not vote against its master for so many ms, with `witness=18:1` it has voted for node 1 under that epoch |
 //! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each; with `acknowledge=quorum:2` another mode than the spec's, with `overlap=0,1:2` voters of before and the copies that they keep |
 //! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
 //! | `node 1 disk=full` | it cannot write to its disk; `disk=dead`: it cannot even write a promise |
@@ -15,12 +15,12 @@
 
 use std::collections::BTreeMap;
 
-use kv_core::control::{DataState, Durability, Link, LinkState, NodeReport, NodeState};
+use kv_core::control::{Consent, DataState, Durability, Link, LinkState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
 use kv_core::plan::{
-    Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, plan, status,
+    Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, Vote, plan, status,
 };
 use kv_core::quorum::{Acknowledge, Electorate};
 use kv_core::shard::{Member, ShardConfig};
@@ -30,6 +30,7 @@ use kv_core::topology::Topology;
 
 use crate::show;
 
+#[derive(Clone)]
 pub struct Scene {
     spec: ClusterSpec,
     observed: Observed,
@@ -56,7 +57,7 @@ impl Default for Scene {
             workload_nodes: None,
             nodes: Vec::new(),
             bound_ms: Some(0),
-            witness: Epoch(0),
+            witness: None,
         };
         let observed = Observed { uid: uid(), name: "a".into(), shards: vec![shard] };
         Self {
@@ -132,7 +133,31 @@ impl Scene {
             show::plan(&plan)
         };
         self.plan = Some(plan);
-        text
+        text + &self.then()
+    }
+
+    /// What follows when all who are asked have agreed to a change.
+    fn then(&self) -> String {
+        let mut agreed = self.clone();
+        if !agreed.agree() {
+            return String::new();
+        }
+        let plan = plan(&agreed.spec, &agreed.observed);
+        let violations = check(&agreed.spec, &agreed.observed, &plan);
+        assert!(violations.is_empty(), "{violations:#?}\n{plan:#?}");
+        plan.shards.iter().filter_map(show::accept).map(|text| format!("  then {text}\n")).collect()
+    }
+
+    /// The nodes agree to the changes that the last plan asks them to agree to; false if there are none.
+    fn agree(&mut self) -> bool {
+        let steps: Vec<_> = self.plan.iter().flat_map(|plan| &plan.shards).map(|s| s.step.clone()).collect();
+        let asks =
+            |step: &Step| matches!(step, Step::Do(Action::Prepare { consent: Consent::Renewal, .. }, _));
+        let asked = steps.iter().any(asks);
+        if asked {
+            steps.into_iter().filter(asks).for_each(|step| self.take(step));
+        }
+        asked
     }
 
     fn set_spec(&mut self, words: &[&str]) {
@@ -165,13 +190,17 @@ impl Scene {
                 workload_nodes: None,
                 nodes: Vec::new(),
                 bound_ms: Some(0),
-                witness: Epoch(0),
+                witness: None,
             });
             shards.len() - 1
         });
         for (key, value) in pairs(words) {
             match key {
-                "witness" => shards[self.shard].witness = Epoch(number(value)),
+                "witness" => {
+                    let (epoch, master) = value.split_once(':').expect("EPOCH:NODE");
+                    let (epoch, master) = (Epoch(number(epoch)), id(index, master));
+                    shards[self.shard].witness = Some(Vote { epoch, master });
+                }
                 "bound" => shards[self.shard].bound_ms = (value != "novote").then(|| number(value)),
                 _ => shards[self.shard].workload_nodes = Some(number(value)),
             }
@@ -265,40 +294,49 @@ impl Scene {
     }
 
     fn apply(&mut self) {
+        if self.agree() {
+            self.plan = Some(plan(&self.spec, &self.observed));
+        }
         let steps: Vec<_> = self.plan.iter().flat_map(|plan| &plan.shards).map(|s| s.step.clone()).collect();
-        for step in steps {
-            match step {
-                Step::Do(Action::Prepare { epoch, nodes, .. }, _) => {
-                    for id in nodes {
-                        let Some(report) = self.report_of(id) else { continue };
-                        if report.disk_error.as_deref() == Some("dead") {
-                            continue;
-                        }
-                        report.promised = epoch;
-                        report.state = NodeState::Fenced;
-                        report.paused = false;
-                        report.link = None;
+        steps.into_iter().for_each(|step| self.take(step));
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Do(Action::Prepare { epoch, nodes, consent }, _) => {
+                for id in nodes {
+                    let Some(report) = self.report_of(id) else { continue };
+                    if report.disk_error.as_deref() == Some("dead") {
+                        continue;
                     }
-                }
-                Step::Do(Action::Accept { config, first, then }, _) => {
-                    for id in [first].into_iter().chain(then) {
-                        if let Some(report) = self.report_of(id) {
-                            accept(report, &config);
-                        }
+                    report.promised = epoch;
+                    report.renewing = consent == Consent::Renewal;
+                    if report.renewing {
+                        continue;
                     }
+                    report.state = NodeState::Fenced;
+                    report.paused = false;
+                    report.link = None;
                 }
-                Step::Do(Action::Pause { master, .. }, _) => {
-                    self.report_of(master).into_iter().for_each(|report| report.paused = true);
-                }
-                Step::Do(Action::Replace { node: name, .. }, _) => {
-                    let nodes = self.observed.shards.iter_mut().flat_map(|shard| &mut shard.nodes);
-                    for node in nodes.filter(|node| node.name == name) {
-                        (node.template, node.presence) = (Template::Current, Presence::Starting);
-                        node.report = None;
-                    }
-                }
-                Step::Nothing | Step::Wait(_) => {}
             }
+            Step::Do(Action::Accept { config, first, then }, _) => {
+                for id in [first].into_iter().chain(then) {
+                    if let Some(report) = self.report_of(id) {
+                        accept(report, &config);
+                    }
+                }
+            }
+            Step::Do(Action::Pause { master, .. }, _) => {
+                self.report_of(master).into_iter().for_each(|report| report.paused = true);
+            }
+            Step::Do(Action::Replace { node: name, .. }, _) => {
+                let nodes = self.observed.shards.iter_mut().flat_map(|shard| &mut shard.nodes);
+                for node in nodes.filter(|node| node.name == name) {
+                    (node.template, node.presence) = (Template::Current, Presence::Starting);
+                    node.report = None;
+                }
+            }
+            Step::Nothing | Step::Wait(_) => {}
         }
     }
 
@@ -311,6 +349,7 @@ impl Scene {
 fn accept(report: &mut NodeReport, config: &ShardConfig) {
     let member = config.member(report.id);
     report.promised = config.epoch;
+    report.renewing = false;
     report.state = if config.master == report.id { NodeState::Master } else { NodeState::Replica };
     report.link = member.and_then(|member| member.parent).map(streaming);
     report.data = DataState::Live;
@@ -334,6 +373,7 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         uid: uid(),
         shard,
         promised: epoch,
+        renewing: false,
         config: config.cloned(),
         state: match state {
             "blank" => NodeState::Blank,

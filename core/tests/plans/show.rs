@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use kv_core::control::Consent;
 use kv_core::id::NodeId;
-use kv_core::plan::{Action, ClusterStatus, Plan, Step};
+use kv_core::plan::{Action, ClusterStatus, Plan, ShardPlan, Step};
 use kv_core::quorum::Acknowledge;
 use kv_core::shard::ShardConfig;
 use kv_core::slot::SlotSet;
@@ -63,10 +64,22 @@ pub fn plan(plan: &Plan) -> String {
     text
 }
 
+/// The config that a shard's step brings, if it does.
+pub fn accept(shard: &ShardPlan) -> Option<String> {
+    match &shard.step {
+        Step::Do(step @ Action::Accept { .. }, _) => Some(action(step)),
+        _ => None,
+    }
+}
+
 fn action(action: &Action) -> String {
     match action {
-        Action::Prepare { epoch, nodes, ended } => {
-            let asked = if *ended { "" } else { ", unless they hear the master" };
+        Action::Prepare { epoch, nodes, consent } => {
+            let asked = match consent {
+                Consent::IfSilent => ", unless they hear the master",
+                Consent::Ended => "",
+                Consent::Renewal => ", and to go on",
+            };
             format!("prepare {epoch} at {}{asked}", tokens(nodes))
         }
         Action::Accept { config: new, first, then } => {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kv_core::control::{DataState, Durability, Link, LinkState, NodeReport, NodeState};
+use kv_core::control::{Consent, DataState, Durability, Link, LinkState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::lease;
 use kv_core::shard::{Role, ShardConfig};
@@ -34,6 +34,7 @@ pub struct Node {
     pub life: u32,
     // On the disk.
     pub promised: Epoch,
+    pub renewing: bool,
     pub config: Option<ShardConfig>,
     /// How much of the log survives a crash.
     pub synced: usize,
@@ -67,6 +68,7 @@ impl Node {
             frozen_until: 0,
             life: 0,
             promised: Epoch(0),
+            renewing: false,
             config: None,
             synced: 0,
             log: Vec::new(),
@@ -104,7 +106,7 @@ impl Node {
     pub fn state(&self) -> NodeState {
         match self.role() {
             None => NodeState::Blank,
-            Some(_) if self.promised > self.epoch() => NodeState::Fenced,
+            Some(_) if self.promised > self.epoch() && !self.renewing => NodeState::Fenced,
             Some(Role::Replica) => NodeState::Replica,
             Some(Role::Master) if self.confirmed => NodeState::Master,
             Some(Role::Master) => NodeState::Joining,
@@ -130,6 +132,7 @@ impl Node {
             running: true,
             life: self.life + 1,
             promised: self.promised,
+            renewing: self.renewing,
             config: self.config.take(),
             synced: self.log.len(),
             log: std::mem::take(&mut self.log),
@@ -155,11 +158,16 @@ impl Node {
         now < lease::until(config, self.id, |id| self.granted.get(&id).copied(), self.witness)
     }
 
-    pub fn prepare(&mut self, epoch: Epoch, ended: bool, now: u64) {
-        if epoch <= self.promised || epoch <= self.epoch() || (!ended && self.bound(now)) {
+    pub fn prepare(&mut self, epoch: Epoch, consent: Consent, now: u64) {
+        let sticky = consent == Consent::IfSilent && self.bound(now);
+        let deposed = consent == Consent::Renewal
+            && self.state() == NodeState::Fenced
+            && self.role() == Some(Role::Master);
+        if epoch <= self.promised || epoch <= self.epoch() || sticky || deposed {
             return;
         }
         self.promised = epoch;
+        self.renewing = consent == Consent::Renewal;
         self.paused_until = 0;
         if self.state() == NodeState::Fenced {
             self.waiting.clear();
@@ -178,6 +186,7 @@ impl Node {
         let reigned = self.state() == NodeState::Master;
         let before = self.config.replace(config.clone());
         self.promised = config.epoch;
+        self.renewing = false;
         self.confirmed = true;
         self.paused_until = 0;
         let same_voters = before.as_ref().is_some_and(|old| {
@@ -295,6 +304,7 @@ impl Node {
             uid: uid.clone(),
             shard: 0,
             promised: self.promised,
+            renewing: self.renewing,
             config: self.config.clone(),
             state: self.state(),
             link: (self.state() == NodeState::Replica).then_some(link),

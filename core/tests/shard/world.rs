@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use kv_core::control::{DataState, NodeReport, NodeState};
+use kv_core::control::{Consent, DataState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
-use kv_core::plan::{Action, NodeObserved, Observed, Presence, ShardObserved, Step, Template, plan, succeed};
+use kv_core::plan::{
+    Action, NodeObserved, Observed, Presence, ShardObserved, Step, Template, Vote, plan, succeed,
+};
 use kv_core::quorum::Acknowledge;
 use kv_core::shard::ShardConfig;
 use kv_core::spec::ClusterSpec;
@@ -42,7 +44,7 @@ pub struct World {
     unseen: BTreeMap<u16, bool>,
     heard: BTreeMap<String, Heard>,
     /// What the operator's votes are kept in.
-    witness: Epoch,
+    witness: Option<Vote>,
     next_write: u64,
     next_history: u64,
     /// Writes that were promised to be kept, and the log that they stood in up to them.
@@ -80,7 +82,7 @@ impl World {
             operator: Some(0),
             unseen: BTreeMap::new(),
             heard: BTreeMap::new(),
-            witness: Epoch(0),
+            witness: None,
             next_write: 0,
             next_history: 0,
             promised: Vec::new(),
@@ -248,8 +250,8 @@ impl World {
                     |other: &ShardConfig| other.master == config.master && other.epoch == config.epoch;
                 let is_master = config.master == self.nodes[i].id;
                 let peer_config = self.nodes[j].config.clone();
-                let same =
-                    peer_config.as_ref().is_some_and(of_master) && self.nodes[j].promised == config.epoch;
+                let same = peer_config.as_ref().is_some_and(of_master)
+                    && (self.nodes[j].promised == config.epoch || self.nodes[j].renewing);
                 if same && is_master {
                     self.nodes[j].heard_master = self.nodes[j].heard_master.max(heard);
                 }
@@ -362,15 +364,18 @@ impl World {
         }
         self.scale(plan.workloads[0].nodes);
         self.last = format!("{:?}", shard.step);
-        let electing = matches!(&shard.step, Step::Do(Action::Prepare { .. }, _));
+        let electing = matches!(
+            &shard.step,
+            Step::Do(Action::Prepare { consent: Consent::IfSilent | Consent::Ended, .. }, _)
+        );
         if let Some(config) = shard.config.as_ref().filter(|_| shard.serving && !electing) {
             self.grant(config);
         }
         // The operator's vote is kept before anybody can act on it.
         if let Step::Do(Action::Accept { config, .. }, _) = &shard.step
-            && shard.config.as_ref().is_some_and(|old| old.master != config.master || !shard.serving)
+            && shard.config.as_ref() != Some(&**config)
         {
-            self.witness = self.witness.max(config.epoch);
+            self.witness = Some(Vote { epoch: config.epoch, master: config.master });
         }
         self.execute(&shard.step, None);
         shard.step == Step::Nothing && shard.serving && shard.ready_nodes == self.spec.nodes_per_shard()
@@ -412,7 +417,7 @@ impl World {
         nodes: Vec<NodeObserved>,
         bound_ms: Option<u64>,
     ) -> Observed {
-        let witness = if bound_ms.is_some() { self.witness } else { Epoch(0) };
+        let witness = self.witness.filter(|_| bound_ms.is_some());
         let shard = ShardObserved { index: 0, workload_nodes, nodes, bound_ms, witness };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }
@@ -472,10 +477,10 @@ impl World {
     /// Carries out a step, as far as its messages arrive; `by` is the node that sends them, else the operator does.
     fn execute(&mut self, step: &Step, by: Option<usize>) {
         match step {
-            Step::Do(Action::Prepare { epoch, nodes, ended }, _) => {
+            Step::Do(Action::Prepare { epoch, nodes, consent }, _) => {
                 for id in nodes {
                     if let Some(j) = self.delivered(*id, by) {
-                        self.nodes[j].prepare(*epoch, *ended, self.now);
+                        self.nodes[j].prepare(*epoch, *consent, self.now);
                     }
                 }
             }

@@ -15,6 +15,7 @@ pub struct SimNode {
     pub cut: bool,
     pub life: u32,
     pub promised: Epoch,
+    pub renewing: bool,
     pub config: Option<ShardConfig>,
     pub state: NodeState,
     pub data: DataState,
@@ -42,6 +43,7 @@ impl SimNode {
             cut: false,
             life: 0,
             promised: Epoch(0),
+            renewing: false,
             config: None,
             state: NodeState::Blank,
             data: DataState::Empty,
@@ -77,14 +79,23 @@ impl SimNode {
         self.state = match &self.config {
             None => NodeState::Blank,
             Some(config) if config.master == self.id => NodeState::Joining,
-            Some(_) if self.promised > self.epoch() => NodeState::Fenced,
+            Some(_) if self.promised > self.epoch() && !self.renewing => NodeState::Fenced,
             Some(_) => NodeState::Replica,
         };
     }
 
-    pub fn prepare(&mut self, epoch: Epoch) {
-        if epoch > self.promised && !self.full {
+    pub fn prepare(&mut self, epoch: Epoch, renewal: bool) {
+        let deposed = self.state == NodeState::Fenced
+            && self.config.as_ref().is_some_and(|config| config.master == self.id);
+        if epoch > self.promised && !self.full && !(renewal && deposed) {
             self.promised = epoch;
+            self.renewing = renewal;
+            if renewal {
+                if self.state == NodeState::Fenced {
+                    self.state = NodeState::Replica;
+                }
+                return;
+            }
             self.paused_until = 0;
             self.link = LinkState::Connecting;
             if self.state != NodeState::Joining {
@@ -101,6 +112,7 @@ impl SimNode {
         }
         let old_parent = self.parent();
         self.promised = config.epoch;
+        self.renewing = false;
         self.config = Some(config.clone());
         self.paused_until = 0;
         if config.master == self.id {
@@ -166,6 +178,7 @@ impl SimNode {
             uid: uid.clone(),
             shard: 0,
             promised: self.promised,
+            renewing: self.renewing,
             config: self.config.clone(),
             state: self.state,
             link: (self.state == NodeState::Replica).then_some(link),

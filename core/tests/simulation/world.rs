@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kv_core::control::{NodeReport, NodeState};
-use kv_core::id::{ClusterUid, Epoch, NodeId};
+use kv_core::control::{Consent, NodeReport, NodeState};
+use kv_core::id::{ClusterUid, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
 use kv_core::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, plan};
@@ -227,7 +227,7 @@ impl World {
             workload_nodes,
             nodes: nodes.collect(),
             bound_ms: Some(0),
-            witness: Epoch(0),
+            witness: None,
         };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }
@@ -251,10 +251,10 @@ impl World {
 
     fn execute(&mut self, step: &Step) {
         match step {
-            Step::Do(Action::Prepare { epoch, nodes, .. }, _) => {
+            Step::Do(Action::Prepare { epoch, nodes, consent }, _) => {
                 nodes.iter().for_each(|&id| {
                     self.send(id, |node| {
-                        node.prepare(*epoch);
+                        node.prepare(*epoch, *consent == Consent::Renewal);
                         true
                     });
                 });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kv_core::control::{ENDED, NodeReport, NodeState, digest};
+use kv_core::control::{Consent, NodeReport, NodeState, digest};
 use kv_core::directive;
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::shard::{ClusterMap, ShardConfig};
@@ -28,14 +28,14 @@ fn kv(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
         b"report" if args.len() == 2 => Ok(()),
         b"report" if args.len() == 5 => grant(server, args),
         b"ping" if args.len() == 6 => ping(server, args),
-        b"prepare" if args.len() == 5 || (args.len() == 6 && args.is(5, ENDED)) => prepare(server, args),
+        b"prepare" if args.len() == 5 || args.len() == 6 => prepare(server, args),
         b"accept" if args.len() == 3 => accept(server, args),
         b"pause" if args.len() == 6 => pause(server, args),
         b"map" if args.len() == 3 => map(server, args),
         b"config" if args.len() == 3 => config(server, args),
         _ => {
             return Err(CommandError::text(
-                "ERR unknown subcommand or wrong number of arguments; try KV REPORT | PING uid shard id epoch | PREPARE uid shard epoch [ENDED] | ACCEPT \
+                "ERR unknown subcommand or wrong number of arguments; try KV REPORT | PING uid shard id epoch | PREPARE uid shard epoch [ENDED | RENEWAL] | ACCEPT \
                  config | PAUSE uid shard epoch milliseconds | MAP map | CONFIG directives",
             ));
         }
@@ -64,13 +64,17 @@ fn target(server: &Server, args: Args<'_>) -> Result<Epoch, CommandError> {
 
 fn prepare(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     let epoch = target(server, args)?;
-    if args.len() == 5
+    let consent = match args.len() {
+        5 => Consent::IfSilent,
+        _ => Consent::of_argument(args.at(5)).ok_or(CommandError::Syntax)?,
+    };
+    if consent == Consent::IfSilent
         && epoch > server.routing.promised()
         && let Some(silent_ms) = server.bound_to_master()
     {
         return Err(Refusal::Sticky { silent_ms }.into());
     }
-    server.routing.promise(epoch)?;
+    server.routing.promise(epoch, consent == Consent::Renewal)?;
     crate::notice!("Promised epoch {epoch}");
     server.after_promise();
     Ok(())

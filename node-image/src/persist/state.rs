@@ -40,6 +40,9 @@ pub struct PersistedState {
     /// The highest epoch that it promised or accepted.
     #[serde(default)]
     pub promised: Epoch,
+    /// Whether that promise leaves the master where it is, so that the node goes on until the config arrives.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renewing: bool,
     /// The config that it accepted last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ShardConfig>,
@@ -138,7 +141,14 @@ impl NodeStateFile {
         };
         let Some(bytes) = read else {
             let id = random_node_id()?;
-            let state = PersistedState { id, promised: Epoch(0), config: None, uid: None, shard: None };
+            let state = PersistedState {
+                id,
+                promised: Epoch(0),
+                renewing: false,
+                config: None,
+                uid: None,
+                shard: None,
+            };
             write(&path, &state)?;
             return Ok(Self::with(path, state, lock));
         };

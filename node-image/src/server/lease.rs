@@ -174,7 +174,8 @@ impl Server {
             return;
         }
         let accepted = report.config.as_ref().map(|config| config.epoch);
-        if report.promised == config.epoch && accepted == Some(config.epoch) {
+        let bound = report.promised == config.epoch || report.renewing;
+        if bound && accepted == Some(config.epoch) {
             self.lease.granted.insert(answer.id, answer.asked_ms);
         }
         self.lease.reports.insert(answer.id, (*report, answer.asked_ms));
@@ -183,9 +184,9 @@ impl Server {
 
     /// `KV PING`: the master of this node's own epoch is heard.
     pub(crate) fn hear_peer(&mut self, from: NodeId, epoch: Epoch) {
-        let promised = self.routing.promised();
+        let bound = self.routing.promised() == epoch || self.routing.is_renewing();
         let config = self.routing.config();
-        if config.is_some_and(|config| config.master == from && config.epoch == epoch && promised == epoch) {
+        if bound && config.is_some_and(|config| config.master == from && config.epoch == epoch) {
             self.lease.heard_master = clock_ms();
         }
     }

@@ -210,10 +210,18 @@ impl Routing {
         self.config().and_then(|config| config.role(self.id()))
     }
 
-    /// Whether it promised an epoch newer than its config's.
+    /// Whether what it promised last leaves its master where it is.
+    #[must_use]
+    pub fn is_renewing(&self) -> bool {
+        self.file.get().renewing
+    }
+
+    /// Whether it promised an epoch newer than its config's, and its master may be another by then.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
-        self.is_managed() && self.config().is_some_and(|config| self.promised() > config.epoch)
+        self.is_managed()
+            && !self.is_renewing()
+            && self.config().is_some_and(|config| self.promised() > config.epoch)
     }
 
     /// What the node does at present.
@@ -286,18 +294,23 @@ impl Routing {
         }
     }
 
-    /// Promises `epoch`. Promising the same one again is fine.
+    /// Promises `epoch`, or, where `renewal`, that of a config with the same master. Promising the same one again is fine.
     ///
     /// # Errors
     /// If a newer epoch was promised, or the promise cannot be written.
-    pub fn promise(&mut self, epoch: Epoch) -> Result<(), Refusal> {
+    pub fn promise(&mut self, epoch: Epoch, renewal: bool) -> Result<(), Refusal> {
         let promised = self.promised();
         let accepted = self.config().map_or(Epoch(0), |config| config.epoch);
-        if epoch < promised || epoch <= accepted {
+        // A master that stepped down is not made one again by who does not know that.
+        let deposed = renewal && self.is_fenced() && self.role() == Some(Role::Master);
+        if epoch < promised || epoch <= accepted || deposed {
             return Err(Refusal::StaleEpoch { asked: epoch, promised });
         }
-        if epoch > promised {
-            self.file.update(|state| state.promised = epoch)?;
+        if epoch > promised || (self.is_renewing() && !renewal) {
+            self.file.update(|state| {
+                state.promised = epoch;
+                state.renewing = renewal;
+            })?;
         }
         Ok(())
     }
@@ -321,6 +334,7 @@ impl Routing {
         }
         self.file.update(|state| {
             state.promised = config.epoch;
+            state.renewing = false;
             state.config = Some(config);
         })?;
         self.confirmed = true;

@@ -127,6 +127,7 @@ impl Server {
             uid: identity.uid.clone(),
             shard: identity.shard,
             promised: self.routing.promised(),
+            renewing: self.routing.is_renewing(),
             config: self.routing.config().cloned(),
             state: self.routing.state(),
             link: self.link.as_ref().map(|link| Link {

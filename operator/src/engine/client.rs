@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kv_core::control::{ENDED, NodeReport, STALE_EPOCH, STICKY, USER, WRONG_CLUSTER};
+use kv_core::control::{Consent, NodeReport, STALE_EPOCH, STICKY, USER, WRONG_CLUSTER};
 use kv_core::id::{ClusterUid, Epoch};
 use kv_core::shard::{ClusterMap, NodeAddress, ShardConfig};
 use redis::aio::MultiplexedConnection;
@@ -99,8 +99,8 @@ pub enum Request {
         shard: u16,
         /// The epoch.
         epoch: Epoch,
-        /// The master has ended, or agrees.
-        ended: bool,
+        /// Who may promise.
+        consent: Consent,
     },
     /// Take this config.
     Accept(Box<ShardConfig>),
@@ -147,8 +147,8 @@ impl Request {
             Self::Grant { run_id, epoch, clock_ms } => {
                 command.arg("REPORT").arg(run_id).arg(epoch.0).arg(*clock_ms)
             }
-            Self::Prepare { shard, epoch, ended } => {
-                command.arg("PREPARE").arg(&uid.0).arg(*shard).arg(epoch.0).arg(ended.then_some(ENDED))
+            Self::Prepare { shard, epoch, consent } => {
+                command.arg("PREPARE").arg(&uid.0).arg(*shard).arg(epoch.0).arg(consent.argument())
             }
             Self::Accept(config) => command.arg("ACCEPT").arg(serde_json::to_string(config)?),
             Self::Pause { shard, epoch, milliseconds } => {
@@ -331,7 +331,7 @@ mod tests {
         NodeClient::new(ClusterUid("u".into()), "a-0-0".into(), address, "secret".into())
     }
 
-    const PREPARE: Request = Request::Prepare { shard: 0, epoch: Epoch(3), ended: false };
+    const PREPARE: Request = Request::Prepare { shard: 0, epoch: Epoch(3), consent: Consent::IfSilent };
 
     #[tokio::test]
     async fn refusals_are_told_apart() {

@@ -56,9 +56,9 @@ pub async fn execute<P: Provider>(
     provider: &P,
 ) -> Result<(), ExecuteError<P::Error>> {
     match action {
-        Action::Prepare { epoch, nodes, ended } => {
+        Action::Prepare { epoch, nodes, consent } => {
             let majority = nodes.len() / 2 + 1;
-            let request = Request::Prepare { shard, epoch: *epoch, ended: *ended };
+            let request = Request::Prepare { shard, epoch: *epoch, consent: *consent };
             call_all(nodes, handles, &request, majority).await
         }
         Action::Accept { config, first, then } => {

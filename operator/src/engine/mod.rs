@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kv_core::control::Consent;
 use kv_core::id::{ClusterUid, NodeId};
 use kv_core::plan::{
     Action, ConditionKind, Observed, Plan, Problem, Reason, ShardObserved, Step, plan, status,
@@ -186,7 +187,10 @@ impl<P: Provider + 'static> Engine<P> {
 
     /// Grants the masters that serve, and that nothing is planned against, their leases.
     fn grant(&self, plan: &Plan) {
-        let stays = |step: &Step| !matches!(step, Step::Do(Action::Prepare { .. }, _));
+        let stays = |step: &Step| match step {
+            Step::Do(Action::Prepare { consent, .. }, _) => *consent == Consent::Renewal,
+            _ => true,
+        };
         let serving = plan.shards.iter().filter(|shard| shard.serving && stays(&shard.step));
         let configs = serving.filter_map(|shard| shard.config.as_ref());
         self.prober.grant(&configs.map(|config| (config.master, config.epoch)).collect());
@@ -394,7 +398,7 @@ pub fn observe(identity: &Identity, sighting: &Sighting, prober: &Prober) -> Obs
             nodes.sort_by_key(|node| node.ordinal);
             let workload = sighting.workloads.iter().find(|workload| workload.shard == index);
             let workload_nodes = workload.map(|workload| workload.nodes);
-            ShardObserved { index, workload_nodes, nodes, bound_ms: Some(0), witness: Epoch(0) }
+            ShardObserved { index, workload_nodes, nodes, bound_ms: Some(0), witness: None }
         })
         .collect();
     Observed { uid: identity.uid.clone(), name: identity.name.clone(), shards }
