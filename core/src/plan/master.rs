@@ -45,9 +45,8 @@ fn of_report<'v, 'a>(
     }
     match report.state {
         NodeState::Master => Master::Serves(seen, report),
-        NodeState::Replica if epoch_of(report) < config.epoch && report.promised <= config.epoch => {
-            Master::Unaware
-        }
+        // What it said is from before it was told, and it may have been since.
+        _ if epoch_of(report) < config.epoch && report.promised <= config.epoch => Master::Unaware,
         NodeState::Fenced | NodeState::Replica => Master::Lost(Loss::Fenced { master }),
         NodeState::Joining | NodeState::Blank => Master::Lost(Loss::Restarted { master }),
     }
