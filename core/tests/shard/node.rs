@@ -325,7 +325,7 @@ impl Node {
             clock_ms: now,
             bound: self.bound(now),
             isolated: master && !self.holds_lease(now),
-            durability: (master && holds).then(|| Durability {
+            durability: (master && holds).then_some(Durability {
                 durable: self.durable as u64,
                 settled: self.durable >= self.settle_at,
                 degraded: false,

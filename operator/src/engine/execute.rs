@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use kv_core::id::NodeId;
-use kv_core::plan::Action;
+use kv_core::plan::{Action, Vote};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::{ClientError, Request};
@@ -45,16 +45,20 @@ pub fn handles(action: &Action, prober: &Prober) -> Handles {
     ids.into_iter().filter_map(|id| Some((id, prober.node(id)?))).collect()
 }
 
-/// Carries out an action on the nodes of a shard. Every answer is in the prober's cache when it returns.
+/// Carries out an action on the nodes of a shard, after `vote` was kept. Every answer is in the prober's cache when it returns.
 ///
 /// # Errors
 /// If the node on which the action hinges did not do it. That others did not is seen by the next pass.
 pub async fn execute<P: Provider>(
     action: &Action,
     shard: u16,
+    vote: Option<Vote>,
     handles: &Handles,
     provider: &P,
 ) -> Result<(), ExecuteError<P::Error>> {
+    if let Some(vote) = vote {
+        provider.vote(shard, vote).await.map_err(ExecuteError::Provider)?;
+    }
     match action {
         Action::Prepare { epoch, nodes, consent } => {
             let majority = nodes.len() / 2 + 1;

@@ -11,8 +11,10 @@ use std::time::Duration;
 use kv_core::control::Consent;
 use kv_core::id::{ClusterUid, NodeId};
 use kv_core::plan::{
-    Action, ConditionKind, Observed, Plan, Problem, Reason, ShardObserved, Step, plan, status,
+    Action, ConditionKind, Observed, Plan, Problem, Reason, ShardObserved, ShardPlan, Step, Vote, plan,
+    status,
 };
+use kv_core::quorum::Electorate;
 use kv_core::spec::ClusterSpec;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
@@ -161,7 +163,7 @@ impl<P: Provider + 'static> Engine<P> {
             execute::probe_all(self.prober.handles(), client::REPORT_TIMEOUT).await;
         }
         let mut observed = observe(&self.identity, &sighting, &self.prober);
-        self.note_bounds(&wanted.spec, &mut observed);
+        self.note_bounds(&wanted.spec, &sighting.votes, &mut observed);
         let plan = plan(&wanted.spec, &observed);
         self.grant(&plan);
         for shard in &plan.shards {
@@ -176,10 +178,11 @@ impl<P: Provider + 'static> Engine<P> {
     }
 
     /// For how long the word of this operator, and of one that may have been before it, binds it.
-    fn note_bounds(&self, spec: &ClusterSpec, observed: &mut Observed) {
+    fn note_bounds(&self, spec: &ClusterSpec, votes: &BTreeMap<u16, Vote>, observed: &mut Observed) {
         let lease = Duration::from_millis(spec.failover.lease_ms);
         let of_predecessor = lease.saturating_sub(self.started.elapsed());
         for shard in &mut observed.shards {
+            shard.witness = votes.get(&shard.index).copied();
             let bound = of_predecessor.max(self.prober.bound(shard.index, lease));
             shard.bound_ms = Some(u64::try_from(bound.as_millis()).unwrap_or(u64::MAX));
         }
@@ -215,8 +218,9 @@ impl<P: Provider + 'static> Engine<P> {
                 let (action, reason, index) = (action.clone(), reason.clone(), shard.index);
                 let handles = execute::handles(&action, &self.prober);
                 let provider = Arc::clone(&self.provider);
+                let vote = vote(shard, &action);
                 self.jobs.start(job, async move {
-                    match execute::execute(&action, index, &handles, &*provider).await {
+                    match execute::execute(&action, index, vote, &handles, &*provider).await {
                         Ok(()) => Ok(Done::Stepped(Box::new(action), reason)),
                         Err(error) => Err(JobError::Step { reason, error }),
                     }
@@ -378,6 +382,15 @@ impl<P: Provider + 'static> Engine<P> {
         let retry = self.retry_apply.filter(|at| *at > now);
         until_down.chain(retry).chain(self.jobs.next_retry()).fold(now + TICK, Instant::min)
     }
+}
+
+/// The vote that an action needs to be kept first: a new config of a shard in which the operator is a voter.
+fn vote(shard: &ShardPlan, action: &Action) -> Option<Vote> {
+    let Action::Accept { config, .. } = action else { return None };
+    let old = shard.config.as_ref().filter(|old| **old != **config)?;
+    let even = |electorate: Electorate| electorate.voters.len().is_multiple_of(2);
+    let votes = old.electorates().chain(config.electorates()).any(even);
+    votes.then_some(Vote { epoch: config.epoch, master: config.master })
 }
 
 /// What was seen, in the form that plans are made from.

@@ -1,9 +1,10 @@
 //! Where a cluster runs. The engine decides and talks to nodes; a provider makes nodes exist and says what it sees.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Instant;
 
-use kv_core::plan::{Presence, Problem, Template, Workload};
+use kv_core::plan::{Presence, Problem, Template, Vote, Workload};
 use kv_core::shard::NodeAddress;
 
 pub mod kubernetes;
@@ -23,6 +24,12 @@ pub trait Provider: Send + Sync {
     /// Makes the workloads what is wanted, and deletes those of other shards. Writes nothing where nothing differs. What
     /// cannot be written holds up nothing else, and a later call goes on with it.
     fn apply(&self, wanted: &[Workload]) -> impl Future<Output = Applied<Self::Error>> + Send;
+
+    /// Keeps the operator's vote in a shard, before anybody acts on it. Later sightings have it.
+    ///
+    /// # Errors
+    /// If it cannot be kept, or another operator has voted under this epoch or a newer one.
+    fn vote(&self, shard: u16, vote: Vote) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Starts a node anew, from what is wanted now. It keeps its volume. Does nothing if the node is of another template
     /// than `seen` by now (one that was stuck has become ready), or is another one.
@@ -56,6 +63,8 @@ pub struct Sighting {
     pub workloads: Vec<Workload>,
     /// The nodes that exist.
     pub nodes: Vec<SightedNode>,
+    /// What the operator has voted for last in each shard.
+    pub votes: BTreeMap<u16, Vote>,
     /// What users should know besides.
     pub problems: Vec<Problem>,
 }

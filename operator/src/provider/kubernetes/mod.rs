@@ -2,6 +2,7 @@
 //!
 //! `build` says what the objects are (pure), `differ` whether a live one departs from that (pure), `apply` writes,
 //! `view` reads pods as nodes (pure), `stores` are the watches, `hidden` finds pods that these miss. `controller` runs one engine for each KvCluster,
+//! `witness` keeps the operator's votes,
 //! `publish` tells users what it does, `lease` lets one of several operators act.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
-use kv_core::plan::{Template, Workload};
+use kv_core::plan::{Template, Vote, Workload};
 
 use super::{Applied, Provider, Sighting};
 use crate::crd::KvCluster;
@@ -30,6 +31,7 @@ pub mod stores;
 #[cfg(test)]
 mod tests;
 pub mod view;
+pub mod witness;
 
 use build::{Cluster, Kind};
 use health::Metrics;
@@ -37,6 +39,7 @@ use hidden::Hidden;
 use retries::{Object, Retries};
 use secrets::{Passwords, SecretError};
 use stores::{Key, Stores};
+use witness::{Witness, WitnessError};
 
 /// How often it is checked that the generated Secrets are still there. They are not watched, since that needs the
 /// right to read all Secrets.
@@ -50,6 +53,7 @@ pub struct KubernetesProvider {
     cluster: Mutex<Arc<Cluster>>,
     memory: Mutex<Memory>,
     hidden: Hidden,
+    witness: Witness,
 }
 
 /// What saves work, and nothing that matters.
@@ -91,6 +95,7 @@ impl KubernetesProvider {
             cluster: Mutex::new(Arc::new(cluster)),
             memory: Mutex::new(memory),
             hidden: Hidden::default(),
+            witness: Witness::default(),
         }
     }
 
@@ -163,6 +168,9 @@ pub enum Error {
     /// A Secret.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// A vote.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
 }
 
 impl Provider for KubernetesProvider {
@@ -171,7 +179,8 @@ impl Provider for KubernetesProvider {
     async fn sight(&self) -> Result<Sighting, Error> {
         let cluster = self.cluster();
         let hidden = self.hidden.find(&self.client, &cluster, &self.stores).await;
-        let sighting = view::sighting(&self.stores, &cluster.namespace, &cluster.name, &hidden);
+        let mut sighting = view::sighting(&self.stores, &cluster.namespace, &cluster.name, &hidden);
+        sighting.votes = self.witness.votes(&self.client, &cluster).await?;
         lock(&self.memory).hidden = hidden;
         Ok(sighting)
     }
@@ -203,6 +212,10 @@ impl Provider for KubernetesProvider {
         applied.failures.extend(memory.retries.errors());
         applied.retry = memory.retries.next();
         applied
+    }
+
+    async fn vote(&self, shard: u16, vote: Vote) -> Result<(), Error> {
+        Ok(self.witness.vote(&self.client, &self.cluster(), shard, vote).await?)
     }
 
     /// The pod is deleted as it was seen: if something of it has changed meanwhile, it is another version of it, and stays.

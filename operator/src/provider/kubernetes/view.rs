@@ -1,5 +1,6 @@
 //! What pods and StatefulSets say of the nodes, without asking any node: pure.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -172,6 +173,7 @@ pub fn sighting(stores: &Stores, namespace: &str, cluster: &str, hidden: &[Arc<P
         workloads: sets.iter().filter_map(|set| workload(set)).collect(),
         nodes: pods.iter().filter_map(|pod| node(cluster, namespace, pod, &sets)).collect(),
         problems: problems(&pods),
+        votes: BTreeMap::new(),
     }
 }
 

@@ -138,6 +138,12 @@ impl Layout {
         let _ = fs::remove_file(self.status());
     }
 
+    /// What the operator has voted for last in each shard.
+    #[must_use]
+    pub fn votes(&self) -> PathBuf {
+        self.dir.join("votes.json")
+    }
+
     /// The control password.
     #[must_use]
     pub fn control_password(&self) -> PathBuf {
@@ -161,7 +167,14 @@ impl Layout {
     /// # Errors
     /// If something cannot be removed.
     pub fn purge(&self) -> Result<(), LayoutError> {
-        let files = [self.cluster(), self.status(), self.control_password(), self.settings(), self.up_log()];
+        let files = [
+            self.cluster(),
+            self.status(),
+            self.control_password(),
+            self.settings(),
+            self.up_log(),
+            self.votes(),
+        ];
         let broken = |path: PathBuf| move |source| LayoutError::Write { path, source };
         for (path, removed) in std::iter::once(self.nodes())
             .map(|path| (path.clone(), fs::remove_dir_all(path)))

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kv_core::plan::{Presence, Problem, Template, Workload};
+use kv_core::plan::{Presence, Problem, Template, Vote, Workload};
 use kv_core::shard::NodeAddress;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
@@ -68,6 +68,7 @@ impl Node {
 struct Inner {
     settings: Settings,
     nodes: BTreeMap<String, Node>,
+    votes: BTreeMap<u16, Vote>,
 }
 
 /// The processes of one cluster. It owns the cluster's folder: take its lock before.
@@ -96,6 +97,7 @@ impl LocalProvider {
         wake: Arc<Notify>,
         incidents: UnboundedSender<Incident>,
     ) -> Result<Self, LocalError> {
+        let votes = read_json(&layout.votes())?.unwrap_or_default();
         let provider = Self {
             name,
             layout,
@@ -103,7 +105,7 @@ impl LocalProvider {
             retain: watch::Sender::new(retain),
             wake,
             incidents,
-            inner: Mutex::new(Inner { settings: settings.clone(), nodes: BTreeMap::new() }),
+            inner: Mutex::new(Inner { settings: settings.clone(), nodes: BTreeMap::new(), votes }),
         };
         provider.check_ports(&settings.workloads)?;
         let mut inner = provider.inner();
@@ -230,7 +232,9 @@ impl Provider for LocalProvider {
 
     async fn sight(&self) -> Result<Sighting, LocalError> {
         let inner = self.inner();
-        let mut sighting = Sighting { workloads: inner.settings.workloads.clone(), ..Sighting::default() };
+        let votes = inner.votes.clone();
+        let workloads = inner.settings.workloads.clone();
+        let mut sighting = Sighting { workloads, votes, ..Sighting::default() };
         for (name, node) in &inner.nodes {
             let state = node.state();
             sighting.nodes.push(sighted(name, node.shard, node.ordinal, node.ports, &state));
@@ -248,6 +252,15 @@ impl Provider for LocalProvider {
                 Applied { failures: vec![error], retry: Some(Instant::now() + RETRY), ..Applied::default() }
             }
         }
+    }
+
+    async fn vote(&self, shard: u16, vote: Vote) -> Result<(), LocalError> {
+        let mut inner = self.inner();
+        let mut votes = inner.votes.clone();
+        votes.insert(shard, vote);
+        layout::write_json(&self.layout.votes(), &votes)?;
+        inner.votes = votes;
+        Ok(())
     }
 
     /// A process is started from what is wanted at that time, and told what changes: none is outdated, and so none is
