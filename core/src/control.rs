@@ -8,7 +8,7 @@
 //! | `KV REPORT` | bulk string: [`NodeReport`] as JSON |
 //! | `KV REPORT run-id epoch clock` | the same. The operator, a witness, grants the master of this run and epoch its lease, counted from that clock of its |
 //! | `KV PING uid shard id epoch` | the same. The node of this id asks; where it is the master of this epoch, the answer grants it its lease |
-//! | `KV PREPARE uid shard epoch [ENDED\|RENEWAL]` | the report, after the promise is on disk; without an argument a node refuses that heard the master within its lease (`STICKY`) |
+//! | `KV PREPARE uid shard epoch [ENDED\|RENEWAL epoch]` | the report, after the promise is on disk; without an argument a node refuses that heard the master within its lease (`STICKY`) |
 //! | `KV ACCEPT config` ([`ShardConfig`]) | the report, after the config is on disk and the role is taken |
 //! | `KV PAUSE uid shard epoch milliseconds` | the report, with writes held and `paused` true |
 //! | `KV MAP map` ([`ClusterMap`](crate::shard::ClusterMap)) | the report |
@@ -44,29 +44,44 @@ pub enum Consent {
     IfSilent,
     /// All: the master is known to have ended, or agrees to go.
     Ended,
-    /// All: the master stays. Who promises goes on as before until the config of that epoch arrives.
-    Renewal,
+    /// All: the master of the config of that epoch stays. Who has that config and promises goes on as before until the next
+    /// one arrives; for others it is a promise like any other.
+    Renewal(Epoch),
 }
 
 impl Consent {
-    /// The argument of PREPARE that says so; `None` where nothing need be said.
+    /// The arguments of PREPARE that say so.
     #[must_use]
-    pub const fn argument(self) -> Option<&'static str> {
+    pub fn arguments(self) -> Vec<String> {
         match self {
-            Self::IfSilent => None,
-            Self::Ended => Some("ENDED"),
-            Self::Renewal => Some("RENEWAL"),
+            Self::IfSilent => Vec::new(),
+            Self::Ended => vec![ENDED.into()],
+            Self::Renewal(epoch) => vec![RENEWAL.into(), epoch.to_string()],
         }
     }
 
-    /// What an argument of PREPARE says; `None` if nothing.
+    /// What arguments of PREPARE say; `None` if nothing.
     #[must_use]
-    pub fn of_argument(text: &[u8]) -> Option<Self> {
-        [Self::Ended, Self::Renewal]
-            .into_iter()
-            .find(|consent| consent.argument().is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(text)))
+    pub fn of_arguments(arguments: &[&str]) -> Option<Self> {
+        match arguments {
+            [] => Some(Self::IfSilent),
+            [ended] if ended.eq_ignore_ascii_case(ENDED) => Some(Self::Ended),
+            [renewal, epoch] if renewal.eq_ignore_ascii_case(RENEWAL) => {
+                epoch.parse().ok().map(|epoch| Self::Renewal(Epoch(epoch)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a node with a config of this epoch goes on when it has promised.
+    #[must_use]
+    pub fn renews(self, epoch: Epoch) -> bool {
+        self == Self::Renewal(epoch)
     }
 }
+
+const ENDED: &str = "ENDED";
+const RENEWAL: &str = "RENEWAL";
 
 /// First word of the error by which a node refuses a message for another cluster or shard.
 pub const WRONG_CLUSTER: &str = "WRONGCLUSTER";

@@ -123,7 +123,8 @@ fn act(config: &ShardConfig, action: &Action, nodes: &mut BTreeMap<NodeId, Node>
         Action::Prepare { epoch, nodes: voters, consent } => {
             let (shard, epoch) = (config.shard.to_string(), epoch.to_string());
             let mut args = vec!["KV", "PREPARE", &config.uid.0, &shard, &epoch];
-            args.extend(consent.argument());
+            let consent = consent.arguments();
+            args.extend(consent.iter().map(String::as_str));
             to_all(nodes, voters, &args);
             Ok(())
         }

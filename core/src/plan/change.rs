@@ -50,7 +50,7 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
             return Some(Step::Wait(Reason::NoAgreement { changes, missing: unheard(view, config) }));
         }
         Some(nodes) => {
-            let ask = Action::Prepare { epoch, nodes, consent: Consent::Renewal };
+            let ask = Action::Prepare { epoch, nodes, consent: Consent::Renewal(config.epoch) };
             return Some(Step::Do(ask, Reason::Agreeing(changes)));
         }
         None => new.epoch = epoch,

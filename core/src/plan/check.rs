@@ -212,7 +212,11 @@ fn check_prepare(facts: &Facts<'_>, epoch: Epoch, nodes: &[NodeId], consent: Con
         "only those who answer and have not promised are asked",
     );
     rules.must(facts.newest.is_some_and(|config| config.epoch < epoch), "an election has a new epoch");
-    if consent == Consent::Renewal {
+    if let Consent::Renewal(of) = consent {
+        rules.must(
+            facts.newest.is_some_and(|config| config.epoch == of),
+            "what is renewed is the newest config",
+        );
         return match facts.serving() {
             None => rules.must(false, "only a serving master is renewed"),
             Some((node, _)) => {

@@ -152,7 +152,7 @@ impl Scene {
     fn agree(&mut self) -> bool {
         let steps: Vec<_> = self.plan.iter().flat_map(|plan| &plan.shards).map(|s| s.step.clone()).collect();
         let asks =
-            |step: &Step| matches!(step, Step::Do(Action::Prepare { consent: Consent::Renewal, .. }, _));
+            |step: &Step| matches!(step, Step::Do(Action::Prepare { consent: Consent::Renewal(_), .. }, _));
         let asked = steps.iter().any(asks);
         if asked {
             steps.into_iter().filter(asks).for_each(|step| self.take(step));
@@ -310,7 +310,7 @@ impl Scene {
                         continue;
                     }
                     report.promised = epoch;
-                    report.renewing = consent == Consent::Renewal;
+                    report.renewing = report.config.as_ref().is_some_and(|c| consent.renews(c.epoch));
                     if report.renewing {
                         continue;
                     }

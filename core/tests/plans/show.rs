@@ -78,7 +78,7 @@ fn action(action: &Action) -> String {
             let asked = match consent {
                 Consent::IfSilent => ", unless they hear the master",
                 Consent::Ended => "",
-                Consent::Renewal => ", and to go on",
+                Consent::Renewal(_) => ", and to go on",
             };
             format!("prepare {epoch} at {}{asked}", tokens(nodes))
         }

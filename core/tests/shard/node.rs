@@ -160,14 +160,13 @@ impl Node {
 
     pub fn prepare(&mut self, epoch: Epoch, consent: Consent, now: u64) {
         let sticky = consent == Consent::IfSilent && self.bound(now);
-        let deposed = consent == Consent::Renewal
-            && self.state() == NodeState::Fenced
-            && self.role() == Some(Role::Master);
+        let renewal = consent.renews(self.epoch());
+        let deposed = renewal && self.state() == NodeState::Fenced && self.role() == Some(Role::Master);
         if epoch <= self.promised || epoch <= self.epoch() || sticky || deposed {
             return;
         }
         self.promised = epoch;
-        self.renewing = consent == Consent::Renewal;
+        self.renewing = renewal;
         self.paused_until = 0;
         if self.state() == NodeState::Fenced {
             self.waiting.clear();

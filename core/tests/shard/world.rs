@@ -101,7 +101,8 @@ impl World {
     }
 
     pub fn history(&self) -> String {
-        let from = self.log.len().saturating_sub(120);
+        let most = std::env::var("HISTORY").ok().and_then(|most| most.parse().ok()).unwrap_or(120);
+        let from = self.log.len().saturating_sub(most);
         format!("{}\nlast: {}\n{:#?}", self.log[from..].join("\n"), self.last, self.nodes)
     }
 
@@ -311,6 +312,7 @@ impl World {
                 self.newest = epoch;
                 self.acked += 1;
                 if promises {
+                    self.say(format!("{} acknowledges {} under {epoch}", self.nodes[i].name, write.id));
                     self.promised.push(write.id);
                 }
             }

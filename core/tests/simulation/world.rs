@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kv_core::control::{Consent, NodeReport, NodeState};
+use kv_core::control::{NodeReport, NodeState};
 use kv_core::id::{ClusterUid, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
@@ -254,7 +254,7 @@ impl World {
             Step::Do(Action::Prepare { epoch, nodes, consent }, _) => {
                 nodes.iter().for_each(|&id| {
                     self.send(id, |node| {
-                        node.prepare(*epoch, *consent == Consent::Renewal);
+                        node.prepare(*epoch, consent.renews(node.epoch()));
                         true
                     });
                 });

@@ -28,14 +28,14 @@ fn kv(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
         b"report" if args.len() == 2 => Ok(()),
         b"report" if args.len() == 5 => grant(server, args),
         b"ping" if args.len() == 6 => ping(server, args),
-        b"prepare" if args.len() == 5 || args.len() == 6 => prepare(server, args),
+        b"prepare" if (5..=7).contains(&args.len()) => prepare(server, args),
         b"accept" if args.len() == 3 => accept(server, args),
         b"pause" if args.len() == 6 => pause(server, args),
         b"map" if args.len() == 3 => map(server, args),
         b"config" if args.len() == 3 => config(server, args),
         _ => {
             return Err(CommandError::text(
-                "ERR unknown subcommand or wrong number of arguments; try KV REPORT | PING uid shard id epoch | PREPARE uid shard epoch [ENDED | RENEWAL] | ACCEPT \
+                "ERR unknown subcommand or wrong number of arguments; try KV REPORT | PING uid shard id epoch | PREPARE uid shard epoch [ENDED | RENEWAL epoch] | ACCEPT \
                  config | PAUSE uid shard epoch milliseconds | MAP map | CONFIG directives",
             ));
         }
@@ -64,17 +64,16 @@ fn target(server: &Server, args: Args<'_>) -> Result<Epoch, CommandError> {
 
 fn prepare(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     let epoch = target(server, args)?;
-    let consent = match args.len() {
-        5 => Consent::IfSilent,
-        _ => Consent::of_argument(args.at(5)).ok_or(CommandError::Syntax)?,
-    };
+    let words = (5..args.len()).map(|index| args.text(index)).collect::<Result<Vec<_>, _>>()?;
+    let consent = Consent::of_arguments(&words).ok_or(CommandError::Syntax)?;
     if consent == Consent::IfSilent
         && epoch > server.routing.promised()
         && let Some(silent_ms) = server.bound_to_master()
     {
         return Err(Refusal::Sticky { silent_ms }.into());
     }
-    server.routing.promise(epoch, consent == Consent::Renewal)?;
+    let present = server.routing.config().map(|config| config.epoch);
+    server.routing.promise(epoch, present.is_some_and(|present| consent.renews(present)))?;
     crate::notice!("Promised epoch {epoch}");
     server.after_promise();
     Ok(())

@@ -148,7 +148,7 @@ impl Request {
                 command.arg("REPORT").arg(run_id).arg(epoch.0).arg(*clock_ms)
             }
             Self::Prepare { shard, epoch, consent } => {
-                command.arg("PREPARE").arg(&uid.0).arg(*shard).arg(epoch.0).arg(consent.argument())
+                command.arg("PREPARE").arg(&uid.0).arg(*shard).arg(epoch.0).arg(consent.arguments())
             }
             Self::Accept(config) => command.arg("ACCEPT").arg(serde_json::to_string(config)?),
             Self::Pause { shard, epoch, milliseconds } => {

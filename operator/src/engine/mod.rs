@@ -191,7 +191,7 @@ impl<P: Provider + 'static> Engine<P> {
     /// Grants the masters that serve, and that nothing is planned against, their leases.
     fn grant(&self, plan: &Plan) {
         let stays = |step: &Step| match step {
-            Step::Do(Action::Prepare { consent, .. }, _) => *consent == Consent::Renewal,
+            Step::Do(Action::Prepare { consent, .. }, _) => matches!(consent, Consent::Renewal(_)),
             _ => true,
         };
         let serving = plan.shards.iter().filter(|shard| shard.serving && stays(&shard.step));
