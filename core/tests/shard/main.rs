@@ -13,7 +13,7 @@ mod world;
 
 use world::World;
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 fn run(seed: u64) -> u64 {
     let mut world = World::new(seed);
