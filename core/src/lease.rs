@@ -93,7 +93,7 @@ mod tests {
             acknowledge: Acknowledge::Async,
             topology: Topology::Star,
             failover: Failover { lease_ms: 100, ..Failover::default() },
-            overlap: None,
+            overlap: Vec::new(),
         }
     }
 
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn while_memberships_overlap_both_must_promise() {
         let mut config = config(3);
-        config.overlap = Some(Electorate { voters: [0, 3, 4].map(id).to_vec(), copies: 0 });
+        config.overlap = vec![Electorate { voters: [0, 3, 4].map(id).to_vec(), copies: 0 }];
         let with = |answers: &[u8]| {
             until(&config, id(0), |node| answers.contains(&node.as_bytes()[0]).then_some(5), None)
         };

@@ -60,10 +60,10 @@ pub struct ShardConfig {
     /// When its master counts as lost, and what one does that hears nobody.
     #[serde(default)]
     pub failover: Failover,
-    /// While members or copies change: those of before, whose word counts as well. Both must acknowledge a write, and
-    /// both elect; so no decision of the one goes unseen by the other.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overlap: Option<Electorate>,
+    /// While members or copies change: those of before, whose word counts as well. All of them must acknowledge a write, and
+    /// all elect; so no decision of the one goes unseen by the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overlap: Vec<Electorate>,
 }
 
 impl ShardConfig {
@@ -76,7 +76,7 @@ impl ShardConfig {
 
     /// All whose word counts: the members, and those of before while that changes.
     pub fn electorates(&self) -> impl Iterator<Item = Electorate> {
-        std::iter::once(self.electorate()).chain(self.overlap.clone())
+        std::iter::once(self.electorate()).chain(self.overlap.iter().cloned())
     }
 
     /// The offset up to which a write may be acknowledged; `held` tells how far a node is, if it accepted this config.
@@ -217,7 +217,7 @@ mod tests {
             acknowledge: Acknowledge::Async,
             topology: Topology::Star,
             failover: Failover::default(),
-            overlap: None,
+            overlap: Vec::new(),
         }
     }
 

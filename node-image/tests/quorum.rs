@@ -149,7 +149,7 @@ fn a_change_of_who_acknowledges_asks_both_until_it_is_settled() {
     shard.nodes[2].signal(Signal::STOP);
     shard.config.epoch.0 += 1;
     shard.config.acknowledge = quorum(2, LONG);
-    shard.config.overlap = Some(before);
+    shard.config.overlap = vec![before];
     accept(shard.master(), &shard.config).unwrap();
     client.send(&["SET", "a", "1"]);
     until("it waits", || shard.master().info("kv_held_clients") == "1");
@@ -159,7 +159,7 @@ fn a_change_of_who_acknowledges_asks_both_until_it_is_settled() {
     assert_eq!(client.read(), "+OK");
     until("it is settled", || settled(&shard));
     shard.nodes[2].signal(Signal::CONT);
-    change(&mut shard, |config| config.overlap = None);
+    change(&mut shard, |config| config.overlap.clear());
     assert_eq!(client.run("SET a 2"), "+OK");
     // Back to Async: nobody waits any more.
     change(&mut shard, |config| config.acknowledge = Acknowledge::Async);

@@ -14,16 +14,17 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
     let settled = master.report.is_some_and(|report| {
         epoch_of(report) == config.epoch && report.durability.is_some_and(|durability| durability.settled)
     });
-    // One change of those whose word counts at a time: both must be quorums of what is there.
-    let voters_stay = config.overlap.is_some();
+    // One change of those whose word counts at a time; but who is gone for good would be waited for in vain.
+    let settles = !config.overlap.is_empty() && settled;
+    let replaces = config.members.iter().any(|member| view.reborn(member));
+    let voters_stay = settles || (!config.overlap.is_empty() && !replaces);
     let members = if voters_stay { config.members.clone() } else { wanted_members(view, config) };
     let members = with_parents(view, config.master, members);
     let acknowledge = if voters_stay { config.acknowledge } else { view.spec.acknowledge };
     let failover = view.spec.failover;
     let topology = view.spec.topology;
     let mut new = ShardConfig { members, acknowledge, topology, failover, ..config.clone() };
-    new.overlap =
-        if voters_stay { config.overlap.clone().filter(|_| !settled) } else { overlap(view, config, &new) };
+    new.overlap = if settles { Vec::new() } else { overlap(view, config, &new) };
     let mut changes = differences(view, config, &new.members);
     if new.acknowledge != config.acknowledge {
         changes.push(Change::Acknowledges { mode: new.acknowledge });
@@ -34,7 +35,7 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
     if new.failover != config.failover {
         changes.push(Change::FailsOver);
     }
-    if config.overlap.is_some() && new.overlap.is_none() {
+    if settles {
         changes.push(Change::Settles);
     }
     if changes.is_empty() {
@@ -53,10 +54,16 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
 
 /// Those whose word must go on to count for a while after a change from `old` to `new`: where acknowledgements promise
 /// something, and it is others who keep it, or more or fewer of them.
-fn overlap(view: &View<'_>, old: &ShardConfig, new: &ShardConfig) -> Option<Electorate> {
+fn overlap(view: &View<'_>, old: &ShardConfig, new: &ShardConfig) -> Vec<Electorate> {
+    if !new.holds_replies() {
+        return Vec::new();
+    }
     let gone = |id: NodeId| old.member(id).is_some_and(|member| view.reborn(member));
-    let (before, after) = (old.electorate(), new.electorate());
-    (new.holds_replies() && before != after).then(|| before.without(gone))
+    let changed = (old.electorate() != new.electorate()).then(|| old.electorate());
+    let mut kept: Vec<_> = old.overlap.iter().cloned().chain(changed).map(|one| one.without(gone)).collect();
+    kept.retain(|electorate| !electorate.voters.is_empty());
+    kept.dedup();
+    kept
 }
 
 /// The present members without those that the spec no longer asks for, and with every node that answers and should be one.

@@ -255,19 +255,16 @@ fn check_accept(facts: &Facts<'_>, config: &ShardConfig, first: NodeId, rules: &
 fn check_voters(old: &ShardConfig, config: &ShardConfig, master: &NodeReport, rules: &mut Rules) {
     let ids = |config: &ShardConfig| config.members.iter().map(|member| member.id).collect::<Vec<_>>();
     let same = ids(old) == ids(config) && old.acknowledge.copies() == config.acknowledge.copies();
-    match (&old.overlap, &config.overlap) {
-        (None, overlap) if config.acknowledge.holds_replies() => {
-            rules.must(same || overlap.is_some(), "a change of who keeps acknowledged writes overlaps");
-        }
-        (None, overlap) => rules.must(overlap.is_none(), "nothing overlaps where nothing is promised"),
-        (Some(_), None) => {
-            let settled = master.durability.is_some_and(|durability| durability.settled);
-            rules.must(same && settled, "an overlap ends when what was written before is with both");
-        }
-        (Some(before), Some(after)) => {
-            rules.must(same && before == after, "no second change while two overlap");
-        }
+    if !config.acknowledge.holds_replies() {
+        return rules.must(config.overlap.is_empty(), "nothing overlaps where nothing is promised");
     }
+    let settled = master.durability.is_some_and(|durability| durability.settled);
+    if !old.overlap.is_empty() && config.overlap.is_empty() {
+        return rules.must(same && settled, "an overlap ends when what was written before is with all");
+    }
+    let more = usize::from(!same);
+    rules.must(config.overlap.len() <= old.overlap.len() + more, "no more overlap than there were changes");
+    rules.must(same || !config.overlap.is_empty(), "a change of who keeps acknowledged writes overlaps");
 }
 
 fn check_founding(facts: &Facts<'_>, config: &ShardConfig, rules: &mut Rules) {
@@ -333,7 +330,7 @@ fn check_election(
 fn check_copies(facts: &Facts<'_>, old: &ShardConfig, config: &ShardConfig, total: usize, rules: &mut Rules) {
     let members: Vec<NodeId> = old.members.iter().map(|member| member.id).collect();
     let own = old.acknowledge.holds_replies().then(|| (members, usize::from(old.acknowledge.copies())));
-    let before = old.overlap.as_ref().filter(|overlap| overlap.copies > 0);
+    let before = old.overlap.iter().filter(|overlap| overlap.copies > 0);
     let before = before.map(|overlap| (overlap.voters.clone(), usize::from(overlap.copies)));
     for (voters, copies) in own.into_iter().chain(before) {
         let promised: Vec<_> = voters

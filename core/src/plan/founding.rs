@@ -85,6 +85,6 @@ fn first_config(
         acknowledge: view.spec.acknowledge,
         topology: view.spec.topology,
         failover: view.spec.failover,
-        overlap: None,
+        overlap: Vec::new(),
     }
 }

@@ -101,7 +101,7 @@ fn settled(view: &View<'_>, config: &ShardConfig) -> Step {
     }
     match view.node(config.master).and_then(|master| master.report?.durability) {
         Some(durability) if durability.degraded => Step::Wait(Reason::NotDurable),
-        _ if config.overlap.is_some() => Step::Wait(Reason::Settling),
+        _ if !config.overlap.is_empty() => Step::Wait(Reason::Settling),
         _ => Step::Nothing,
     }
 }

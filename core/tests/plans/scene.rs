@@ -203,7 +203,7 @@ impl Scene {
             acknowledge,
             topology: self.spec.topology,
             failover: self.spec.failover,
-            overlap: None,
+            overlap: Vec::new(),
         };
         for (key, value) in pairs(&options) {
             match key {
@@ -211,7 +211,7 @@ impl Scene {
                 "overlap" => {
                     let (voters, copies) = value.split_once(':').expect("VOTERS:COPIES");
                     let voters = voters.split(',').map(|node| id(index, node)).collect();
-                    config.overlap = Some(Electorate { voters, copies: number(copies) });
+                    config.overlap.push(Electorate { voters, copies: number(copies) });
                 }
                 other => panic!("no such part of a config: {other}"),
             }

@@ -32,7 +32,7 @@ fn config(config: &ShardConfig) -> String {
     if config.acknowledge != Acknowledge::Async {
         write!(text, " by {}", config.acknowledge).expect("a text");
     }
-    if let Some(overlap) = &config.overlap {
+    for overlap in &config.overlap {
         write!(text, " with {} of {}", overlap.copies, tokens(&overlap.voters)).expect("a text");
     }
     if config.slots != SlotSet::all() {

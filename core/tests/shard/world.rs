@@ -50,6 +50,8 @@ pub struct World {
     /// The newest epoch that a write was acknowledged under.
     newest: Epoch,
     log: Vec<String>,
+    /// The operator's last step.
+    last: String,
 }
 
 impl World {
@@ -84,6 +86,7 @@ impl World {
             promised: Vec::new(),
             newest: Epoch(0),
             log: Vec::new(),
+            last: String::new(),
         }
     }
 
@@ -97,7 +100,7 @@ impl World {
 
     pub fn history(&self) -> String {
         let from = self.log.len().saturating_sub(120);
-        format!("{}\n{:#?}", self.log[from..].join("\n"), self.nodes)
+        format!("{}\nlast: {}\n{:#?}", self.log[from..].join("\n"), self.last, self.nodes)
     }
 
     pub fn heal(&mut self) {
@@ -188,7 +191,7 @@ impl World {
                     && Some(node.epoch()) == epoch
                     && node.promised == node.epoch()
                     && Some(node.log.len()) == longest
-                    && node.config.as_ref().is_some_and(|config| config.overlap.is_none())
+                    && node.config.as_ref().is_some_and(|config| config.overlap.is_empty())
             })
     }
 
@@ -358,6 +361,7 @@ impl World {
             self.say(format!("operator {:?}", shard.step));
         }
         self.scale(plan.workloads[0].nodes);
+        self.last = format!("{:?}", shard.step);
         let electing = matches!(&shard.step, Step::Do(Action::Prepare { .. }, _));
         if let Some(config) = shard.config.as_ref().filter(|_| shard.serving && !electing) {
             self.grant(config);

@@ -314,7 +314,7 @@ mod tests {
                 acknowledge: kv_core::quorum::Acknowledge::Async,
                 topology: kv_core::topology::Topology::Star,
                 failover: kv_core::lease::Failover::default(),
-                overlap: None,
+                overlap: Vec::new(),
             });
         })
         .unwrap();

@@ -28,7 +28,7 @@ pub fn config(epoch: u64, master: &Process, replicas: &[&Process]) -> ShardConfi
         acknowledge: Acknowledge::Async,
         topology: kv_core::topology::Topology::Star,
         failover: kv_core::lease::Failover::default(),
-        overlap: None,
+        overlap: Vec::new(),
     }
 }
 
