@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use kv_core::control::{ENDED, NodeReport};
-use kv_core::id::NodeId;
+use kv_core::id::{Epoch, NodeId};
 use kv_core::plan::{Action, NodeObserved, Observed, Presence, ShardObserved, Step, Template, succeed};
 use kv_core::shard::{Member, ShardConfig};
 use kv_core::spec::ClusterSpec;

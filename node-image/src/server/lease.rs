@@ -15,7 +15,7 @@ use crate::{notice, warning};
 /// By how much later a node begins an election than the one before it, in milliseconds.
 const TURN_MS: u64 = 500;
 
-/// How often the other nodes are asked, at most.
+/// How often the other nodes are asked, where a lease is not so short that it must be more often.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// What is known of the other nodes of the shard. Times are those of [`clock_ms`].
@@ -174,7 +174,9 @@ impl Server {
             return;
         }
         let accepted = report.config.as_ref().map(|config| config.epoch);
-        if report.promised == config.epoch && accepted == Some(config.epoch) {
+        let same =
+            [Some(answer.epoch), Some(report.promised), accepted].iter().all(|e| *e == Some(config.epoch));
+        if same {
             self.lease.granted.insert(answer.id, answer.asked_ms);
         }
         self.lease.reports.insert(answer.id, (*report, answer.asked_ms));
