@@ -59,6 +59,8 @@ pub struct Answer {
     pub id: NodeId,
     /// When, by [`clock_ms`].
     pub asked_ms: u64,
+    /// As what epoch's node: who is of another one is not bound by the question.
+    pub epoch: Epoch,
     /// What it answered.
     pub report: io::Result<Box<NodeReport>>,
 }
@@ -109,7 +111,7 @@ fn ask_on(id: NodeId, mut target: Target, news: &mpsc::Receiver<Target>, tell: &
         if report.is_err() {
             connection = None;
         }
-        tell(Answer { id, asked_ms, report });
+        tell(Answer { id, asked_ms, epoch: target.epoch, report });
         match news.recv_timeout(target.interval) {
             Ok(new) => {
                 if new.place != target.place {

@@ -188,3 +188,67 @@ fn data_are_of_an_epoch_when_they_hold_its_barrier() {
     assert_eq!(shard.nodes[2].report().full_syncs, 1, "only the first one");
     assert_eq!(shard.nodes[1].run::<String>(&["SET", "a", "1"]).unwrap(), "OK");
 }
+
+#[test]
+fn who_was_answered_as_the_master_stepped_down_is_not_told_that_all_is_well() {
+    let shard = shard(1, quorum(2, LONG));
+    let mut operator = Wire::connect(shard.master());
+    assert_eq!(operator.run("AUTH kv-operator secret"), "+OK");
+    let mut client = Wire::connect(shard.master());
+    assert_eq!(client.run("PING"), "+PONG");
+    shard.signal(&[0, 1], Signal::STOP);
+    // Both wait in their sockets, and are taken in one tick.
+    client.send(&["SET", "a", "1"]);
+    operator.send(&["KV", "PREPARE", "uid", "0", "9", "ENDED"]);
+    shard.signal(&[0], Signal::CONT);
+    let reply = client.read();
+    assert!(reply.starts_with('-'), "{reply}");
+    shard.signal(&[1], Signal::CONT);
+}
+
+#[test]
+fn a_client_whose_large_replies_became_errors_is_read_on() {
+    let shard = shard(1, quorum(2, SHORT));
+    let mut client = Wire::connect(shard.master());
+    let large = "x".repeat(400_000);
+    client.send(&["SET", "large", &large]);
+    assert_eq!(client.read(), "+OK");
+    shard.signal(&[1], Signal::STOP);
+    client.send(&["SET", "a", "1"]);
+    // More than a client may have unread: the rest of its requests wait until these are gone.
+    (0..20).for_each(|_| client.send(&["GET", "large"]));
+    for _ in 0..21 {
+        assert!(client.read().starts_with("-UNCERTAIN "));
+    }
+    shard.signal(&[1], Signal::CONT);
+}
+
+#[test]
+fn a_replica_that_came_back_counts_though_its_old_connection_hangs() {
+    let mut shard = Shard::new(1, |_| {});
+    let ghost = kv_core::id::NodeId::from_bytes([7; 20]);
+    let master = shard.config.master;
+    let member = kv_core::shard::Member { id: ghost, name: "s-0-9".into(), parent: Some(master) };
+    shard.config.members.push(member);
+    shard.config.acknowledge = quorum(3, LONG);
+    shard.config.failover.on_isolation = kv_core::lease::OnIsolation::KeepWriting;
+    shard.config.epoch.0 += 1;
+    shard.accept();
+    let replid = shard.master().report().replid;
+    let attach = || {
+        let mut wire = Wire::connect(shard.master());
+        assert_eq!(wire.run("AUTH kv-replica secret"), "+OK");
+        let greeted = wire.run(&format!("REPLCONF kv-peer uid 0 {ghost} 2"));
+        assert!(greeted.starts_with("+OK"), "{greeted}");
+        let offset = shard.master().report().offset + 1;
+        assert!(wire.run(&format!("PSYNC {replid} {offset}")).starts_with("+CONTINUE"));
+        wire
+    };
+    let _hangs = attach();
+    let mut lives = attach();
+    let mut client = Wire::connect(shard.master());
+    client.send(&["SET", "a", "1"]);
+    until("it waits", || shard.master().info("kv_held_clients") == "1");
+    lives.send(&["REPLCONF", "ACK", "1000000", "KV-EPOCH", "2"]);
+    assert_eq!(client.read(), "+OK");
+}

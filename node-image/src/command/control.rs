@@ -73,6 +73,8 @@ fn prepare(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
         return Err(Refusal::Sticky { silent_ms }.into());
     }
     let present = server.routing.config().map(|config| config.epoch);
+    // What was answered in this tick is this reign's, and is to be told with the rest that waits.
+    server.hold_replies();
     server.routing.promise(epoch, present.is_some_and(|present| consent.renews(present)))?;
     crate::notice!("Promised epoch {epoch}");
     server.after_promise();
@@ -85,6 +87,7 @@ fn accept(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     let before = server.routing.config().map(|config| config.master);
     let reigned = server.routing.state() == NodeState::Master;
     let failover = server.routing.config().map(|config| config.failover);
+    server.hold_replies();
     if server.routing.accept(config)? {
         crate::notice!("Accepted config of epoch {epoch}");
         if before != Some(master) {

@@ -5,7 +5,7 @@ use kv_core::id::{ClusterUid, Epoch, NodeId};
 use super::spec::row;
 use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
 use crate::replication::Stage;
-use crate::server::{ClientKey, Server};
+use crate::server::{Client, ClientKey, Server};
 
 // A change of the history, or of what the connection is for, cannot be part of a transaction.
 const ADMIN: Flags = Flags::ADMIN.union(Flags::STALE).union(Flags::NO_MULTI);
@@ -226,6 +226,11 @@ fn peer(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     }
     if !server.routing.may_feed() {
         return Err(CommandError::text("NOMASTERLINK this node waits for its place in the shard"));
+    }
+    // A node has one link: an earlier one hangs, and what was acknowledged there would hide what is from now on.
+    let earlier = |client: &Client| client.feed().is_some_and(|feed| feed.node == Some(id));
+    for other in server.clients.keys_where(earlier).into_iter().filter(|other| *other != key) {
+        server.clients.doom(other);
     }
     let now = server.clock.instant;
     if let Some(feed) = server.clients.make_replica(key, now) {

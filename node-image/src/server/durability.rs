@@ -88,6 +88,7 @@ impl Server {
     pub(super) fn begin_settling(&mut self, reigned: bool) {
         if !reigned {
             self.durability.electorates.clear();
+            self.durability.led_until = 0;
         }
         let electorates: Vec<_> =
             self.routing.config().into_iter().flat_map(ShardConfig::electorates).collect();
@@ -110,7 +111,7 @@ impl Server {
 
     /// Finds out how far enough nodes are, lets the replies go that waited for it, and holds those of this tick that
     /// have to wait. A master whose lease is over acknowledges no write: that is looked at here, when replies leave.
-    pub(super) fn hold_replies(&mut self) {
+    pub(crate) fn hold_replies(&mut self) {
         if self.routing.state() != NodeState::Master {
             return;
         }
@@ -232,6 +233,8 @@ impl Server {
             None => client.doomed = true, // no reply can be told from the next
         }
         self.clients.queue_write(key);
+        // It may have had more to read than it is given requests for; what is left is little.
+        self.clients.wake(key);
     }
 
     /// Whether a write that runs now can be acknowledged. One that nobody could is better refused than left uncertain.

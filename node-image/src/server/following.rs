@@ -228,6 +228,8 @@ impl Server {
         self.drop_replicas();
         self.keyspace.replace_all(keyspace);
         self.history.adopt(replid, offset);
+        // Offsets of another history say nothing of this one, which may be shorter.
+        self.clients.iter_mut().for_each(|(_, client)| (client.write_offset, client.read_offset) = (0, 0));
         self.history.stream_db = stream_db;
         self.stats.full_syncs += 1;
         self.routing.restore_write_epoch(write_epoch);

@@ -15,7 +15,7 @@ use crate::{notice, warning};
 /// By how much later a node begins an election than the one before it, in milliseconds.
 const TURN_MS: u64 = 500;
 
-/// How often the other nodes are asked, at most.
+/// How often the other nodes are asked, where a lease is not so short that it must be more often.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// What is known of the other nodes of the shard. Times are those of [`clock_ms`].
@@ -174,8 +174,8 @@ impl Server {
             return;
         }
         let accepted = report.config.as_ref().map(|config| config.epoch);
-        let bound = report.promised == config.epoch || report.renewing;
-        if bound && accepted == Some(config.epoch) {
+        let same = answer.epoch == config.epoch && accepted == Some(config.epoch);
+        if same && (report.promised == config.epoch || report.renewing) {
             self.lease.granted.insert(answer.id, answer.asked_ms);
         }
         self.lease.reports.insert(answer.id, (*report, answer.asked_ms));

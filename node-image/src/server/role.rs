@@ -21,6 +21,7 @@ impl Server {
             self.fail_held("this node stepped down");
             self.drain_link();
             self.drop_link();
+            self.retry_held();
         }
     }
 
