@@ -3,7 +3,7 @@
 
 mod support;
 
-use kv_core::control::NodeReport;
+use kv_core::control::{NodeReport, NodeState};
 use kv_core::id::Epoch;
 use kv_core::lease::{Failover, OnIsolation};
 use kv_core::shard::ShardConfig;
@@ -123,4 +123,17 @@ fn a_voter_that_was_restarted_waits_as_if_it_had_heard_its_master() {
     shard.nodes[1].restart();
     assert_eq!(prepare(&shard.nodes[1], "5", &[]).unwrap_err().code(), Some("STICKY"));
     assert!(prepare(&shard.nodes[1], "5", &["ENDED"]).is_ok());
+}
+
+#[test]
+fn who_let_its_master_go_does_not_go_on_with_it_when_it_is_renewed() {
+    let shard = shard(2, SHORT);
+    assert_eq!(prepare(&shard.nodes[2], "2", &["RENEWAL", "1"]).unwrap().state, NodeState::Replica);
+    assert_eq!(prepare(&shard.nodes[1], "5", &["ENDED"]).unwrap().state, NodeState::Fenced);
+    // Who was elected by that promise may write a barrier at any time, and outrank what would be acknowledged here.
+    let renewed = prepare(&shard.nodes[1], "17", &["RENEWAL", "1"]).unwrap();
+    assert_eq!((renewed.promised, renewed.state), (Epoch(17), NodeState::Fenced));
+    let config = ShardConfig { epoch: Epoch(17), ..shard.config.clone() };
+    accept(shard.master(), &config).unwrap();
+    assert_eq!(accept(&shard.nodes[1], &config).unwrap().state, NodeState::Replica);
 }

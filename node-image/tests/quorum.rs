@@ -252,3 +252,12 @@ fn a_replica_that_came_back_counts_though_its_old_connection_hangs() {
     lives.send(&["REPLCONF", "ACK", "1000000", "KV-EPOCH", "2"]);
     assert_eq!(client.read(), "+OK");
 }
+
+#[test]
+fn a_master_that_stays_begins_each_epoch_with_a_barrier() {
+    let mut shard = shard(1, quorum(2, LONG));
+    // A rival may have been elected meanwhile that led nobody: it has the barrier of its own epoch.
+    change(&mut shard, |config| config.epoch.0 += 15);
+    until("the barrier arrives", || shard.nodes.iter().all(|node| written_epoch(&node.report()) == 17));
+    assert_eq!(shard.master().run::<String>(&["SET", "a", "1"]).unwrap(), "OK");
+}

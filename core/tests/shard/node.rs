@@ -54,6 +54,7 @@ pub struct Node {
     pub acked: BTreeMap<NodeId, (usize, Epoch)>,
     pub durable: usize,
     pub settle_at: usize,
+    pub barrier: usize,
     pub waiting: Vec<Waiting>,
     pub propose_at: u64,
 }
@@ -86,6 +87,7 @@ impl Node {
             acked: BTreeMap::new(),
             durable: 0,
             settle_at: 0,
+            barrier: 0,
             waiting: Vec::new(),
             propose_at: 0,
         }
@@ -165,8 +167,8 @@ impl Node {
         if epoch <= self.promised || epoch <= self.epoch() || sticky || deposed {
             return;
         }
+        self.renewing = renewal && self.state() != NodeState::Fenced;
         self.promised = epoch;
-        self.renewing = renewal;
         self.paused_until = 0;
         if self.state() == NodeState::Fenced {
             self.waiting.clear();
@@ -199,15 +201,17 @@ impl Node {
             self.witness = None;
         }
         match self.role() {
-            Some(Role::Master) if !reigned => {
-                self.previous = Some((self.replid, self.log.len()));
-                self.replid = history;
+            Some(Role::Master) => {
+                if !reigned {
+                    self.previous = Some((self.replid, self.log.len()));
+                    self.replid = history;
+                    self.data = DataState::Live;
+                    self.acked.clear();
+                }
                 self.log.push(Entry::Barrier(config.epoch));
+                self.barrier = self.log.len();
                 self.write_epoch = config.epoch;
-                self.data = DataState::Live;
-                self.acked.clear();
             }
-            Some(Role::Master) => {}
             _ => {
                 self.heard_master = now;
                 self.waiting.clear();
@@ -280,7 +284,8 @@ impl Node {
             Some((offset, epoch)) if *epoch == config.epoch => Some(*offset as u64),
             _ => None,
         };
-        self.durable = self.durable.max(config.durable(held) as usize);
+        let reached = Some(config.durable(held) as usize).filter(|reached| *reached >= self.barrier);
+        self.durable = self.durable.max(reached.unwrap_or(0));
         if !self.holds_lease(now) {
             return Vec::new();
         }

@@ -31,6 +31,8 @@ pub struct Durability {
     electorates: Vec<Electorate>,
     /// Where the stream stood when they were asked for their word first.
     settle_at: u64,
+    /// Where the stream stood with the barrier of this epoch.
+    pub(super) barrier: u64,
     /// Where the stream stood when this master last had its lease.
     led_until: u64,
     /// Where the stream stood after the last change of data.
@@ -139,7 +141,8 @@ impl Server {
     /// The offset up to which replies may leave, as far as other nodes' copies are concerned.
     fn durable_now(&mut self, mode: Acknowledge, offset: u64) -> u64 {
         // What was on enough nodes once is, whatever became of them.
-        let durable = self.durable_offset().max(self.durability.durable);
+        let reached = Some(self.durable_offset()).filter(|reached| *reached >= self.durability.barrier);
+        let durable = reached.unwrap_or(0).max(self.durability.durable);
         self.durability.durable = durable;
         if self.durability.degraded && durable >= offset {
             self.durability.degraded = false;

@@ -302,14 +302,16 @@ impl Routing {
         let promised = self.promised();
         let accepted = self.config().map_or(Epoch(0), |config| config.epoch);
         // A master that stepped down is not made one again by who does not know that.
-        let deposed = renewal && self.is_fenced() && self.role() == Some(Role::Master);
+        let fenced = self.is_fenced();
+        let deposed = renewal && fenced && self.role() == Some(Role::Master);
         if epoch < promised || epoch <= accepted || deposed {
             return Err(Refusal::StaleEpoch { asked: epoch, promised });
         }
         if epoch > promised || (self.is_renewing() && !renewal) {
             self.file.update(|state| {
                 state.promised = epoch;
-                state.renewing = renewal;
+                // Who let its master go may be counted on by another one, and comes back only with the next config.
+                state.renewing = renewal && !fenced;
             })?;
         }
         Ok(())

@@ -34,9 +34,7 @@ impl Server {
             Some(Role::Master) => {
                 self.follow_nobody();
                 self.routing.set_data(kv_core::control::DataState::Live);
-                if !reigned {
-                    self.begin_reign();
-                }
+                self.begin_reign();
             }
             Some(Role::Replica) => {
                 self.follow_configured_parent();
@@ -58,12 +56,14 @@ impl Server {
     }
 
     /// Writes a barrier into the stream. Who has it has all that its master had when that began, so that what it holds is
-    /// of this epoch; nothing is acknowledged before enough nodes have. Any Redis takes it for a request to acknowledge.
+    /// of this epoch; nothing is acknowledged before enough nodes have. A master that stays writes one, too: a rival that
+    /// was elected meanwhile, and led nobody, has one of its own. Any Redis takes it for a request to acknowledge.
     fn begin_reign(&mut self) {
         let Some(epoch) = self.routing.config().map(|config| config.epoch) else { return };
         let barrier = format!("{BARRIER}{epoch}");
         self.append_beat(&[b"REPLCONF", b"GETACK", barrier.as_bytes()]);
         self.durability.data_offset = self.history.offset();
+        self.durability.barrier = self.history.offset();
         self.note_write_epoch(epoch);
     }
 
