@@ -10,6 +10,9 @@ use crate::quorum::{Acknowledge, Electorate};
 use crate::slot::SlotSet;
 use crate::topology::Topology;
 
+/// The longest that a master may be silent: a day.
+const LONGEST_MS: u64 = 24 * 3600 * 1000;
+
 /// Whether a node is the writer of its shard or a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
@@ -105,8 +108,8 @@ impl ShardConfig {
         self.acknowledge.holds_replies()
     }
 
-    /// Checks that the master is a member without a parent, that ids and names are unique, and that every other
-    /// member's parents lead to the master without a cycle.
+    /// Checks that the master is a member without a parent, that ids and names are unique, that every other member's
+    /// parents lead to the master without a cycle, and that the times of failover can be kept.
     ///
     /// # Errors
     /// The first rule that is broken.
@@ -114,6 +117,10 @@ impl ShardConfig {
         let master = self.member(self.master).ok_or(InvalidConfig::MasterNotMember(self.master))?;
         if master.parent.is_some() {
             return Err(InvalidConfig::MasterHasParent(self.master));
+        }
+        let Failover { down_after_ms, lease_ms, .. } = self.failover;
+        if lease_ms == 0 || lease_ms >= down_after_ms || down_after_ms > LONGEST_MS {
+            return Err(InvalidConfig::Failover { down_after_ms, lease_ms });
         }
         let by_id: BTreeMap<_, _> = self.members.iter().map(|member| (member.id, member)).collect();
         let names: std::collections::BTreeSet<_> = self.members.iter().map(|member| &member.name).collect();
@@ -147,6 +154,14 @@ pub enum InvalidConfig {
     /// The master is not in the list of members.
     #[error("master {0} is not a member")]
     MasterNotMember(NodeId),
+    /// A lease must be shorter than a master may be silent, and neither can be without end.
+    #[error("a lease of {lease_ms} ms, and a master that is down after {down_after_ms} ms, make no sense")]
+    Failover {
+        /// For how long a master must be silent until it counts as down.
+        down_after_ms: u64,
+        /// For how long an answer binds its voter.
+        lease_ms: u64,
+    },
     /// The master must be fed by nobody.
     #[error("master {0} has a parent")]
     MasterHasParent(NodeId),
@@ -240,5 +255,14 @@ mod tests {
         );
         assert_eq!(config(&[(0, None), (1, None)]).validate(), Err(InvalidConfig::NotFedByMaster(id(1))));
         assert_eq!(config(&[(0, None), (0, None)]).validate(), Err(InvalidConfig::DuplicateMember));
+    }
+
+    #[test]
+    fn times_that_cannot_be_kept_are_refused() {
+        for (down_after_ms, lease_ms) in [(2000, 0), (2000, 2000), (0, 0), (u64::MAX, 1500)] {
+            let mut config = config(&[(0, None)]);
+            config.failover = Failover { down_after_ms, lease_ms, ..config.failover };
+            assert_eq!(config.validate(), Err(InvalidConfig::Failover { down_after_ms, lease_ms }));
+        }
     }
 }

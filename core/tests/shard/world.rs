@@ -246,7 +246,10 @@ impl World {
                 if !there || !self.nodes[j].acts(self.now) {
                     continue;
                 }
-                let (asked, heard) = (self.now - self.rng.u64(20..49), self.now - self.rng.u64(0..20));
+                // Some answers take their time: what they grant is counted from the question all the same.
+                let slow = self.faults && self.one_in(8);
+                let asked = self.now - self.rng.u64(if slow { 49..600 } else { 20..49 });
+                let heard = self.rng.u64(asked..self.now);
                 let of_master =
                     |other: &ShardConfig| other.master == config.master && other.epoch == config.epoch;
                 let is_master = config.master == self.nodes[i].id;

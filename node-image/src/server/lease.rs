@@ -74,7 +74,8 @@ impl Server {
     pub(crate) fn ask_peers(&mut self) {
         let (Some(config), Some(identity)) = (self.routing.config(), self.routing.identity()) else { return };
         let me = self.routing.id();
-        let interval = INTERVAL.min(Duration::from_millis(config.failover.lease_ms / 4));
+        let quarter = Duration::from_millis((config.failover.lease_ms / 4).max(1));
+        let interval = INTERVAL.min(quarter);
         let target = |id: NodeId| Target {
             place: self.place(id),
             uid: identity.uid.clone(),
@@ -82,7 +83,7 @@ impl Server {
             me,
             epoch: config.epoch,
             interval,
-            timeout: Duration::from_millis(config.failover.down_after_ms / 2),
+            timeout: Duration::from_millis((config.failover.down_after_ms / 2).max(1)),
         };
         let others = config.electorates().flat_map(|electorate| electorate.voters).filter(|id| *id != me);
         let targets: BTreeMap<_, _> = others.map(|id| (id, target(id))).collect();
