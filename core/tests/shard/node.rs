@@ -55,6 +55,8 @@ pub struct Node {
     pub durable: usize,
     pub settle_at: usize,
     pub barrier: usize,
+    /// How long the log was that was lost in a crash, until it is whole again.
+    pub forgot: usize,
     pub waiting: Vec<Waiting>,
     pub propose_at: u64,
 }
@@ -88,6 +90,7 @@ impl Node {
             durable: 0,
             settle_at: 0,
             barrier: 0,
+            forgot: 0,
             waiting: Vec::new(),
             propose_at: 0,
         }
@@ -122,6 +125,7 @@ impl Node {
     /// Ends without warning. What was not synced is gone.
     pub fn crash(&mut self) {
         self.running = false;
+        self.forgot = self.forgot.max(self.log.len());
         self.log.truncate(self.synced);
         self.waiting.clear();
     }
@@ -137,6 +141,7 @@ impl Node {
             renewing: self.renewing,
             config: self.config.take(),
             synced: self.log.len(),
+            forgot: self.forgot,
             log: std::mem::take(&mut self.log),
             replid: history,
             write_epoch,
@@ -203,6 +208,7 @@ impl Node {
         match self.role() {
             Some(Role::Master) => {
                 if !reigned {
+                    self.forgot = 0;
                     self.previous = Some((self.replid, self.log.len()));
                     self.replid = history;
                     self.data = DataState::Live;
@@ -270,6 +276,9 @@ impl Node {
             }
         }
         if parent.state() == NodeState::Master {
+            if self.log.len() == parent.log.len() {
+                self.forgot = 0;
+            }
             parent.acked.insert(self.id, (self.log.len(), self.epoch()));
         }
     }
