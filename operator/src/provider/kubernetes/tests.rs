@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::runtime::reflector;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
+use kv_core::id::{Epoch, NodeId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -41,6 +42,9 @@ impl Server {
             let said = answer(&method, &path);
             lock(&log).push((method.clone(), path.clone(), body.clone()));
             let (code, answer) = said.unwrap_or_else(|| match method {
+                Method::GET if path == "statefulsets" => {
+                    (200, json!({ "kind": "StatefulSetList", "apiVersion": "apps/v1", "metadata": {}, "items": [] }))
+                }
                 Method::GET => refusal(404, "not found"),
                 _ => (200, body),
             });
@@ -235,4 +239,39 @@ async fn only_an_outdated_pod_is_replaced_and_only_as_it_was_seen() {
     }
     let deleted = ["shop-0-0", "shop-0-1", "shop-0-2", "shop-0-3"].map(deletions);
     assert_eq!(deleted, [1, 1, 0, 0], "one that is up to date is never deleted");
+}
+
+#[tokio::test]
+async fn a_vote_is_kept_once_and_an_older_one_is_refused() {
+    let kept = Arc::new(Mutex::new(None::<String>));
+    let (tries, shown) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&kept));
+    let server = Server::start(move |method, path| {
+        if path != "statefulsets/shop-0" {
+            return None;
+        }
+        let mut live = set();
+        live["metadata"]["resourceVersion"] = json!("7");
+        if let Some(vote) = lock(&shown).clone() {
+            live["metadata"]["annotations"] = json!({ "kvcluster.io/witness-vote": vote });
+        }
+        match *method {
+            // Somebody else's write comes first, once.
+            Method::PATCH if tries.fetch_add(1, Ordering::SeqCst) == 0 => Some(refusal(409, "changed")),
+            _ => Some((200, live)),
+        }
+    })
+    .await;
+    let provider = provider(&server, &[set()], &[]);
+    let vote = |epoch: u64| Vote { epoch: Epoch(epoch), master: NodeId::from_bytes([1; 20]) };
+    provider.vote(0, vote(18)).await.unwrap();
+    assert_eq!(server.count(&Method::PATCH, "statefulsets/shop-0"), 2);
+    let body = server.body(&Method::PATCH, "statefulsets/shop-0");
+    assert_eq!(body["metadata"]["resourceVersion"], "7");
+    let text = body["metadata"]["annotations"]["kvcluster.io/witness-vote"].as_str().unwrap().to_owned();
+    assert_eq!(provider.sight().await.unwrap().votes.get(&0), Some(&vote(18)));
+    // Another operator, which knows nothing of it, reads it there.
+    *lock(&kept) = Some(text);
+    assert!(provider.vote(0, vote(17)).await.is_err());
+    assert!(provider.vote(0, vote(18)).await.is_ok(), "the same one again");
+    assert_eq!(server.count(&Method::PATCH, "statefulsets/shop-0"), 2);
 }
