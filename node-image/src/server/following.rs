@@ -211,6 +211,7 @@ impl Server {
             }
             Outcome::Loaded { stream, leftover, keyspace, replid, offset, stream_db, write_epoch } => {
                 self.load_snapshot(*keyspace, replid, offset, stream_db, write_epoch);
+                self.routing.set_data(DataState::Live);
                 self.stream_from(stream, leftover);
             }
         }
@@ -254,7 +255,7 @@ impl Server {
             link.down_since = None;
             link.heard = self.clock.instant;
         }
-        self.routing.set_data(DataState::Live);
+        self.begin_catching_up();
         self.send_ack();
         self.complete_failover();
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kv_core::control::{NodeReport, NodeState};
+use kv_core::control::{DataState, NodeReport, NodeState};
 use kv_core::id::{Epoch, NodeId};
 use kv_core::lease;
 
@@ -34,6 +34,8 @@ pub struct Lease {
     heard_master: u64,
     /// What the others last answered, and when they were asked.
     reports: BTreeMap<NodeId, (NodeReport, u64)>,
+    /// Since when a stream flows whose master may have more than this node had before it was restarted.
+    catching_up: Option<u64>,
     /// An election is under way that this node began.
     proposing: bool,
     /// When it may begin the next one.
@@ -54,6 +56,7 @@ impl Lease {
             lapsed_since: None,
             heard_master: clock_ms(),
             reports: BTreeMap::new(),
+            catching_up: None,
             proposing: false,
             propose_at: 0,
             waited_for: String::new(),
@@ -67,6 +70,11 @@ impl Lease {
         let said = self.reports.get(&master).filter(|(report, _)| report.state == NodeState::Master);
         self.heard_master.max(said.map_or(0, |(_, asked)| *asked))
     }
+}
+
+/// Epoch of the config that a node reports.
+fn report_epoch(report: &NodeReport) -> Epoch {
+    report.config.as_ref().map_or(Epoch(0), |config| config.epoch)
 }
 
 impl Server {
@@ -179,8 +187,38 @@ impl Server {
         if same && (report.promised == config.epoch || report.renewing) {
             self.lease.granted.insert(answer.id, answer.asked_ms);
         }
+        self.note_caught_up(&report, answer.asked_ms);
         self.lease.reports.insert(answer.id, (*report, answer.asked_ms));
         self.count_lease();
+    }
+
+    /// A stream flows. What this node acknowledged before it was restarted may be gone with its memory: until it has all
+    /// that its master had at some moment since, its data do not count for more than they did.
+    pub(super) fn begin_catching_up(&mut self) {
+        if self.routing.is_managed() && self.routing.data() == DataState::Restored {
+            self.lease.catching_up = Some(clock_ms());
+        } else {
+            self.routing.set_data(DataState::Live);
+        }
+    }
+
+    fn note_caught_up(&mut self, report: &NodeReport, asked_ms: u64) {
+        let Some(since) = self.lease.catching_up else { return };
+        if self.routing.data() != DataState::Restored {
+            self.lease.catching_up = None;
+            return;
+        }
+        let of_master = self.routing.config().is_some_and(|config| {
+            config.master == report.id
+                && report.state == NodeState::Master
+                && config.epoch == report_epoch(report)
+        });
+        let streams = self.link.as_ref().is_some_and(|link| link.client().is_some());
+        let same = report.replid == self.history.replid && self.history.offset() >= report.offset;
+        if of_master && streams && same && asked_ms >= since {
+            self.lease.catching_up = None;
+            self.routing.set_data(DataState::Live);
+        }
     }
 
     /// `KV PING`: the master of this node's own epoch is heard.
