@@ -109,8 +109,9 @@ impl Server {
         }
     }
 
-    /// Begins an election if there is a newer config, which it will find, or if the master has been silent for so long that an operator would have held one: one that is there
-    /// is quicker, as it sees more, and so are nodes with a lower number.
+    /// Begins an election if there is a newer config, which it will find, or if the master has been silent for so long
+    /// that an operator would have held one: one that is there is quicker, as it sees more, and so are nodes with a lower
+    /// number.
     fn propose_if_due(&mut self) {
         let now = clock_ms();
         let Some(config) = self.routing.config().filter(|_| !self.lease.proposing) else { return };
