@@ -120,6 +120,7 @@ fn a_frozen_master_that_wakes_up_acknowledges_nothing() {
 fn a_voter_that_was_restarted_waits_as_if_it_had_heard_its_master() {
     let mut shard = shard(2, Failover { lease_ms: 5000, down_after_ms: 6000, ..SHORT });
     shard.nodes[0].kill();
+    shard.nodes[1].kill();
     shard.nodes[1].restart();
     assert_eq!(prepare(&shard.nodes[1], "5", &[]).unwrap_err().code(), Some("STICKY"));
     assert!(prepare(&shard.nodes[1], "5", &["ENDED"]).is_ok());
