@@ -20,16 +20,20 @@ help: ## List the targets
 
 ##@ Run
 
+.PHONY: programs
+programs: # what users run, without the measuring programs
+	cargo build --release --locked -p kv-node -p kv-operator
+
 .PHONY: build
 build: ## Build the programs, optimised
 	cargo build --release --locked --bins
 
 .PHONY: up
-up: build tools ## Run the sample cluster as local processes, until Ctrl-C (DETACH=1: in the background)
+up: programs tools ## Run the sample cluster as local processes, until Ctrl-C (DETACH=1: in the background)
 	@$(BIN)/kv-operator local up -f $(SAMPLE) $(if $(DETACH),--detach)
 
 .PHONY: down
-down: build ## Stop the local cluster (PURGE=1: and delete its data)
+down: programs ## Stop the local cluster (PURGE=1: and delete its data)
 	@$(BIN)/kv-operator local down $(if $(PURGE),--purge)
 
 .PHONY: kind-up

@@ -127,6 +127,8 @@ pub struct ShardPlan {
     pub durable: bool,
     /// Number of nodes that do what the config says: the serving master, and replicas whose stream flows.
     pub ready_nodes: u16,
+    /// Number of wanted nodes that are not ready, and never were: they come up for the first time.
+    pub new_nodes: u16,
 }
 
 /// The next step of a shard.

@@ -1,5 +1,7 @@
 //! The next step of one shard.
 
+use crate::control::DataState;
+use crate::id::Epoch;
 use crate::plan::master::{self, Master};
 use crate::plan::reason::Reason;
 use crate::plan::view::{Seen, View, epoch_of};
@@ -26,6 +28,7 @@ pub(super) fn plan(view: &View<'_>) -> ShardPlan {
         let wanted = config.members.iter().filter(|member| view.wants_name(&member.name));
         wanted.filter(|member| view.in_place(config, member)).count()
     });
+    let new = view.wanted_names().filter(|name| is_new(view, name)).count();
     ShardPlan {
         index: view.index,
         step: rollout::roll(view, replace_stuck(view, name_stray(view, step))),
@@ -33,7 +36,18 @@ pub(super) fn plan(view: &View<'_>) -> ShardPlan {
         serving,
         durable,
         ready_nodes: u16::try_from(ready).unwrap_or(u16::MAX),
+        new_nodes: u16::try_from(new).unwrap_or(u16::MAX),
     }
+}
+
+/// Whether the node of this name comes up for the first time: it is no member yet, or one that is being filled and never
+/// held anything.
+fn is_new(view: &View<'_>, name: &str) -> bool {
+    let members = view.config.map(|config| config.members.as_slice()).unwrap_or_default();
+    let Some(member) = members.iter().find(|member| member.name == name) else { return true };
+    view.answering().any(|(_, report)| {
+        report.id == member.id && report.data <= DataState::Syncing && report.write_epoch == Epoch(0)
+    }) && view.config.is_some_and(|config| config.master != member.id)
 }
 
 fn next_step(view: &View<'_>, config: &ShardConfig, master: Master<'_, '_>) -> Step {

@@ -1,5 +1,7 @@
 //! What is told of a cluster: conditions, and every shard with its nodes. Made from the same facts and reasons as the plan.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::NodeState;
@@ -127,13 +129,20 @@ pub enum NodeCondition {
     Stray,
 }
 
-/// Tells how a cluster is. `problems` are what went wrong outside the plan.
+/// Tells how a cluster is. `founded` are the shards that are known to have had a config, even if no node that has it is in
+/// sight; `problems` are what went wrong outside the plan.
 #[must_use]
-pub fn status(spec: &ClusterSpec, observed: &Observed, plan: &Plan, problems: &[Problem]) -> ClusterStatus {
+pub fn status(
+    spec: &ClusterSpec,
+    observed: &Observed,
+    plan: &Plan,
+    founded: &BTreeSet<u16>,
+    problems: &[Problem],
+) -> ClusterStatus {
     let total_nodes = u32::from(spec.shards) * u32::from(spec.nodes_per_shard());
     let ready_nodes = plan.shards.iter().map(|shard| u32::from(shard.ready_nodes)).sum();
     let masters = plan.shards.iter().filter(|shard| shard.serving).count();
-    let facts = Facts { spec, plan, problems, ready_nodes, total_nodes };
+    let facts = Facts { spec, plan, founded, problems, ready_nodes, total_nodes };
     ClusterStatus {
         conditions: [facts.ready(), facts.progressing(), facts.degraded(), up_to_date(spec, observed)]
             .into_iter()
@@ -149,6 +158,7 @@ pub fn status(spec: &ClusterSpec, observed: &Observed, plan: &Plan, problems: &[
 struct Facts<'a> {
     spec: &'a ClusterSpec,
     plan: &'a Plan,
+    founded: &'a BTreeSet<u16>,
     problems: &'a [Problem],
     ready_nodes: u32,
     total_nodes: u32,
@@ -212,11 +222,13 @@ impl Facts<'_> {
         Condition { kind: ConditionKind::Progressing, status, reason, message }
     }
 
-    /// A cluster that comes up for the first time is not degraded; one that had a config is, whenever a node is missing.
+    /// What comes up for the first time is not degraded, be it the cluster or a replica. A shard that had a config is, whenever
+    /// a node is missing.
     fn degraded(&self) -> Condition {
         let nodes = self.spec.nodes_per_shard();
-        let mut founded = self.plan.shards.iter().filter(|shard| shard.config.is_some());
-        let lacking = founded.any(|shard| !shard.serving || shard.ready_nodes < nodes);
+        let founded = |shard: &&ShardPlan| shard.config.is_some() || self.founded.contains(&shard.index);
+        let lacks = |shard: &ShardPlan| !shard.serving || shard.ready_nodes + shard.new_nodes < nodes;
+        let lacking = self.plan.shards.iter().filter(founded).any(lacks);
         let healthy = || ("AllWell".to_owned(), self.summary());
         let (status, (reason, message)) = match self.problem() {
             Some(problem) => (true, problem),

@@ -107,12 +107,15 @@ impl<'a> View<'a> {
         ordinal_of(name).is_none_or(|ordinal| self.wants(ordinal))
     }
 
-    /// Names of the nodes that the spec asks for and that do not answer.
-    pub fn missing(&self) -> Vec<String> {
+    /// Names of the nodes that the spec asks for.
+    pub fn wanted_names(&self) -> impl Iterator<Item = String> {
         (0..self.spec.nodes_per_shard())
             .map(|ordinal| format!("{}-{}-{ordinal}", self.observed.name, self.index))
-            .filter(|name| !self.named(name).is_some_and(|seen| seen.answers))
-            .collect()
+    }
+
+    /// Names of the nodes that the spec asks for and that do not answer.
+    pub fn missing(&self) -> Vec<String> {
+        self.wanted_names().filter(|name| !self.named(name).is_some_and(|seen| seen.answers)).collect()
     }
 
     /// The nodes that answer and cannot write to their disks.

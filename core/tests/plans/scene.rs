@@ -13,7 +13,7 @@
 //!
 //! A node is called by its ordinal; one that came back blank under another id by its ordinal and a letter: `1b`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kv_core::control::{Consent, DataState, Durability, Link, LinkState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
@@ -38,6 +38,7 @@ pub struct Scene {
     configs: BTreeMap<(u16, u64), ShardConfig>,
     last_config: Option<ShardConfig>,
     plan: Option<Plan>,
+    founded: BTreeSet<u16>,
     show_status: bool,
 }
 
@@ -67,6 +68,7 @@ impl Default for Scene {
             configs: BTreeMap::new(),
             last_config: None,
             plan: None,
+            founded: BTreeSet::new(),
             show_status: false,
         }
     }
@@ -127,8 +129,10 @@ impl Scene {
         let plan = plan(&self.spec, &self.observed);
         let violations = check(&self.spec, &self.observed, &plan);
         assert!(violations.is_empty(), "{input}\n{violations:#?}\n{plan:#?}");
+        let founded = plan.shards.iter().filter(|shard| shard.config.is_some()).map(|shard| shard.index);
+        self.founded.extend(founded);
         let text = if std::mem::take(&mut self.show_status) {
-            show::status(&status(&self.spec, &self.observed, &plan, &[]))
+            show::status(&status(&self.spec, &self.observed, &plan, &self.founded, &[]))
         } else {
             show::plan(&plan)
         };

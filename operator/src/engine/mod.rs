@@ -89,6 +89,8 @@ pub struct Engine<P: Provider + 'static> {
     failures: BTreeMap<Job, String>,
     /// The last step of each shard, and how often it was taken in a row.
     steps: BTreeMap<u16, (Action, u32)>,
+    /// Shards that had a config, of which the conditions speak even while no node of theirs answers.
+    founded: BTreeSet<u16>,
     /// What the last pass said of each condition, to tell changes.
     conditions: BTreeMap<ConditionKind, bool>,
     /// Whether the workloads that are being applied may be outdated.
@@ -115,6 +117,7 @@ impl<P: Provider + 'static> Engine<P> {
             reporter: Reporter::start(publisher),
             failures: BTreeMap::new(),
             steps: BTreeMap::new(),
+            founded: BTreeSet::new(),
             conditions: BTreeMap::new(),
             apply_again: false,
             retry_apply: None,
@@ -350,7 +353,9 @@ impl<P: Provider + 'static> Engine<P> {
         all.extend(
             failed.map(|(job, text)| Problem { reason: job.failure_reason().into(), message: text.clone() }),
         );
-        let status = status(&wanted.spec, observed, plan, &all);
+        let founded = plan.shards.iter().filter(|shard| shard.config.is_some()).map(|shard| shard.index);
+        self.founded.extend(founded);
+        let status = status(&wanted.spec, observed, plan, &self.founded, &all);
         for condition in
             status.conditions.iter().filter(|condition| condition.kind != ConditionKind::Progressing)
         {
