@@ -129,6 +129,9 @@ pub struct NodeReport {
     pub paused: bool,
     /// Whether it was told to stop (SIGTERM) and waits to be relieved of its master role.
     pub leaving: bool,
+    /// Whether it is a replica that was asked a moment ago to take over from its master (`CLUSTER FAILOVER`).
+    #[serde(default)]
+    pub asked_to_lead: bool,
     /// Digest of the cluster map that it holds, see [`digest`].
     pub map_digest: String,
     /// Digest of the directives that it was given as config, see [`digest`].

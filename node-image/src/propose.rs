@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kv_core::control::NodeReport;
 use kv_core::id::NodeId;
@@ -14,8 +14,14 @@ use kv_core::spec::ClusterSpec;
 
 use crate::peers::{Connection, Place, call, connect};
 
-/// Rounds of asking, planning and acting. An election takes two.
+/// Rounds of asking, planning and acting. An election takes two, and a hand-over one more.
 const ROUNDS: usize = 8;
+
+/// How long the first round may be over before the last one: as long as a master holds writes.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// How long to wait before a successor is asked again whether it has caught up.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// All that an election needs to know.
 #[derive(Clone, Debug)]
@@ -56,16 +62,19 @@ fn elect(proposal: &Proposal) -> Proposed {
         .collect();
     let spec = spec(&proposal.config);
     let mut last = Proposed::Nothing;
-    for _ in 0..ROUNDS {
+    let (begin, mut rounds) = (Instant::now(), 0);
+    while rounds < ROUNDS && begin.elapsed() < LONGEST {
         to_all(&mut nodes, &[], &["KV", "REPORT"]);
         match succeed(&spec, &observed(proposal, &nodes), proposal.config.shard) {
             None | Some(Step::Nothing) => return last,
+            Some(Step::Wait(reason)) if reason.is_pressing() => thread::sleep(MOMENT),
             Some(Step::Wait(reason)) => return Proposed::Waits(reason.to_string()),
             Some(Step::Do(action, reason)) => {
                 if let Err(error) = act(&proposal.config, &action, &mut nodes) {
                     return Proposed::Waits(format!("{reason}: {error}"));
                 }
                 last = Proposed::Acted(reason.to_string());
+                rounds += 1;
             }
         }
     }
@@ -112,6 +121,7 @@ fn observed(proposal: &Proposal, nodes: &BTreeMap<NodeId, Node>) -> Observed {
         nodes: seen.collect(),
         bound_ms: None,
         witness: None,
+        wish: None,
     };
     let name = config.members.first().map_or("", |member| member.name.as_str());
     let name = name.rsplitn(3, '-').last().unwrap_or_default().to_owned();
@@ -137,7 +147,13 @@ fn act(config: &ShardConfig, action: &Action, nodes: &mut BTreeMap<NodeId, Node>
             }
             Ok(())
         }
-        Action::Pause { .. } | Action::Replace { .. } => Err("only an operator does that".into()),
+        Action::Pause { master, epoch, milliseconds, .. } => {
+            let (shard, epoch) = (config.shard.to_string(), epoch.to_string());
+            let node = nodes.get_mut(master).ok_or("the master cannot be reached")?;
+            let args = ["KV", "PAUSE", &config.uid.0, &shard, &epoch, &milliseconds.to_string()];
+            node.ask(&args).map_err(|error| error.to_string())
+        }
+        Action::Replace { .. } => Err("only an operator does that".into()),
     }
 }
 

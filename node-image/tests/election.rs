@@ -71,3 +71,30 @@ fn a_shard_that_was_restarted_as_a_whole_goes_on_with_its_data() {
     until("it takes writes", || shard.nodes[leader].run::<String>(&["SET", "b", "1"]).is_ok());
     assert_eq!(shard.nodes[leader].report().config.unwrap().members.len(), 3);
 }
+
+#[test]
+fn a_replica_that_is_asked_to_lead_does_without_an_operator_and_nothing_is_lost() {
+    let shard = Shard::new(2, short);
+    let refused = shard.master().run::<()>(&["CLUSTER", "FAILOVER"]).unwrap_err().to_string();
+    assert!(refused.contains("You should send CLUSTER FAILOVER to a replica"), "{refused}");
+    let refused = shard.nodes[2].run::<()>(&["CLUSTER", "FAILOVER", "TAKEOVER"]).unwrap_err().to_string();
+    assert!(refused.contains("TAKEOVER not allowed"), "{refused}");
+    let () = shard.master().run(&["SET", "a", "1"]).unwrap();
+    let () = shard.nodes[2].run(&["CLUSTER", "FAILOVER"]).unwrap();
+    until("it leads", || shard.leader(&[0, 1, 2]) == Some(2));
+    assert_eq!(shard.nodes[2].run::<String>(&["GET", "a"]).unwrap(), "1");
+    until("the others follow", || [0, 1].iter().all(|&node| streaming(&shard.nodes[node])));
+    assert!([0, 1].iter().all(|&node| shard.nodes[node].report().full_syncs <= 1), "by what they have");
+    assert_eq!(shard.nodes[0].report().full_syncs, 0, "the old master goes on where it stands");
+}
+
+#[test]
+fn a_master_that_is_asked_to_stop_hands_over_without_an_operator() {
+    let mut shard = Shard::new(2, short);
+    let () = shard.master().run(&["SET", "a", "1"]).unwrap();
+    shard.signal(&[0], Signal::TERM);
+    let leader = eventually("a new master", || shard.leader(&[1, 2]));
+    assert_eq!(shard.nodes[leader].run::<String>(&["GET", "a"]).unwrap(), "1");
+    shard.nodes[0].wait_until_gone();
+    assert!(shard.nodes[0].log().contains("Relieved of the master role"), "{}", shard.nodes[0].log());
+}

@@ -115,6 +115,15 @@ impl<'a> Facts<'a> {
             || report.disk_error.is_some()
             || node.ordinal > self.spec.replicas_per_shard
             || node.template != Template::Current
+            || self.somebody_else_is_asked(node)
+    }
+
+    fn somebody_else_is_asked(&self, master: &NodeObserved) -> bool {
+        let wished = self.shard.and_then(|shard| shard.wish.as_ref()).is_some_and(|name| *name != master.name);
+        let asked = |(node, report): (&NodeObserved, &NodeReport)| {
+            node.name != master.name && report.asked_to_lead
+        };
+        wished || self.heard().any(asked)
     }
 
     /// Whether all specified nodes are there to stay and do what the newest config says, and no others are there.

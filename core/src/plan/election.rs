@@ -190,7 +190,8 @@ impl<'v, 'a> Voters<'v, 'a> {
         let stays = !seen.leaving();
         let current = seen.node.template == Template::Current;
         let wanted = self.view.wants(ordinal);
-        (has_data, epoch, offset, report.data, healthy, stays, wanted, current, Reverse(ordinal))
+        let asked = self.view.is_asked(seen);
+        (has_data, epoch, offset, report.data, healthy, stays, wanted, asked, current, Reverse(ordinal))
     }
 
     /// The epoch that the node's history was last written under. Copies of one history are ordered by their offsets alone, as

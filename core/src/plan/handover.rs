@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use crate::control::{Consent, DataState, LinkState, NodeReport};
 use crate::plan::reason::{Departure, DiskError, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
-use crate::plan::{Action, Step, rollout};
+use crate::plan::{Action, Step, WishEnd, rollout};
 use crate::shard::ShardConfig;
 
 /// For how long a master holds writes.
@@ -22,7 +22,12 @@ pub(super) fn hand_over(
     report: &NodeReport,
 ) -> Option<Step> {
     let departure = departure(view, config, master, report)?;
-    let Some((target, target_report)) = successor(view, config, report) else {
+    let wanted = wanted(view, config);
+    let only = match &departure {
+        Departure::Asked { .. } => wanted,
+        _ => None,
+    };
+    let Some((target, target_report)) = successor(view, config, report, wanted, only) else {
         return Some(Step::Wait(match departure {
             Departure::DiskFull(_) => Reason::DiskFull { nodes: view.disk_errors() },
             departure => Reason::NoSuccessor { departure },
@@ -69,23 +74,53 @@ fn departure(
         Some(Departure::Surplus { master: name })
     } else if let Some(error) = report.disk_error.clone() {
         Some(Departure::DiskFull(DiskError { node: name, error }))
+    } else if let Some(successor) = wanted(view, config) {
+        Some(Departure::Asked { master: name, successor: successor.node.name.clone() })
     } else {
         rollout::departure(view, config, master, report)
     }
 }
 
-/// The replica that should succeed a serving master: in step with it, there to stay, and able to keep writes.
+/// The replica that was asked to lead, by a user's wish or itself, and that may stay.
+fn wanted<'v, 'a>(view: &'v View<'a>, config: &ShardConfig) -> Option<&'v Seen<'a>> {
+    let is_replica = |seen: &Seen<'_>| {
+        let member = seen.id().and_then(|id| config.member(id));
+        member.is_some_and(|member| member.id != config.master)
+    };
+    let may = |seen: &&Seen<'_>| is_replica(seen) && !seen.leaving() && view.wants(seen.node.ordinal);
+    view.nodes.iter().filter(|seen| view.is_asked(seen)).find(may)
+}
+
+/// What became of the wish of a user: it ends when that node leads, or when there is no such node.
+pub(super) fn wish_end(view: &View<'_>, config: &ShardConfig) -> Option<WishEnd> {
+    let wish = view.wish?;
+    let master = view.name_of(config, config.master) == wish;
+    let leads = master && view.node(config.master).is_some_and(|seen| view.leads(seen));
+    let member = config.members.iter().any(|member| member.name == wish);
+    match (leads, member || view.named(wish).is_some()) {
+        (true, _) => Some(WishEnd::Fulfilled),
+        (false, false) => Some(WishEnd::NoMember),
+        (false, true) => None,
+    }
+}
+
+/// The replica that should succeed a serving master: in step with it, there to stay, and able to keep writes. `wanted` comes
+/// first; if there is an `only` one, it or nobody.
 fn successor<'v, 'a>(
     view: &'v View<'a>,
     config: &ShardConfig,
     master: &NodeReport,
+    wanted: Option<&Seen<'_>>,
+    only: Option<&Seen<'_>>,
 ) -> Option<(&'v Seen<'a>, &'a NodeReport)> {
+    let is = |one: Option<&Seen<'_>>, seen: &Seen<'_>| one.is_some_and(|one| one.node.name == seen.node.name);
     view.answering()
+        .filter(|(seen, _)| only.is_none() || is(only, seen))
         .filter(|(_, report)| report.id != config.master && config.member(report.id).is_some())
         .filter(|(seen, _)| !seen.leaving() && view.wants(seen.node.ordinal))
         .filter(|(_, report)| report.disk_error.is_none())
         .filter(|(_, report)| report.promised == config.epoch && epoch_of(report) == config.epoch)
         .filter(|(_, report)| report.data == DataState::Live && report.replid == master.replid)
         .filter(|(_, report)| report.link.as_ref().is_some_and(|link| link.state == LinkState::Streaming))
-        .max_by_key(|(seen, report)| (report.offset, Reverse(seen.node.ordinal)))
+        .max_by_key(|(seen, report)| (is(wanted, seen), report.offset, Reverse(seen.node.ordinal)))
 }

@@ -31,6 +31,8 @@ pub struct ShardObserved {
     pub nodes: Vec<NodeObserved>,
     /// What the observer, as a witness, has voted for last; `None` if it never did.
     pub witness: Option<Vote>,
+    /// Name of the node that a user wants to lead; `None` if that is all the same.
+    pub wish: Option<String>,
     /// For how long the observer's own word binds it not to vote against the present master, in milliseconds; `None` if the
     /// observer has no vote.
     pub bound_ms: Option<u64>,
@@ -127,8 +129,19 @@ pub struct ShardPlan {
     pub durable: bool,
     /// Number of nodes that do what the config says: the serving master, and replicas whose stream flows.
     pub ready_nodes: u16,
+    /// What became of the user's wish who is to lead; `None` if there is none, or it stands.
+    pub wish: Option<WishEnd>,
     /// Number of wanted nodes that are not ready, and never were: they come up for the first time.
     pub new_nodes: u16,
+}
+
+/// How a user's wish who is to lead has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WishEnd {
+    /// That node leads.
+    Fulfilled,
+    /// The shard has no such node.
+    NoMember,
 }
 
 /// The next step of a shard.
@@ -204,8 +217,8 @@ pub use status::{
 
 use crate::spec::ClusterSpec;
 
-/// The next step towards a new master of a shard whose master is lost, or towards all knowing of the one that there is;
-/// `None` if it is not lost. Nodes that have no operator plan with this.
+/// The next step towards a new master of a shard whose master is lost or is to go, or towards all knowing of the one that
+/// there is; `None` if nothing of this is to be done. Nodes that have no operator plan with this.
 #[must_use]
 pub fn succeed(spec: &ClusterSpec, observed: &Observed, shard: u16) -> Option<Step> {
     let views = view::views(spec, observed);

@@ -347,6 +347,14 @@ pub enum Departure {
         /// The master.
         master: String,
     },
+    /// Another node was asked to lead.
+    #[error("{successor} was asked to lead in place of {master}")]
+    Asked {
+        /// The master.
+        master: String,
+        /// Who was asked.
+        successor: String,
+    },
     /// It was started from what is not wanted any more, and is to be started anew.
     #[error("the master {master} is of an older spec")]
     Outdated {

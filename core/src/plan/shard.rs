@@ -36,6 +36,7 @@ pub(super) fn plan(view: &View<'_>) -> ShardPlan {
         serving,
         durable,
         ready_nodes: u16::try_from(ready).unwrap_or(u16::MAX),
+        wish: view.config.and_then(|config| handover::wish_end(view, config)),
         new_nodes: u16::try_from(new).unwrap_or(u16::MAX),
     }
 }
@@ -57,9 +58,7 @@ fn next_step(view: &View<'_>, config: &ShardConfig, master: Master<'_, '_>) -> S
             if let Some(Step::Do(..)) = &hand_over {
                 return hand_over.unwrap_or(Step::Nothing);
             }
-            if let Some(wait @ Step::Wait(reason)) = &hand_over
-                && reason.is_pressing()
-            {
+            if let Some(wait) = hand_over.as_ref().filter(|step| is_pressing(step)) {
                 return wait.clone();
             }
             change::reconfigure(view, config, master)
@@ -75,12 +74,21 @@ fn next_step(view: &View<'_>, config: &ShardConfig, master: Master<'_, '_>) -> S
     }
 }
 
-/// The step that a lost master needs, or nodes that do not know of a new one, and no other.
+/// Whether clients wait for what is waited for.
+fn is_pressing(step: &Step) -> bool {
+    matches!(step, Step::Wait(reason) if reason.is_pressing())
+}
+
+/// The step that a master needs that is lost or is to go, or nodes that do not know of a new one, and no other.
 pub(super) fn succeed(view: &View<'_>) -> Option<Step> {
     let config = view.config?;
     match master::find(view, config) {
         Master::Lost(loss) => Some(election::elect(view, config, loss)),
-        Master::Unaware | Master::Serves(..) => inform(view, config),
+        Master::Serves(master, report) => match handover::hand_over(view, config, master, report) {
+            Some(step) if matches!(&step, Step::Do(..)) || is_pressing(&step) => Some(step),
+            _ => inform(view, config),
+        },
+        Master::Unaware => inform(view, config),
         Master::Unheard => None,
     }
 }
@@ -125,7 +133,7 @@ fn settled(view: &View<'_>, config: &ShardConfig) -> Step {
 fn replace_stuck(view: &View<'_>, step: Step) -> Step {
     let idle = match &step {
         Step::Nothing => true,
-        Step::Wait(reason) => !reason.is_pressing(),
+        Step::Wait(_) => !is_pressing(&step),
         Step::Do(..) => false,
     };
     let stuck = |seen: &&Seen<'_>| seen.node.template == Template::Stuck && !seen.answers && !seen.leaving();

@@ -15,6 +15,8 @@ pub(super) struct View<'a> {
     pub workload_nodes: Option<u16>,
     /// What the observer has voted for last.
     pub witness: Option<Vote>,
+    /// Name of the node that a user wants to lead.
+    pub wish: Option<&'a str>,
     /// For how long the observer is bound not to vote against the master.
     pub bound_ms: Option<u64>,
     pub nodes: Vec<Seen<'a>>,
@@ -69,6 +71,7 @@ impl<'a> View<'a> {
             index,
             workload_nodes: shard.and_then(|shard| shard.workload_nodes),
             witness: shard.and_then(|shard| shard.witness),
+            wish: shard.and_then(|shard| shard.wish.as_deref()),
             bound_ms: shard.map_or(Some(0), |shard| shard.bound_ms),
             nodes,
             config,
@@ -137,6 +140,19 @@ impl<'a> View<'a> {
         self.named(&member.name)
             .is_some_and(|seen| seen.answers && seen.id().is_some_and(|id| id != member.id))
             && self.node(member.id).is_none()
+    }
+
+    /// Whether this node was asked to lead: by a user's wish or, where there is none, directly.
+    pub fn is_asked(&self, seen: &Seen<'_>) -> bool {
+        match self.wish {
+            Some(name) => seen.node.name == name,
+            None => seen.report.is_some_and(|report| report.asked_to_lead),
+        }
+    }
+
+    /// Whether the node answers and serves as a master.
+    pub fn leads(&self, seen: &Seen<'_>) -> bool {
+        seen.answers && seen.report.is_some_and(|report| report.state == NodeState::Master)
     }
 
     /// Whether the node does what `config` asks of it.

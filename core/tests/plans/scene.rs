@@ -59,6 +59,7 @@ impl Default for Scene {
             nodes: Vec::new(),
             bound_ms: Some(0),
             witness: None,
+            wish: None,
         };
         let observed = Observed { uid: uid(), name: "a".into(), shards: vec![shard] };
         Self {
@@ -195,6 +196,7 @@ impl Scene {
                 nodes: Vec::new(),
                 bound_ms: Some(0),
                 witness: None,
+                wish: None,
             });
             shards.len() - 1
         });
@@ -205,6 +207,7 @@ impl Scene {
                     let (epoch, master) = (Epoch(number(epoch)), id(index, master));
                     shards[self.shard].witness = Some(Vote { epoch, master });
                 }
+                "wish" => shards[self.shard].wish = (value != "none").then(|| value.to_owned()),
                 "bound" => shards[self.shard].bound_ms = (value != "novote").then(|| number(value)),
                 _ => shards[self.shard].workload_nodes = Some(number(value)),
             }
@@ -396,6 +399,7 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         replicas: Vec::new(),
         paused: false,
         leaving: false,
+        asked_to_lead: false,
         map_digest: String::new(),
         config_digest: String::new(),
         full_syncs: 0,
@@ -445,6 +449,7 @@ fn set_report(
         ("settled", _) => report.durability.get_or_insert(DURABLE).settled = value == "yes",
         ("degraded", _) => report.durability.get_or_insert(DURABLE).degraded = value == "yes",
         ("bound", _) => report.bound = value == "yes",
+        ("asked", _) => report.asked_to_lead = value == "yes",
         ("leaving", _) => report.leaving = value == "yes",
         (key, value) => panic!("no such part of a node: {key}={value}"),
     }

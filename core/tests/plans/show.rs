@@ -50,6 +50,9 @@ pub fn plan(plan: &Plan) -> String {
         let serves = if shard.serving { "serves" } else { "does not serve" };
         writeln!(text, "shard {}: {serves}, {} ready, {nodes} nodes wanted", shard.index, shard.ready_nodes)
             .expect("a text");
+        if let Some(end) = shard.wish {
+            writeln!(text, "  the wish ends: {end:?}").expect("a text");
+        }
         match &shard.step {
             Step::Nothing => text.push_str("  nothing to do\n"),
             Step::Wait(reason) => writeln!(text, "  wait {}: {reason}", reason.code()).expect("a text"),

@@ -59,6 +59,8 @@ pub struct Node {
     pub forgot: usize,
     pub waiting: Vec<Waiting>,
     pub propose_at: u64,
+    /// When a user asked it to lead.
+    pub asked_at: Option<u64>,
 }
 
 impl Node {
@@ -93,7 +95,12 @@ impl Node {
             forgot: 0,
             waiting: Vec::new(),
             propose_at: 0,
+            asked_at: None,
         }
+    }
+
+    pub fn asked_to_lead(&self, now: u64) -> bool {
+        self.asked_at.is_some_and(|at| now - at < 5000) && self.state() != NodeState::Master
     }
 
     pub fn epoch(&self) -> Epoch {
@@ -329,6 +336,7 @@ impl Node {
             replicas: Vec::new(),
             paused: self.paused_until > now,
             leaving: false,
+            asked_to_lead: self.asked_to_lead(now),
             map_digest: String::new(),
             config_digest: String::new(),
             full_syncs: 0,

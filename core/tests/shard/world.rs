@@ -141,6 +141,10 @@ impl World {
                     self.nodes[i] = Node { running: false, ..Node::new(self.nodes[i].ordinal, id, self.now) };
                 }
             }
+            if self.one_in(500) && self.nodes[i].state() == NodeState::Replica {
+                self.say(format!("{} is asked to lead", self.nodes[i].name));
+                self.nodes[i].asked_at = Some(self.now);
+            }
             if self.one_in(300) {
                 let until = self.now + self.rng.u64(100..6000);
                 self.say(format!("{} is frozen until {until}", self.nodes[i].name));
@@ -420,7 +424,7 @@ impl World {
         bound_ms: Option<u64>,
     ) -> Observed {
         let witness = self.witness.filter(|_| bound_ms.is_some());
-        let shard = ShardObserved { index: 0, workload_nodes, nodes, bound_ms, witness };
+        let shard = ShardObserved { index: 0, workload_nodes, nodes, bound_ms, witness, wish: None };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }
 
@@ -438,12 +442,22 @@ impl World {
             let Some(config) = node.config.clone().filter(|_| node.acts(self.now)) else { continue };
             let patience = self.spec.failover.down_after_ms + 500 * (u64::from(node.ordinal) + 1);
             let silent = self.now - node.heard_master;
-            if node.state() == NodeState::Master || silent < patience || self.now < node.propose_at {
+            let alone =
+                node.asked_to_lead(self.now) && node.asked_at.is_some_and(|at| self.now - at >= 1000);
+            let due = silent >= patience || alone;
+            if node.state() == NodeState::Master || !due || self.now < node.propose_at {
                 continue;
             }
             self.nodes[i].propose_at = self.now + patience;
             for _ in 0..4 {
                 let step = self.plan_at(i, &config, silent);
+                if let Some(Step::Wait(reason)) = &step
+                    && reason.is_pressing()
+                {
+                    self.replicate();
+                    self.acknowledge();
+                    continue;
+                }
                 if matches!(step, None | Some(Step::Nothing | Step::Wait(_))) {
                     break;
                 }

@@ -190,6 +190,7 @@ impl SimNode {
             replicas: Vec::new(),
             paused: self.paused_until > now,
             leaving: false,
+            asked_to_lead: false,
             map_digest: String::new(),
             config_digest: String::new(),
             full_syncs: 0,

@@ -228,6 +228,7 @@ impl World {
             nodes: nodes.collect(),
             bound_ms: Some(0),
             witness: None,
+            wish: None,
         };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }

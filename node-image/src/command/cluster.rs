@@ -44,6 +44,7 @@ fn cluster(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult
             server.reply(key).verbatim(&text);
         }
         (b"replicas" | b"slaves", 3) => replicas(server, key, args)?,
+        (b"failover", 2 | 3) if server.routing.is_managed() => failover(server, key, args)?,
         (b"keyslot", 3) => server.reply(key).integer(i64::from(key_slot(args.at(2)))),
         (b"countkeysinslot", 3) => {
             let slot = slot_argument(args, 2)?;
@@ -53,7 +54,7 @@ fn cluster(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult
         (b"getkeysinslot", 4) => keys_in_slot(server, key, args)?,
         (
             b"meet" | b"forget" | b"replicate" | b"reset" | b"addslots" | b"addslotsrange" | b"delslots"
-            | b"delslotsrange" | b"setslot" | b"failover" | b"flushslots" | b"bumpepoch",
+            | b"delslotsrange" | b"setslot" | b"flushslots" | b"bumpepoch",
             _,
         ) if server.routing.is_managed() => {
             return Err(CommandError::text(
@@ -67,6 +68,23 @@ fn cluster(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult
             )));
         }
     }
+    Ok(())
+}
+
+/// `CLUSTER FAILOVER [FORCE]`: this replica is to lead. Source: "CLUSTER FAILOVER" of Redis. As there, the answer only says
+/// that it was asked. FORCE asks even if the master cannot be reached; the nodes then elect who has the newest data.
+fn failover(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let force = args.len() == 3 && args.is(2, "force");
+    if args.len() == 3 && args.is(2, "takeover") {
+        return Err(CommandError::text(
+            "ERR TAKEOVER not allowed: without a majority of the shard's nodes there could be two masters; use CLUSTER FAILOVER or FORCE",
+        ));
+    }
+    if args.len() == 3 && !force {
+        return Err(CommandError::Syntax);
+    }
+    server.ask_to_lead(force)?;
+    server.reply(key).ok();
     Ok(())
 }
 

@@ -8,12 +8,19 @@ use kv_core::id::{Epoch, NodeId};
 use kv_core::lease;
 
 use super::{Event, Server};
+use crate::command::CommandError;
 use crate::peers::{Answer, Peers, Place, Target, clock_ms};
 use crate::propose::{self, Proposal, Proposed};
 use crate::{notice, warning};
 
 /// By how much later a node begins an election than the one before it, in milliseconds.
 const TURN_MS: u64 = 500;
+
+/// After how long a node sees to what an operator would have seen to long before, in milliseconds.
+const ALONE_MS: u64 = 1000;
+
+/// For how long a node that was asked to lead tries to, in milliseconds. As long as in Redis.
+const WISH_STANDS_MS: u64 = 5000;
 
 /// How often the other nodes are asked, where a lease is not so short that it must be more often.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -42,6 +49,10 @@ pub struct Lease {
     propose_at: u64,
     /// What it waited for when it last began one.
     waited_for: String,
+    /// When this replica was asked to lead (`CLUSTER FAILOVER`).
+    asked_to_lead: Option<u64>,
+    /// Since when the master says that it is about to stop.
+    leaving_since: Option<u64>,
 }
 
 impl Lease {
@@ -60,11 +71,11 @@ impl Lease {
             proposing: false,
             propose_at: 0,
             waited_for: String::new(),
+            asked_to_lead: None,
+            leaving_since: None,
         }
     }
-}
 
-impl Lease {
     /// When the master was last known to serve: it asked, or said so itself.
     fn master_seen(&self, master: NodeId) -> u64 {
         let said = self.reports.get(&master).filter(|(report, _)| report.state == NodeState::Master);
@@ -109,9 +120,42 @@ impl Server {
         }
     }
 
-    /// Begins an election if there is a newer config, which it will find, or if the master has been silent for so long
-    /// that an operator would have held one: one that is there is quicker, as it sees more, and so are nodes with a lower
-    /// number.
+    /// `CLUSTER FAILOVER`: this replica is to lead. The operator hands over to it or, where none does, the nodes.
+    ///
+    /// # Errors
+    /// If it is no replica, or hears no master and is not forced.
+    pub(crate) fn ask_to_lead(&mut self, force: bool) -> Result<(), CommandError> {
+        if self.routing.state() != NodeState::Replica {
+            return Err(CommandError::text("ERR You should send CLUSTER FAILOVER to a replica"));
+        }
+        let streams = self.link.as_ref().is_some_and(|link| link.client().is_some());
+        if !streams && !force {
+            return Err(CommandError::text(
+                "ERR Master is down or failed, please use CLUSTER FAILOVER FORCE",
+            ));
+        }
+        notice!("Asked to lead in place of the master.");
+        self.lease.asked_to_lead = Some(clock_ms());
+        Ok(())
+    }
+
+    /// Whether this node was asked to lead a moment ago, and does not yet.
+    pub(super) fn asked_to_lead(&self) -> bool {
+        let asked = self.lease.asked_to_lead;
+        let stands = asked.is_some_and(|since| clock_ms().saturating_sub(since) < WISH_STANDS_MS);
+        stands && self.routing.state() != NodeState::Master
+    }
+
+    /// Whether the master is to make way, for long enough that an operator would have seen to it.
+    fn is_left_alone(&self, now: u64) -> bool {
+        let long = |since: &u64| now.saturating_sub(*since) >= ALONE_MS;
+        let asked = self.lease.asked_to_lead.filter(|_| self.asked_to_lead());
+        asked.as_ref().is_some_and(long) || self.lease.leaving_since.as_ref().is_some_and(long)
+    }
+
+    /// Begins an election if there is a newer config, which it will find, or if the master has been silent, or about to
+    /// stop, for so long that an operator would have held one: one that is there is quicker, as it sees more, and so are
+    /// nodes with a lower number.
     fn propose_if_due(&mut self) {
         let now = clock_ms();
         let Some(config) = self.routing.config().filter(|_| !self.lease.proposing) else { return };
@@ -126,7 +170,7 @@ impl Server {
         };
         let outdated = self.lease.reports.values().any(newer);
         let silent = now.saturating_sub(self.lease.master_seen(config.master));
-        if now < self.lease.propose_at || !(outdated || silent >= patience) {
+        if now < self.lease.propose_at || !(outdated || silent >= patience || self.is_left_alone(now)) {
             return;
         }
         let silent = |id: NodeId| self.lease.reports.get(&id).map(|(_, asked)| now.saturating_sub(*asked));
@@ -168,6 +212,10 @@ impl Server {
             self.lease.granted.clear();
             self.lease.witness = None;
         }
+        self.lease.leaving_since = None;
+        if self.routing.state() == NodeState::Master {
+            self.lease.asked_to_lead = None;
+        }
         if !reigned {
             self.lease.lapsed_since = None;
             self.lease.heard_master = clock_ms();
@@ -187,6 +235,11 @@ impl Server {
         let same = answer.epoch == config.epoch && accepted == Some(config.epoch);
         if same && (report.promised == config.epoch || report.renewing) {
             self.lease.granted.insert(answer.id, answer.asked_ms);
+        }
+        if report.id == config.master {
+            let leaving = report.leaving && report.state == NodeState::Master;
+            let since = self.lease.leaving_since.unwrap_or(answer.asked_ms);
+            self.lease.leaving_since = leaving.then_some(since);
         }
         self.note_caught_up(&report, answer.asked_ms);
         self.lease.reports.insert(answer.id, (*report, answer.asked_ms));

@@ -144,6 +144,7 @@ impl Server {
             replicas: self.fed_replicas(),
             paused: self.pause.is_some(),
             leaving: matches!(self.ending, Ending::Leaving(_)),
+            asked_to_lead: self.asked_to_lead(),
             map_digest: self.routing.map_digest().to_owned(),
             config_digest: self.config_digest.clone(),
             full_syncs: self.stats.full_syncs,

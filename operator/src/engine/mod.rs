@@ -416,7 +416,7 @@ pub fn observe(identity: &Identity, sighting: &Sighting, prober: &Prober) -> Obs
             nodes.sort_by_key(|node| node.ordinal);
             let workload = sighting.workloads.iter().find(|workload| workload.shard == index);
             let workload_nodes = workload.map(|workload| workload.nodes);
-            ShardObserved { index, workload_nodes, nodes, bound_ms: Some(0), witness: None }
+            ShardObserved { index, workload_nodes, nodes, bound_ms: Some(0), witness: None, wish: None }
         })
         .collect();
     Observed { uid: identity.uid.clone(), name: identity.name.clone(), shards }
