@@ -7,3 +7,4 @@ pub mod cli;
 pub mod crd;
 pub mod engine;
 pub mod provider;
+pub mod wish;

@@ -119,10 +119,10 @@ impl<'a> Facts<'a> {
     }
 
     fn somebody_else_is_asked(&self, master: &NodeObserved) -> bool {
-        let wished = self.shard.and_then(|shard| shard.wish.as_ref()).is_some_and(|name| *name != master.name);
-        let asked = |(node, report): (&NodeObserved, &NodeReport)| {
-            node.name != master.name && report.asked_to_lead
-        };
+        let wished =
+            self.shard.and_then(|shard| shard.wish.as_ref()).is_some_and(|name| *name != master.name);
+        let asked =
+            |(node, report): (&NodeObserved, &NodeReport)| node.name != master.name && report.asked_to_lead;
         wished || self.heard().any(asked)
     }
 

@@ -442,8 +442,7 @@ impl World {
             let Some(config) = node.config.clone().filter(|_| node.acts(self.now)) else { continue };
             let patience = self.spec.failover.down_after_ms + 500 * (u64::from(node.ordinal) + 1);
             let silent = self.now - node.heard_master;
-            let alone =
-                node.asked_to_lead(self.now) && node.asked_at.is_some_and(|at| self.now - at >= 1000);
+            let alone = node.asked_to_lead(self.now) && node.asked_at.is_some_and(|at| self.now - at >= 1000);
             let due = silent >= patience || alone;
             if node.state() == NodeState::Master || !due || self.now < node.propose_at {
                 continue;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::Failure;
+use super::kubectl::Switchover;
 use crate::provider::local::admit;
 use crate::provider::local::layout::Layout;
 
@@ -15,6 +16,7 @@ mod follow;
 mod output;
 mod show;
 mod status;
+mod switchover;
 mod up;
 
 /// Run a cluster as processes of this machine, without Kubernetes.
@@ -47,6 +49,8 @@ enum Command {
         #[arg(short, long, value_enum, default_value = "table")]
         output: Format,
     },
+    /// Have another node lead a shard: writes wait until it has all of the data, and go on there. None is lost or refused.
+    Switchover(Switchover),
     /// Stop the cluster, whether `up` runs or not.
     Down {
         /// Remove the folder with all data, too.
@@ -92,6 +96,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Up(up) => up::up(layout, &up).await,
         Command::Apply { file } => apply(&layout, &file),
         Command::Status { output } => status::status(&layout, output).await,
+        Command::Switchover(change) => switchover::switchover(&layout, &change).await,
         Command::Down { purge } => down::down(&layout, purge).await,
     }
 }

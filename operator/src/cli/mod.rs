@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod crd;
+pub mod kubectl;
 pub mod local;
 pub mod plan;
 pub mod run;
@@ -34,14 +35,18 @@ pub enum Command {
 /// Why a subcommand failed: a text for the user that names what failed and what to do.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the chosen subcommand; a failure goes to stderr with its causes, and makes the exit code 1.
+/// Runs the chosen subcommand; a failure makes the exit code 1.
 pub async fn run(cli: Cli) -> ExitCode {
-    let outcome = match cli.command {
+    outcome(match cli.command {
         Command::Run(args) => run::run(args).await,
         Command::Crd(args) => crd::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Local(args) => local::run(args).await,
-    };
+    })
+}
+
+/// The exit code of a program that did this. A failure goes to stderr with its causes.
+pub fn outcome(outcome: Result<ExitCode, Failure>) -> ExitCode {
     outcome.unwrap_or_else(|failure| {
         let mut text = failure.to_string();
         let mut cause = failure.source();

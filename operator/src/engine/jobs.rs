@@ -23,13 +23,15 @@ pub enum Job {
     Map(NodeId),
     /// Tell a node its live directives.
     Config(NodeId),
+    /// Take away a wish that has ended.
+    Wish(u16),
 }
 
 impl Job {
     /// The shard that it is about.
     pub const fn shard(self) -> Option<u16> {
         match self {
-            Self::Shard(shard) => Some(shard),
+            Self::Shard(shard) | Self::Wish(shard) => Some(shard),
             Self::Apply | Self::Map(_) | Self::Config(_) => None,
         }
     }
@@ -41,6 +43,7 @@ impl Job {
             Self::Shard(_) => "StepFailed",
             Self::Map(_) => "MapRefused",
             Self::Config(_) => "ConfigRefused",
+            Self::Wish(_) => "WishNotEnded",
         }
     }
 
@@ -48,7 +51,7 @@ impl Job {
     const fn pause_after_failure(self) -> Duration {
         match self {
             Self::Shard(_) => Duration::from_millis(200),
-            Self::Apply | Self::Map(_) | Self::Config(_) => Duration::from_secs(1),
+            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Wish(_) => Duration::from_secs(1),
         }
     }
 
@@ -56,6 +59,8 @@ impl Job {
     /// it was cannot keep the engine busy.
     const fn pause_after_success(self) -> Option<Duration> {
         match self {
+            // So long does it take at most until it is seen that the wish is gone.
+            Self::Wish(_) => Some(Duration::from_secs(1)),
             Self::Map(_) | Self::Config(_) => Some(Duration::from_millis(50)),
             Self::Shard(_) | Self::Apply => None,
         }
@@ -76,6 +81,8 @@ pub enum Done {
     },
     /// A step was taken.
     Stepped(Box<Action>, Reason),
+    /// A wish was taken away.
+    Granted,
     /// A node or a shard was asked or told; what it answered is in the prober's cache.
     Told,
 }
@@ -95,6 +102,9 @@ pub enum JobError<E: std::error::Error> {
     /// A node could not be told.
     #[error(transparent)]
     Node(#[from] ClientError),
+    /// The provider refused.
+    #[error("{0}")]
+    Provider(#[source] E),
     /// The job broke off by a bug.
     #[error("internal error: {0}")]
     Broken(tokio::task::JoinError),
@@ -120,15 +130,17 @@ impl<E: std::error::Error + Send + Sync + 'static> Jobs<E> {
         !self.is_running(job) && self.not_before.get(&job).is_none_or(|time| *time <= Instant::now())
     }
 
-    /// Starts a job, unless it is under way or failed a moment ago.
+    /// Starts a job, unless it is under way or failed a moment ago. Returns whether it did.
     pub fn start(
         &mut self,
         job: Job,
         work: impl Future<Output = Result<Done, JobError<E>>> + Send + 'static,
-    ) {
-        if self.may_start(job) {
+    ) -> bool {
+        let may = self.may_start(job);
+        if may {
             self.running.insert(self.tasks.spawn(work).id(), job);
         }
+        may
     }
 
     /// Waits until a job ends; `None` if there is none.

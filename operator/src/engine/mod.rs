@@ -11,8 +11,8 @@ use std::time::Duration;
 use kv_core::control::Consent;
 use kv_core::id::{ClusterUid, NodeId};
 use kv_core::plan::{
-    Action, ConditionKind, Observed, Plan, Problem, Reason, ShardObserved, ShardPlan, Step, Vote, plan,
-    status,
+    Action, ConditionKind, Observed, Plan, Problem, Reason, ShardObserved, ShardPlan, Step, Vote, WishEnd,
+    plan, status,
 };
 use kv_core::quorum::Electorate;
 use kv_core::spec::ClusterSpec;
@@ -75,6 +75,8 @@ pub struct Wanted {
     pub generation: i64,
     /// What is wrong with the object, if its newest spec is not valid.
     pub problems: Vec<Problem>,
+    /// Names of the nodes that a user wants to lead, by shard.
+    pub wishes: BTreeMap<u16, String>,
 }
 
 /// Keeps one cluster as it is wanted. Dropping it (or the future of [`Engine::run`]) stops it at once; nothing is lost.
@@ -167,6 +169,9 @@ impl<P: Provider + 'static> Engine<P> {
         }
         let mut observed = observe(&self.identity, &sighting, &self.prober);
         self.note_bounds(&wanted.spec, &sighting.votes, &mut observed);
+        for shard in &mut observed.shards {
+            shard.wish = wanted.wishes.get(&shard.index).cloned();
+        }
         let plan = plan(&wanted.spec, &observed);
         self.grant(&plan);
         for shard in &plan.shards {
@@ -176,6 +181,7 @@ impl<P: Provider + 'static> Engine<P> {
         self.start_steps(&plan, &observed);
         self.start_maps(&plan);
         self.start_configs(&wanted.spec, &observed);
+        self.end_wishes(wanted, &plan);
         self.report(wanted, &observed, &plan, sighting.problems);
         self.next_look(&wanted.spec, &observed)
     }
@@ -245,6 +251,37 @@ impl<P: Provider + 'static> Engine<P> {
         nodes.filter_map(|node| self.prober.node(node.report.as_ref()?.id)).collect()
     }
 
+    /// Takes away the wishes that have ended, and tells how.
+    fn end_wishes(&mut self, wanted: &Wanted, plan: &Plan) {
+        for shard in &plan.shards {
+            let index = shard.index;
+            let Some((end, node)) = shard.wish.zip(wanted.wishes.get(&index).cloned()) else { continue };
+            let provider = Arc::clone(&self.provider);
+            let name = node.clone();
+            let work = async move {
+                provider.end_wish(index, &node).await.map_err(JobError::Provider)?;
+                Ok(Done::Granted)
+            };
+            if !self.jobs.start(Job::Wish(index), work) {
+                continue;
+            }
+            match end {
+                WishEnd::Fulfilled => {
+                    self.tell(
+                        Some(index),
+                        false,
+                        "SwitchedOver",
+                        format!("{name} leads, as it was asked to"),
+                    );
+                }
+                WishEnd::NoMember => {
+                    let text = format!("{name} was asked to lead, and the shard has no such node");
+                    self.tell(Some(index), true, "SwitchoverRefused", text);
+                }
+            }
+        }
+    }
+
     fn start_maps(&mut self, plan: &Plan) {
         // A node that knows the map was told, even if its answer was lost.
         self.failures.retain(|job, _| !matches!(job, Job::Map(id) if !plan.map_targets.contains(id)));
@@ -295,6 +332,7 @@ impl<P: Provider + 'static> Engine<P> {
                         self.stepped(job, &action, &reason);
                         true
                     }
+                    Done::Granted => false,
                     Done::Told => matches!(job, Job::Shard(_)),
                 }
             }

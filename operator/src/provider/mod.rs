@@ -31,6 +31,12 @@ pub trait Provider: Send + Sync {
     /// If it cannot be kept, or another operator has voted under this epoch or a newer one.
     fn vote(&self, shard: u16, vote: Vote) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// Takes away the user's wish that `node` leads the shard: it has come true, or cannot. One that came after it stays.
+    ///
+    /// # Errors
+    /// If it cannot be taken away.
+    fn end_wish(&self, shard: u16, node: &str) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
     /// Starts a node anew, from what is wanted now. It keeps its volume. Does nothing if the node is of another template
     /// than `seen` by now (one that was stuck has become ready), or is another one.
     ///

@@ -16,6 +16,7 @@ use crate::engine::{Event, Publisher, Wanted};
 use crate::provider::local::launch::Launch;
 use crate::provider::local::layout::Layout;
 use crate::provider::local::{LocalProvider, admit};
+use crate::wish::wishes;
 
 /// How often the applied KvCluster is looked at.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -65,7 +66,9 @@ impl Follower<'_> {
         let before = self.provider.launch();
         let launch = launch(self.layout, &cluster, &spec, before.program.clone())?;
         let generation = cluster.metadata.generation.unwrap_or_default();
-        self.tell(false, "SpecChanged", format!("carries out generation {generation}")).await;
+        if self.applied.borrow().metadata.generation != Some(generation) {
+            self.tell(false, "SpecChanged", format!("carries out generation {generation}")).await;
+        }
         if launch.fixed() != before.fixed() {
             let names: BTreeSet<_> =
                 launch.fixed().into_iter().chain(before.fixed()).map(|(name, _)| name).collect();
@@ -130,5 +133,6 @@ pub fn wanted(cluster: &KvCluster, spec: &ClusterSpec) -> Wanted {
         spec: spec.clone(),
         generation: cluster.metadata.generation.unwrap_or_default(),
         problems: Vec::new(),
+        wishes: wishes(&cluster.metadata),
     }
 }

@@ -29,6 +29,7 @@ use super::stores::{Key, Stores, Wakers};
 use super::{Error, KubernetesProvider, explain, lock, names, secrets};
 use crate::crd::{self, InvalidField, KvCluster, KvClusterSpec, KvClusterStatus, Retention, State};
 use crate::engine::{Engine, Identity, Wanted};
+use crate::wish::wishes;
 
 /// How often it is looked whether a deleted cluster's pods are gone.
 const CLEANUP_PERIOD: Duration = Duration::from_millis(500);
@@ -127,12 +128,13 @@ impl Operator {
         if self.update(&key, &object, generation, &checked) {
             return Ok(Action::await_change());
         }
+        let wishes = wishes(&object.metadata);
         let (object, wanted) = match checked {
-            Ok(spec) => (object, Wanted { spec, generation, problems: Vec::new() }),
+            Ok(spec) => (object, Wanted { spec, generation, problems: Vec::new(), wishes }),
             Err(fields) => match self.last_valid(&object).await? {
                 Some((valid, spec)) => {
                     let generation = valid_generation(&object);
-                    (Arc::new(valid), Wanted { spec, generation, problems: vec![invalid(&fields)] })
+                    (Arc::new(valid), Wanted { spec, generation, problems: vec![invalid(&fields)], wishes })
                 }
                 None => {
                     tracing::warn!(cluster = %object.name_any(), "{}", crd::describe(&fields));
@@ -166,18 +168,19 @@ impl Operator {
             engines.remove(key);
             return false;
         }
+        let wishes = wishes(&object.metadata);
         let next = match checked {
             Ok(spec) => {
                 if let Some(cluster) = Cluster::of(object, &self.node_image) {
                     running.provider.set_cluster(cluster);
                 }
                 *lock(&running.object) = Arc::clone(object);
-                Wanted { spec: spec.clone(), generation, problems: Vec::new() }
+                Wanted { spec: spec.clone(), generation, problems: Vec::new(), wishes }
             }
             Err(fields) => {
                 let last = running.wanted.borrow().clone();
                 // The generation stays that of the spec, so that nobody takes the newest one as rolled out.
-                Wanted { problems: vec![invalid(fields)], ..last }
+                Wanted { problems: vec![invalid(fields)], wishes, ..last }
             }
         };
         running.wanted.send_if_modified(|wanted| {

@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
 use kv_core::plan::{Template, Vote, Workload};
 
+use serde_json::json;
+
 use super::{Applied, Provider, Sighting};
 use crate::crd::KvCluster;
+use crate::wish::{annotation, wishes};
 
 pub mod apply;
 pub mod build;
@@ -216,6 +219,28 @@ impl Provider for KubernetesProvider {
 
     async fn vote(&self, shard: u16, vote: Vote) -> Result<(), Error> {
         Ok(self.witness.vote(&self.client, &self.cluster(), shard, vote).await?)
+    }
+
+    async fn end_wish(&self, shard: u16, node: &str) -> Result<(), Error> {
+        let cluster = self.cluster();
+        let api: Api<KvCluster> = Api::namespaced(self.client.clone(), &cluster.namespace);
+        let failed = |verb, source| Err(apply::failed(verb, "KvCluster", &cluster.name, source).into());
+        let object = match api.get_metadata(&cluster.name).await {
+            Ok(object) => object,
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            Err(source) => return failed("get", source),
+        };
+        if wishes(&object.metadata).get(&shard).is_none_or(|wish| wish != node) {
+            return Ok(());
+        }
+        let version = object.resource_version();
+        let annotations = json!({ annotation(shard): null });
+        let patch = json!({ "metadata": { "resourceVersion": version, "annotations": annotations } });
+        match api.patch_metadata(&cluster.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => self.metrics.wrote("KvCluster"),
+            Err(source) => return failed("patch", source),
+        }
+        Ok(())
     }
 
     /// The pod is deleted as it was seen: if something of it has changed meanwhile, it is another version of it, and stays.

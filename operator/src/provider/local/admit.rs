@@ -7,6 +7,7 @@ use kv_core::spec::ClusterSpec;
 
 use super::layout::{Layout, LayoutError, random_hex, read, write};
 use crate::crd::{self, InvalidField, KvCluster, ReadError};
+use crate::wish::annotation;
 
 /// Why a KvCluster was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +86,29 @@ pub fn admit(layout: &Layout, text: &str, place: &str) -> Result<(KvCluster, Clu
             meta.generation = Some(1);
         }
     }
-    let text =
-        serde_saphyr::to_string(&cluster).map_err(|error| AdmitError::Unwritable(error.to_string()))?;
     super::layout::create_dir(layout.dir())?;
-    write(&layout.cluster(), text.as_bytes())?;
+    save(layout, &cluster)?;
     Ok((cluster, spec))
+}
+
+fn save(layout: &Layout, cluster: &KvCluster) -> Result<(), AdmitError> {
+    let text = serde_saphyr::to_string(cluster).map_err(|error| AdmitError::Unwritable(error.to_string()))?;
+    Ok(write(&layout.cluster(), text.as_bytes())?)
+}
+
+/// Wishes for `node` as the master of a shard or, without a node, takes the wish back.
+///
+/// # Errors
+/// If the folder cannot be read or written.
+pub fn wish(layout: &Layout, shard: u16, node: Option<&str>) -> Result<(), AdmitError> {
+    let Some((mut cluster, _)) = load(layout)? else { return Ok(()) };
+    let mut annotations = cluster.metadata.annotations.take().unwrap_or_default();
+    match node {
+        Some(node) => _ = annotations.insert(annotation(shard), node.to_owned()),
+        None => _ = annotations.remove(&annotation(shard)),
+    }
+    cluster.metadata.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
+    save(layout, &cluster)
 }
 
 /// The present time, in whole seconds as Kubernetes writes it.

@@ -20,6 +20,7 @@ pub mod process;
 mod supervisor;
 
 use super::{Applied, Provider, SightedNode, Sighting};
+use crate::wish::wishes;
 use launch::Launch;
 use layout::{Layout, LayoutError, Settings, read_json};
 use ports::{PortError, Ports};
@@ -36,6 +37,9 @@ pub enum LocalError {
     /// A file of the cluster's folder.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The KvCluster in the folder.
+    #[error(transparent)]
+    Admit(#[from] admit::AdmitError),
     /// A node's port.
     #[error("{node}: {source}")]
     Port {
@@ -260,6 +264,15 @@ impl Provider for LocalProvider {
         votes.insert(shard, vote);
         layout::write_json(&self.layout.votes(), &votes)?;
         inner.votes = votes;
+        Ok(())
+    }
+
+    async fn end_wish(&self, shard: u16, node: &str) -> Result<(), LocalError> {
+        let cluster = admit::load(&self.layout)?;
+        let wishes = cluster.map(|(cluster, _)| wishes(&cluster.metadata)).unwrap_or_default();
+        if wishes.get(&shard).is_some_and(|wish| wish == node) {
+            admit::wish(&self.layout, shard, None)?;
+        }
         Ok(())
     }
 
