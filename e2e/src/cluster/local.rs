@@ -200,6 +200,32 @@ impl Local {
         output(command).await.map(drop)
     }
 
+    /// Has a node lead its shard, or the best replica if none is named, by the command line; returns what that printed.
+    ///
+    /// # Errors
+    /// What it said, if it failed.
+    pub async fn switchover(&self, shard: usize, to: Option<&str>) -> Result<String> {
+        let mut command = Command::new(self.programs.path("kv-operator"));
+        command.args(["local", "switchover", "--timeout", "5", "--shard", &shard.to_string()]);
+        command.arg("--dir").arg(self.dir());
+        if let Some(node) = to {
+            command.args(["--to", node]);
+        }
+        output(command).await
+    }
+
+    /// Runs a command at a node.
+    ///
+    /// # Errors
+    /// If the node has no process, or refuses.
+    pub async fn run(&self, node: &str, args: &[&str]) -> Result<redis::Value> {
+        let address = format!("127.0.0.1:{}", self.process(node).await?.port);
+        let mut connection = Access::default().connect(&address, Duration::from_secs(2)).await?;
+        let mut command = redis::Cmd::new();
+        args.iter().for_each(|arg| _ = command.arg(*arg));
+        Ok(command.query_async(&mut connection).await?)
+    }
+
     async fn signal(&self, node: &str, which: Signal) -> Result<()> {
         signal(self.process(node).await?.pid, which)
     }
