@@ -37,7 +37,7 @@ pub use lazy::LazyFree;
 use memo::Memo;
 pub use observe::WriteObserver;
 use page::NewValue;
-pub use page::Page;
+pub use page::{Page, Showing};
 use table::Place;
 pub use value::{Collection, ValueRef};
 use value::{Kind, Str, Value};
