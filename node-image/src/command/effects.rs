@@ -24,6 +24,7 @@ impl Effects {
     }
 
     /// Number of changes.
+    #[inline]
     #[must_use]
     pub fn dirty(&self) -> u64 {
         self.dirty
@@ -35,8 +36,11 @@ impl Effects {
     }
 
     /// Forgets everything, for the next command.
+    #[inline]
     pub fn clear(&mut self) {
         self.dirty = 0;
-        self.instead = None;
+        if self.instead.is_some() {
+            self.instead = None;
+        }
     }
 }

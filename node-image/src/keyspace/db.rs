@@ -122,6 +122,14 @@ impl Db {
         Some((place, table.entry(place)?))
     }
 
+    /// Where a key stands, and when it expires (0: never).
+    #[inline]
+    pub(super) fn place(&self, address: Address, key: &[u8]) -> Option<(Place, u64)> {
+        let table = self.slot(address.slot)?;
+        let place = table.find(address.hash, key)?;
+        Some((place, table.expire_at(place)))
+    }
+
     /// Changes a slot's table, and keeps the accounts.
     fn change<R>(
         &mut self,

@@ -107,6 +107,13 @@ impl Keyspace {
         (ExpirySearch { looked_at, expired, round: false }, cost)
     }
 
+    /// Whether [`Keyspace::take_expired`] has any.
+    #[inline]
+    #[must_use]
+    pub fn has_expired(&self) -> bool {
+        !self.expired.is_empty()
+    }
+
     /// Keys that were removed because their time was over, since the last call: their removal is to be propagated.
     pub fn take_expired(&mut self) -> Vec<(usize, Box<[u8]>)> {
         std::mem::take(&mut self.expired)

@@ -37,7 +37,7 @@ pub use lazy::LazyFree;
 use memo::Memo;
 pub use observe::WriteObserver;
 use page::NewValue;
-pub use page::Page;
+pub use page::{Page, Showing};
 use table::Place;
 pub use value::{Collection, ValueRef};
 use value::{Kind, Str, Value};
@@ -253,9 +253,13 @@ impl Keyspace {
     }
 
     /// The place of `key`, after it was removed if it is due. `None` also if it is hidden.
+    #[inline]
     fn place(&mut self, at: At, key: &[u8]) -> Option<(Address, Place)> {
-        let (address, place, entry) = self.locate(at.db, key)?;
-        if !entry.is_expired(at.now) || self.expiry == ExpiryMode::Ignore {
+        let noted = self.memo.recall(at.db, key);
+        let db = self.db(at.db)?;
+        let address = address_of(noted, db, key);
+        let (place, expire_at) = db.place(address, key)?;
+        if expire_at == 0 || at.now <= expire_at || self.expiry == ExpiryMode::Ignore {
             return Some((address, place));
         }
         if self.expiry == ExpiryMode::Delete {
@@ -419,12 +423,14 @@ impl Keyspace {
         let Some(db) = self.dbs.get_mut(at.db).map(Option::get_or_insert_default) else { return };
         let seen = Seen { db: at.db, version: self.version, observer: self.observer.as_mut() };
         let address = address_of(noted, db, key);
-        let found = db.find(address, key).map(|(place, entry)| (place, entry.access));
+        let place = db.place(address, key).map(|(place, _)| place);
         let access = match tracking {
             Tracking::Off => None,
-            _ => tracking.written(found.and_then(|(_, access)| access), at.now, random),
+            _ => {
+                let before = place.and_then(|place| db.slot(address.slot)?.entry(place)?.access);
+                tracking.written(before, at.now, random)
+            }
         };
-        let place = found.map(|(place, _)| place);
         let meta = Meta { expire_at, access };
         if let Some(gone) = db.insert(seen, address, place, key, NewValue::string(bytes), meta) {
             self.freer.value(gone.object, self.freer.lazily.server_del);

@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::entry::{EntryRef, Head, KEY_MAX, Meta, STRING_MAX};
@@ -140,6 +142,17 @@ impl<'a> NewValue<'a> {
     }
 }
 
+/// How an entry is best shown.
+#[derive(Debug)]
+pub enum Showing {
+    /// As it is.
+    Whole,
+    /// A large collection: in parts, by a tap.
+    Elements,
+    /// A long string: in parts, from these bytes, which stay as they are.
+    Bytes(Arc<Vec<u8>>),
+}
+
 /// The entries of one hash bucket.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -193,12 +206,12 @@ impl Page {
         (0..self.len()).filter_map(|index| self.entry(index))
     }
 
-    /// Shows the entries as they are now, and whether each is better shown in parts: then a tap may be returned.
-    pub fn show(&mut self, mut show: impl FnMut(&EntryRef<'_>, bool) -> Option<Tap>) {
+    /// Shows the entries as they are now, and how each is best shown. For a collection a tap may be returned.
+    pub fn show(&mut self, mut show: impl FnMut(&EntryRef<'_>, Showing) -> Option<Tap>) {
         for index in 0..self.len() {
             let Some(entry) = self.entry(index) else { continue };
-            let in_parts = self.value(index).is_some_and(Value::is_in_parts);
-            if let Some(tap) = show(&entry, in_parts) {
+            let showing = self.value(index).map_or(Showing::Whole, Value::showing);
+            if let Some(tap) = show(&entry, showing) {
                 let version = self.version;
                 self.change_object(index, |value| value.set_tap(tap, version));
             }

@@ -133,6 +133,12 @@ impl SlotTable {
         self.pages.entry(place)
     }
 
+    /// When an entry expires; 0: never.
+    #[inline]
+    pub(super) fn expire_at(&self, place: Place) -> u64 {
+        if self.expiring == 0 { 0 } else { self.pages.expire_at(place) }
+    }
+
     /// Changes an object, in place.
     pub(super) fn change_object<R>(
         &mut self,
@@ -153,7 +159,7 @@ impl SlotTable {
         value: NewValue<'_>,
         meta: Meta,
     ) -> Option<Gone> {
-        let before = found.map_or(0, |found| self.pages.expire_at(found));
+        let before = found.map_or(0, |found| self.expire_at(found));
         let object = self.pages.insert(watch, hash, found, key, value, meta);
         self.count_expiry(before, meta.expire_at);
         found.map(|_| Gone { object, expire_at: before })
@@ -162,7 +168,7 @@ impl SlotTable {
     /// Removes an entry.
     pub(super) fn remove(&mut self, watch: &mut Watch<'_>, place: Place) -> Option<Gone> {
         self.pages.entry(place)?;
-        let expire_at = self.pages.expire_at(place);
+        let expire_at = self.expire_at(place);
         let (object, merged) = self.pages.remove(watch, place);
         self.count_expiry(expire_at, 0);
         if merged && self.expiring > 0 {

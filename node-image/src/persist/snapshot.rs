@@ -2,8 +2,8 @@
 //!
 //! A [`Walker`] visits the pages of keys in order. It observes the keyspace, too: before anything changes in a page that
 //! it did not visit yet, it serialises that page at once. So what it brings out is exactly what was there when it began,
-//! and no write waits for more than a page. Large collections are serialised in parts, one after the other: what other
-//! pages bring out meanwhile is kept aside, since a collection's elements stand together.
+//! and no write waits for more than a page. Large collections and long strings are serialised in parts, one after the
+//! other: what other pages bring out meanwhile is kept aside, since what belongs to a key stands together.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +13,13 @@ use kv_core::slot::Slot;
 
 use super::rdb::{Aux, Piece, RdbWriter};
 use crate::keyspace::value::{Element, Part, Tap};
-use crate::keyspace::{EntryRef, Keyspace, Page, WriteObserver};
+use crate::keyspace::{EntryRef, Keyspace, Page, Showing, WriteObserver};
 
 /// How long a step may take, however little it serialised: what is spread over memory takes longer.
 const STEP: Duration = Duration::from_millis(1);
+
+/// Bytes of a long string that are serialised at a time.
+const TEXT_PART: usize = 64 * 1024;
 
 /// Why a snapshot cannot be finished. It can be begun anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,29 +46,54 @@ struct Walk {
     db: usize,
     slot: Slot,
     page: usize,
-    /// Collections of visited pages that are serialised in parts.
+    /// What is serialised in parts, of visited pages.
     parts: VecDeque<InParts>,
     /// What comes after the first of them, once its head is written.
     aside: Option<RdbWriter>,
     state: Result<bool, Aborted>,
 }
 
-/// A collection that is serialised in parts.
+/// A value that is serialised in parts.
 #[derive(Debug)]
 struct InParts {
     head: RdbWriter,
-    elements: Arc<Mutex<Piece>>,
-    part: Part,
+    rest: Rest,
 }
 
-impl InParts {
+/// What is left of it.
+#[derive(Debug)]
+enum Rest {
+    Elements { shown: Arc<Mutex<Piece>>, part: Part },
+    Bytes { bytes: Arc<Vec<u8>>, done: usize },
+}
+
+impl Rest {
     /// What is to be set into the collection of an entry, and its counterpart.
-    fn of(db: usize, entry: &EntryRef<'_>, head: RdbWriter) -> (Self, Tap) {
-        let elements = Arc::new(Mutex::new(Piece::default()));
-        let sink = Arc::clone(&elements);
+    fn elements(db: usize, entry: &EntryRef<'_>) -> (Self, Tap) {
+        let shown = Arc::new(Mutex::new(Piece::default()));
+        let sink = Arc::clone(&shown);
         let sink = Box::new(move |element: Element<'_>| lock(&sink).element(element));
         let (part, tap) = Part::new(db, entry.key, entry.value.elements(), sink);
-        (Self { head, elements, part }, tap)
+        (Self::Elements { shown, part }, tap)
+    }
+
+    /// Writes a part. Returns whether it was the last one.
+    fn step(&mut self, keyspace: &mut Keyspace, writer: &mut RdbWriter) -> Result<bool, Aborted> {
+        match self {
+            Self::Elements { shown, part } => {
+                let left = part.left();
+                let is_lost = !keyspace.show_more(part) && left > 0;
+                writer.elements(&std::mem::take(&mut *lock(shown)));
+                if is_lost { Err(Aborted::Lost) } else { Ok(left == 0) }
+            }
+            Self::Bytes { bytes, done } => {
+                let rest = bytes.get(*done..).unwrap_or_default();
+                let part = rest.get(..TEXT_PART).unwrap_or(rest);
+                writer.text(part);
+                *done += part.len();
+                Ok(part.len() == rest.len())
+            }
+        }
     }
 }
 
@@ -166,36 +194,41 @@ impl Walk {
         self.state
     }
 
-    /// Serialises the entries of a page. Large collections wait for their turn.
+    /// Serialises the entries of a page. What is large waits for its turn.
     fn visit(&mut self, db: usize, page: &mut Page) {
         let writer = self.aside.as_mut().unwrap_or(&mut self.writer);
         let parts = &mut self.parts;
-        page.show(|entry, in_parts| {
-            if !in_parts {
-                writer.entry(db, entry);
-                return None;
-            }
-            let (part, tap) = InParts::of(db, entry, writer.head_of(db, entry));
-            parts.push_back(part);
-            Some(tap)
+        page.show(|entry, showing| {
+            let (rest, tap) = match showing {
+                Showing::Whole => {
+                    writer.entry(db, entry);
+                    return None;
+                }
+                Showing::Elements => {
+                    let (rest, tap) = Rest::elements(db, entry);
+                    (rest, Some(tap))
+                }
+                Showing::Bytes(bytes) => (Rest::Bytes { bytes, done: 0 }, None),
+            };
+            parts.push_back(InParts { head: writer.head_of(db, entry), rest });
+            tap
         });
     }
 
-    /// Goes on with the first collection that is serialised in parts.
+    /// Goes on with the first value that is serialised in parts.
     fn step_part(&mut self, keyspace: &mut Keyspace) {
-        let Some(InParts { head, elements, part }) = self.parts.front() else { return };
+        let Some(InParts { head, rest }) = self.parts.front_mut() else { return };
         if self.aside.is_none() {
             self.aside = Some(self.writer.aside());
             self.writer.append(head);
         }
-        let left = part.left();
-        let is_lost = !keyspace.show_more(part) && left > 0;
-        self.writer.elements(&std::mem::take(&mut *lock(elements)));
-        if is_lost {
-            self.abort(Aborted::Lost);
-        } else if left == 0 {
-            self.parts.pop_front();
-            self.aside.take().into_iter().for_each(|aside| self.writer.append(&aside));
+        match rest.step(keyspace, &mut self.writer) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.parts.pop_front();
+                self.aside.take().into_iter().for_each(|aside| self.writer.append(&aside));
+            }
+            Err(why) => self.abort(why),
         }
     }
 

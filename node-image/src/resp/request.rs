@@ -217,20 +217,24 @@ impl RequestParser {
     }
 }
 
-/// Reads a length and its line break at `at`: the number (`None` if it is none) and where the next thing begins.
-fn length(buffer: &[u8], at: usize, too_big: ParseError) -> Result<Option<(Option<i64>, usize)>, ParseError> {
-    let rest = buffer.get(at..).unwrap_or_default();
-    // Nearly all lengths are a few digits.
-    let mut number = 0_i64;
-    for (index, &byte) in rest.iter().take(9).enumerate() {
-        match byte {
-            b'0'..=b'9' => number = number * 10 + i64::from(byte - b'0'),
-            b'\r' if index > 0 && (index == 1 || rest.first() != Some(&b'0')) => {
-                return Ok((rest.len() > index + 1).then_some((Some(number), at + index + 2)));
-            }
-            _ => break,
+/// A length, which is `None` if it is no number, and where the next thing begins; `None` if more bytes are needed.
+type Length = Option<(Option<i64>, usize)>;
+
+/// Reads a length and its line break at `at`.
+#[inline]
+fn length(buffer: &[u8], at: usize, too_big: ParseError) -> Result<Length, ParseError> {
+    // Nearly all lengths are of one or two digits.
+    match buffer.get(at..) {
+        Some(&[one @ b'0'..=b'9', b'\r', _, ..]) => Ok(Some((Some(i64::from(one - b'0')), at + 3))),
+        Some(&[ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', _, ..]) => {
+            Ok(Some((Some(i64::from((ten - b'0') * 10 + (one - b'0'))), at + 4)))
         }
+        _ => any_length(buffer, at, too_big),
     }
+}
+
+fn any_length(buffer: &[u8], at: usize, too_big: ParseError) -> Result<Length, ParseError> {
+    let rest = buffer.get(at..).unwrap_or_default();
     let Some(cr) = find_within(COUNT_LINE, b'\r', rest) else {
         return if rest.len() > COUNT_LINE { Err(too_big) } else { Ok(None) };
     };

@@ -384,11 +384,12 @@ impl Client {
     #[must_use]
     pub fn most_output(&self, tunables: &Tunables) -> u64 {
         let hard = self.output_limit(tunables).map_or(0, |limit| limit.hard);
-        let most = match self.account() {
-            Account::Evictable => tunables.maxmemory_clients,
-            Account::Spared | Account::Replica => 0,
-        };
-        [hard, most].into_iter().filter(|limit| *limit > 0).min().unwrap_or(0)
+        match tunables.maxmemory_clients {
+            0 => hard,
+            _ if self.account() != Account::Evictable => hard,
+            most if hard == 0 => most,
+            most => most.min(hard),
+        }
     }
 
     /// A writer to its output.

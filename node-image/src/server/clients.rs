@@ -23,6 +23,8 @@ pub struct Clients {
     /// Buffers for output, which go from client to client.
     spares: Vec<Vec<u8>>,
     next_id: u64,
+    /// Where the next sweep goes on.
+    swept: usize,
 }
 
 impl Clients {
@@ -150,6 +152,22 @@ impl Clients {
     /// The keys of all clients that `wanted` holds for.
     pub fn keys_where(&self, wanted: impl Fn(&Client) -> bool) -> Vec<ClientKey> {
         self.iter().filter(|(_, client)| wanted(client)).map(|(key, _)| key).collect()
+    }
+
+    /// The next places of clients to look at, which may be empty. So many calls, or fewer, come around to all of them.
+    pub(super) fn sweep(&mut self, calls: u64) -> impl Iterator<Item = ClientKey> + use<> {
+        const LEAST: usize = 64;
+        let places = self.slab.capacity();
+        let calls = usize::try_from(calls).unwrap_or(usize::MAX).max(1);
+        let from = if self.swept < places { self.swept } else { 0 };
+        self.swept = from + places.div_ceil(calls).max(LEAST);
+        (from..self.swept.min(places)).map(ClientKey)
+    }
+
+    /// How many clients ask and are answered: neither replicas nor the parent.
+    #[must_use]
+    pub fn normal(&self, parents: usize) -> usize {
+        self.len().saturating_sub(self.replicas.len() + parents)
     }
 
     /// Has the client written to at the end of this tick.

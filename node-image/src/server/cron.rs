@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Ending, Server};
+use super::{Client, ClientKey, Ending, Kind, Server};
 use crate::notice;
 
 impl Server {
@@ -49,8 +49,7 @@ impl Server {
         self.accept(); // what a lack of descriptors left waiting
         self.tend_link();
         self.drop_silent_replicas();
-        self.close_idle();
-        self.drop_slow();
+        self.tend_clients();
         self.answer_waits();
         self.tend_lease();
         self.tend_held();
@@ -92,41 +91,42 @@ impl Server {
         }
     }
 
-    /// Frees the places beyond `maxclients` of those who did not show at once that these are for them.
-    fn close_reserved(&mut self) {
-        const HANDSHAKE: Duration = Duration::from_secs(1);
-        let now = self.clock.instant;
-        let strangers = self.clients.keys_where(|client| {
-            client.reserved
-                && !client.user.is_peer()
-                && now.saturating_duration_since(client.since) > HANDSHAKE
-        });
-        strangers.into_iter().for_each(|key| self.clients.doom(key));
-    }
-
     fn drop_silent_replicas(&mut self) {
         let (now, timeout) = (self.clock.instant, self.tunables.repl_timeout);
-        let silent = self.clients.keys_where(|client| {
-            client
-                .feed()
+        let feed = |key: &ClientKey| self.clients.get(*key).and_then(Client::feed);
+        let is_silent = |key: &&ClientKey| {
+            feed(key)
                 .is_some_and(|feed| !feed.silent && now.saturating_duration_since(feed.acked_at) > timeout)
-        });
+        };
+        let silent: Vec<_> = self.clients.replicas().iter().filter(is_silent).copied().collect();
         for key in silent {
             crate::warning!("Disconnecting timedout replica");
             self.clients.doom(key);
         }
     }
 
-    fn close_idle(&mut self) {
-        self.close_reserved();
-        let Some(timeout) = self.tunables.timeout else { return };
+    /// Looks at some of the clients, at each of them at least once a second: there may be many.
+    fn tend_clients(&mut self) {
+        for key in self.clients.sweep(self.tunables.hz) {
+            self.tend_client(key);
+        }
+    }
+
+    /// Closes a client that takes a place beyond `maxclients` and did not show at once that it is for it, that was idle for
+    /// longer than `timeout`, or whose output was above the soft limit for too long.
+    fn tend_client(&mut self, key: ClientKey) {
+        const HANDSHAKE: Duration = Duration::from_secs(1);
         let now = self.clock.instant;
-        let idle = self.clients.keys_where(|client| {
-            matches!(client.kind, super::Kind::Normal)
-                && client.blocked.is_none()
-                && !client.is_subscriber()
-                && now.saturating_duration_since(client.active) > timeout
-        });
-        idle.into_iter().for_each(|key| self.clients.doom(key));
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let since = |past| now.saturating_duration_since(past);
+        let is_normal = matches!(client.kind, Kind::Normal);
+        let waits = client.blocked.is_some() || client.is_subscriber();
+        let is_idle = || self.tunables.timeout.is_some_and(|timeout| since(client.active) > timeout);
+        let is_stranger = client.reserved && !client.user.is_peer() && since(client.since) > HANDSHAKE;
+        if is_stranger || (is_normal && !waits && is_idle()) {
+            self.clients.doom(key);
+        } else if is_normal && client.slowness.is_slow() && client.exceeds_output(&self.tunables, now) {
+            self.close_unread(key);
+        }
     }
 }

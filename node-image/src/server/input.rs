@@ -42,8 +42,28 @@ struct Parsing {
 #[derive(Default)]
 pub(super) struct Batch {
     requests: Vec<Parsing>,
-    /// What was asked for last.
-    recent: Option<&'static CommandSpec>,
+    recent: Recent,
+}
+
+/// What was asked for last: requests that come together are mostly of one kind.
+#[derive(Default)]
+struct Recent {
+    /// The name as it was spelled.
+    name: Vec<u8>,
+    spec: Option<&'static CommandSpec>,
+}
+
+impl Recent {
+    #[inline]
+    fn lookup(&mut self, name: &[u8]) -> Option<&'static CommandSpec> {
+        if self.spec.is_none() || self.name != name {
+            let spec = table::lookup(name)?; // a name that is none may be long
+            self.name.clear();
+            self.name.extend_from_slice(name);
+            self.spec = Some(spec);
+        }
+        self.spec
+    }
 }
 
 /// Why no more requests were parsed.
@@ -263,10 +283,9 @@ impl Server {
                 if !self.goes_on(key) {
                     break 'all self.stop_at(key, used);
                 }
-                let inline = std::mem::take(&mut request.inline);
                 let mut args = recycle(std::mem::take(&mut spare));
                 args.extend(request.args.iter().map(|range| input.get(range.clone()).unwrap_or_default()));
-                args.extend(inline.iter().map(Vec::as_slice));
+                args.extend(request.inline.iter().map(Vec::as_slice));
                 let bytes = input.get(used..request.end).unwrap_or_default();
                 let done = match self.clients.get(key) {
                     Some(client) if client.is_parent() => self.apply(key, &args, bytes),
@@ -342,12 +361,7 @@ impl Server {
                     Some(range) => input.get(range.clone()),
                     None => place.request.inline.first().map(Vec::as_slice),
                 };
-                // Requests that come together are mostly of one kind.
-                place.spec = match (name, batch.recent) {
-                    (Some(name), Some(spec)) if name.eq_ignore_ascii_case(spec.name.as_bytes()) => Some(spec),
-                    (name, _) => name.and_then(table::lookup),
-                };
-                batch.recent = place.spec.or(batch.recent);
+                place.spec = name.and_then(|name| batch.recent.lookup(name));
             }
         }
         (most, Stop::Full)

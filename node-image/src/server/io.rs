@@ -106,19 +106,8 @@ impl Server {
         }
     }
 
-    /// Closes those whose output was above the soft limit for too long.
-    pub(super) fn drop_slow(&mut self) {
-        let slow = |client: &super::Client| matches!(client.kind, Kind::Normal) && client.slowness.is_slow();
-        for key in self.clients.keys_where(slow) {
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.exceeds_output(&self.tunables, self.clock.instant) {
-                self.close_unread(key);
-            }
-        }
-    }
-
     /// Closes a client that does not read what it asked for.
-    fn close_unread(&mut self, key: ClientKey) {
+    pub(super) fn close_unread(&mut self, key: ClientKey) {
         if let Some(client) = self.clients.get(key) {
             let (peer, bytes) = (client.peer, client.pending());
             crate::warning!(

@@ -106,6 +106,7 @@ impl Server {
             lease: super::lease::Lease::new(),
             isolated: false,
             durability: super::durability::Durability::default(),
+            waiting: Vec::new(),
             pause: None,
             client_pause: None,
             ending: Ending::No,

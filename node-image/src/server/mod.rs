@@ -179,6 +179,8 @@ pub struct Server {
     pub isolated: bool,
     /// Replies that wait for other nodes.
     pub durability: durability::Durability,
+    /// Clients that wait by WAIT or WAITAOF, and some that did.
+    waiting: Vec<ClientKey>,
     /// Writes are held.
     pub pause: Option<Pause>,
     /// `CLIENT PAUSE`.

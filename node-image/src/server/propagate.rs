@@ -8,6 +8,7 @@ use crate::resp::{Protocol, Reply};
 
 impl Server {
     /// Replicates what the last command did: expired keys that it removed, then its effects.
+    #[inline]
     pub(super) fn replicate_effects(&mut self, db: usize, args: &[&[u8]]) {
         self.replicate_expired();
         let dirty = self.effects.dirty();
@@ -34,6 +35,9 @@ impl Server {
 
     /// Replicates the removal of expired keys.
     pub(super) fn replicate_expired(&mut self) {
+        if !self.keyspace.has_expired() {
+            return;
+        }
         for (db, key) in self.keyspace.take_expired() {
             self.stats.expired += 1;
             self.stats.dirty += 1;

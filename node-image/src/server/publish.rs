@@ -2,7 +2,7 @@
 
 use kv_core::control::{DataState, LinkState, NodeState};
 
-use super::{Kind, Server};
+use super::Server;
 use crate::health::{Metric, Status};
 
 impl Server {
@@ -36,8 +36,7 @@ impl Server {
 
     fn metrics(&self) -> Vec<Metric> {
         let stats = &self.stats;
-        let count =
-            |kind: fn(&Kind) -> bool| self.clients.iter().filter(|(_, client)| kind(&client.kind)).count();
+        let parents = usize::from(self.link.as_ref().is_some_and(|link| link.client().is_some()));
         let gauge =
             |name, help, value: f64| Metric { name, kind: "gauge", help, labels: String::new(), value };
         let counter = |name, help, value: u64| Metric {
@@ -59,16 +58,8 @@ impl Server {
             gauge("kv_epoch", "Highest epoch that the node promised.", self.routing.promised().0 as f64),
             gauge("kv_keys", "Keys in all databases.", self.keyspace.total() as f64),
             gauge("kv_data_bytes", "Estimated bytes of keys and values.", self.keyspace.used_memory() as f64),
-            gauge(
-                "kv_connected_clients",
-                "Clients that are connected.",
-                count(|kind| matches!(kind, Kind::Normal)) as f64,
-            ),
-            gauge(
-                "kv_connected_replicas",
-                "Replicas that are fed.",
-                count(|kind| matches!(kind, Kind::Replica(_))) as f64,
-            ),
+            gauge("kv_connected_clients", "Clients that are connected.", self.clients.normal(parents) as f64),
+            gauge("kv_connected_replicas", "Replicas that are fed.", self.clients.replicas().len() as f64),
             gauge(
                 "kv_replication_offset_bytes",
                 "Bytes of the replication stream.",

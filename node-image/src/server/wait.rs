@@ -60,6 +60,7 @@ impl Server {
         let deadline = (timeout_ms > 0).then(|| now.checked_add(Duration::from_millis(timeout_ms))).flatten();
         if let Some(client) = self.clients.get_mut(key) {
             client.blocked = Some(Blocked::Wait { offset, replicas, on_disk, deadline });
+            self.waiting.push(key);
         }
         self.replicate_beat(&[b"REPLCONF", b"GETACK", b"*"]);
     }
@@ -67,16 +68,14 @@ impl Server {
     /// Answers those whose wait is over.
     pub(crate) fn answer_waits(&mut self) {
         let now = self.clock.instant;
-        let waiting = |client: &super::Client| matches!(client.blocked, Some(Blocked::Wait { .. }));
-        for key in self.clients.keys_where(waiting) {
-            let Some(Blocked::Wait { offset, replicas, on_disk, deadline }) =
-                self.clients.get(key).and_then(|c| c.blocked)
-            else {
-                continue;
-            };
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|&key| {
+            let blocked = self.clients.get(key).and_then(|client| client.blocked);
+            let Some(Blocked::Wait { offset, replicas, on_disk, deadline }) = blocked else { return false };
             let over = deadline.is_some_and(|deadline| now >= deadline);
-            self.answer_wait(key, (offset, replicas, on_disk), over);
-        }
+            !self.answer_wait(key, (offset, replicas, on_disk), over)
+        });
+        self.waiting = waiting;
     }
 
     /// `CLIENT UNBLOCK`: ends a client's wait, as if its time were over, or by an error. Returns whether it waited.
@@ -95,8 +94,11 @@ impl Server {
 
     /// The node is, or is about to be, master no more: nobody acknowledges these writes here.
     pub(crate) fn release_waits(&mut self) {
-        let waiting = |client: &super::Client| matches!(client.blocked, Some(Blocked::Wait { .. }));
-        for key in self.clients.keys_where(waiting) {
+        let waits = |client: &super::Client| matches!(client.blocked, Some(Blocked::Wait { .. }));
+        for key in std::mem::take(&mut self.waiting) {
+            if !self.clients.get(key).is_some_and(waits) {
+                continue;
+            }
             self.unblock(key);
             self.reply(key).error(
                 "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",

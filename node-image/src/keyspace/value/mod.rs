@@ -40,6 +40,8 @@ pub use list::{End, List};
 pub(super) use part::Whereabouts;
 pub use part::{Element, Part, Sink, Tap};
 pub use set::Set;
+#[cfg(test)]
+pub(crate) use string::LONG;
 pub use string::Str;
 pub use text::Text;
 pub use view::ValueRef;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Value;
 use super::packed::Packed;
-use crate::keyspace::page::Page;
+use crate::keyspace::page::{Page, Showing};
 
 /// Collections that take more bytes than this are shown in parts.
 const IN_PARTS: usize = 16 * 1024;
@@ -317,16 +317,16 @@ impl ScoresShown {
 }
 
 impl Value {
-    /// Whether it is shown in parts.
-    pub(in crate::keyspace) fn is_in_parts(&self) -> bool {
+    /// How it is shown.
+    pub(in crate::keyspace) fn showing(&self) -> Showing {
         let is_large = match self {
-            Self::Str(_) => false,
+            Self::Str(value) => return value.share().map_or(Showing::Whole, Showing::Bytes),
             Self::List(value) => value.can_tap(),
             Self::Hash(value) => value.can_tap(),
             Self::Set(value) => value.can_tap(),
             Self::ZSet(value) => value.can_tap(),
         };
-        is_large && self.memory() > IN_PARTS
+        if is_large && self.memory() > IN_PARTS { Showing::Elements } else { Showing::Whole }
     }
 
     /// Sets a tap in. `version` is the number of the snapshot.

@@ -177,12 +177,13 @@ impl RdbWriter {
         self.out.string(entry.key);
     }
 
-    /// What comes before the elements of a collection, to be [appended](RdbWriter::append) before them.
+    /// What comes before the elements of a collection, or the bytes of a long string, to be
+    /// [appended](RdbWriter::append) before them.
     #[must_use]
     pub fn head_of(&self, db: usize, entry: &EntryRef<'_>) -> Self {
         let mut head = self.aside();
         head.head(db, entry);
-        head.out.length(entry.value.elements());
+        head.out.length(entry.value.string().map_or_else(|| entry.value.elements(), <[u8]>::len));
         head
     }
 
@@ -201,6 +202,11 @@ impl RdbWriter {
     /// Adds elements of the collection whose head was written last.
     pub fn elements(&mut self, piece: &Piece) {
         self.out.append(piece);
+    }
+
+    /// Adds bytes of the string whose head was written last. They are not compressed.
+    pub fn text(&mut self, part: &[u8]) {
+        self.out.bytes.extend_from_slice(part);
     }
 
     /// Ends the snapshot with its end mark. The checksum follows that.

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::keyspace::value::Value;
+use crate::keyspace::value::{LONG, Str, Value};
 use crate::keyspace::{At, Expire, ValueRef};
 use crate::persist::rdb;
 
@@ -116,6 +116,54 @@ fn a_second_snapshot_aborts_the_first() {
     assert_eq!(first.step(&mut keyspace, 1), Err(Aborted::NotObserved));
     first.cancel(&mut keyspace);
     assert_eq!(second.step(&mut keyspace, usize::MAX), Ok(true));
+}
+
+#[test]
+fn a_long_string_is_saved_in_parts_as_it_was() {
+    const LEN: usize = 5 << 20;
+    const AT: At = At { db: 0, now: 0 };
+    fn edit(keyspace: &mut Keyspace, key: &[u8], edit: fn(&mut Str)) {
+        keyspace.update_str(AT, key, edit).unwrap();
+    }
+    let changes: [fn(&mut Keyspace); 6] = [
+        |keyspace| edit(keyspace, b"long", |value| value.append(b"more")),
+        |keyspace| edit(keyspace, b"long", |value| value.overwrite(LEN - 100, b"other")),
+        |keyspace| keyspace.set_str(AT, b"long", b"short", Expire::Never),
+        |keyspace| keyspace.set_str(AT, b"long", &vec![b'n'; LEN], Expire::Never),
+        |keyspace| assert!(keyspace.delete(AT, b"long", true)),
+        |keyspace| {
+            let (value, _) = keyspace.take(AT, b"long").unwrap();
+            keyspace.insert(AT, b"other name", value, Expire::Never);
+        },
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        // Before it is shown, and in the middle.
+        for steps in [0, 30] {
+            let mut keyspace = filled();
+            keyspace.set_str(AT, b"long", &vec![b'v'; LEN], Expire::At(5000));
+            // One that became long in place.
+            keyspace.set_str(AT, b"grown", &vec![b'g'; LONG - 1], Expire::Never);
+            edit(&mut keyspace, b"grown", |value| value.append(b"rown"));
+            let expected = content(&keyspace);
+            let mut walker = Walker::start(&mut keyspace, &rdb::Aux::default());
+            let mut finisher = rdb::Finisher::new(rdb::Format::default());
+            let (mut output, mut most, mut done, mut step) = (Vec::new(), 0, false, 0);
+            while !done {
+                if step == steps {
+                    change(&mut keyspace);
+                }
+                done = walker.step(&mut keyspace, 1).unwrap();
+                let piece = walker.take_output();
+                most = most.max(piece.len());
+                output.append(&mut finisher.finish(piece, false));
+                step += 1;
+            }
+            assert!(step > 60 && most < 256 * 1024, "{most} bytes in one of {step} steps");
+            output.extend(finisher.end());
+            let loaded = rdb::load(output.as_slice(), Keyspace::new(2)).unwrap();
+            assert!(content(&loaded.keyspace) == expected, "change {number} at step {steps}");
+        }
+    }
 }
 
 mod collections {
