@@ -53,6 +53,7 @@ impl Server {
         self.drop_slow();
         self.answer_waits();
         self.tend_lease();
+        self.tend_sentinel();
         self.tend_held();
         self.tend_failover();
         self.tend_persistence();

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::{Client, ClientKey, Server, User};
-use crate::command::{CommandSpec, KeySpec, table};
+use crate::command::{CommandSpec, KeySpec};
 use crate::resp::{Limits, ParseError, Parsed, Reply, Request};
 
 /// Bytes that are read from a client at a time, so that none starves the others.
@@ -326,6 +326,7 @@ impl Server {
             _ if client.is_parent() => (Limits::trusted(usize::MAX / 4), BATCH),
             _ => (self.tunables.limits, BATCH),
         };
+        let (table, usual) = (client.table(), !client.sentinel);
         for count in 0..most {
             match client.parser.parse(input, start, &limits, &mut client.request) {
                 Ok(Parsed::Incomplete) => return (count, Stop::Incomplete),
@@ -343,11 +344,11 @@ impl Server {
                     None => place.request.inline.first().map(Vec::as_slice),
                 };
                 // Requests that come together are mostly of one kind.
-                place.spec = match (name, batch.recent) {
+                place.spec = match (name, batch.recent.filter(|_| usual)) {
                     (Some(name), Some(spec)) if name.eq_ignore_ascii_case(spec.name.as_bytes()) => Some(spec),
-                    (name, _) => name.and_then(table::lookup),
+                    (name, _) => name.and_then(|name| table.lookup(name)),
                 };
-                batch.recent = place.spec.or(batch.recent);
+                batch.recent = place.spec.filter(|_| usual).or(batch.recent);
             }
         }
         (most, Stop::Full)

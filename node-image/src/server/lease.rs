@@ -102,6 +102,11 @@ impl Server {
         }
     }
 
+    /// What another node last answered, and when it was asked.
+    pub(crate) fn heard_of(&self, id: NodeId) -> Option<&(NodeReport, u64)> {
+        self.lease.reports.get(&id)
+    }
+
     fn place(&self, id: NodeId) -> Place {
         Place {
             addresses: self.routing.addresses(id),
@@ -137,7 +142,12 @@ impl Server {
         let mailbox = self.mailbox();
         self.lease.propose_at = now + patience;
         match propose::start(proposal, move |outcome| mailbox.send(Event::Proposed(outcome))) {
-            Ok(()) => self.lease.proposing = true,
+            Ok(()) => {
+                self.lease.proposing = true;
+                if !outdated {
+                    self.tell_election();
+                }
+            }
             Err(error) => warning!("Cannot start a thread for an election: {error}"),
         }
     }
@@ -150,6 +160,7 @@ impl Server {
             Proposed::Waits(text) if text == self.lease.waited_for => text,
             Proposed::Waits(text) => {
                 warning!("No election: {text}");
+                self.tell_no_election();
                 text
             }
             Proposed::Acted(text) => {
