@@ -206,6 +206,7 @@ fn reset(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
         client.db = 0;
         client.protocol = Protocol::Resp2;
         client.readonly = false;
+        client.knows_cluster = false;
         (client.no_evict, client.no_touch) = (false, false);
         client.replies = Replies::Sent;
         client.name.clear();
@@ -220,6 +221,7 @@ fn set_readonly(server: &mut Server, key: ClientKey, readonly: bool) -> CommandR
     }
     if let Some(client) = server.clients.get_mut(key) {
         client.readonly = readonly;
+        client.knows_cluster = true;
     }
     server.reply(key).ok();
     Ok(())

@@ -143,8 +143,8 @@ fn sentinel(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
         | b"info-cache" | b"pending-scripts" => Err(CommandError::text(
             "ERR not available: what this node watches is the shard that it belongs to, as its KvCluster has it",
         )),
-        other => {
-            let other = String::from_utf8_lossy(other);
+        _ => {
+            let other = String::from_utf8_lossy(args.at(1));
             Err(CommandError::text(format!("ERR unknown subcommand '{other}'. Try SENTINEL HELP.")))
         }
     }

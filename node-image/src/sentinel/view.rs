@@ -107,7 +107,8 @@ impl Server {
     /// Whether this node knows better than to send clients to the master of its config: that is itself, and it may not
     /// serve. Another one may have been elected; who asks is to ask the next node.
     pub(super) fn is_deposed(&self) -> bool {
-        self.routing.role() == Some(Role::Master) && !serves(self.routing.state(), self.isolated)
+        self.routing.role() == Some(Role::Master)
+            && !serves(self.routing.state(), self.isolated || self.lease_is_over())
     }
 }
 

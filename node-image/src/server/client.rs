@@ -204,6 +204,10 @@ pub struct Client {
     pub lib_version: String,
     /// `READONLY` was given: reads may be served by a replica.
     pub readonly: bool,
+    /// It sent CLUSTER, READONLY or READWRITE: it knows what MOVED means.
+    pub knows_cluster: bool,
+    /// When it was first told that its requests are for another node.
+    pub misdirected: Option<Instant>,
     /// Why its requests are not read on.
     pub blocked: Option<Blocked>,
     /// Closed as soon as its output is written.
@@ -313,6 +317,8 @@ impl Client {
             lib_name: String::new(),
             lib_version: String::new(),
             readonly: false,
+            knows_cluster: false,
+            misdirected: None,
             blocked: None,
             closing: false,
             doomed: false,

@@ -50,6 +50,7 @@ impl Server {
         self.tend_link();
         self.drop_silent_replicas();
         self.close_idle();
+        self.close_misdirected();
         self.drop_slow();
         self.answer_waits();
         self.tend_lease();

@@ -276,6 +276,11 @@ impl Server {
         self.lease.until == u64::MAX || clock_ms() < self.lease.until
     }
 
+    /// Whether it had a lease in this reign, and has none now.
+    pub(crate) fn lease_is_over(&self) -> bool {
+        self.lease.until > 0 && !self.holds_lease()
+    }
+
     /// Since when it may not, in milliseconds; `None` if it may.
     pub(super) fn lapsed_ms(&self) -> Option<u64> {
         self.lease.lapsed_since.map(|since| clock_ms().saturating_sub(since))

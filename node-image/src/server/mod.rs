@@ -22,6 +22,7 @@ mod loading;
 mod managed;
 mod memory;
 pub mod persistence;
+mod plain;
 mod propagate;
 mod publish;
 mod pubsub;
