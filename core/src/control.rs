@@ -146,6 +146,9 @@ pub struct NodeReport {
     /// meanwhile (MISCONF).
     #[serde(default)]
     pub disk_error: Option<String>,
+    /// Its port of the Sentinel protocol; 0 for none.
+    #[serde(default)]
+    pub sentinel_port: u16,
     /// Its clock when it made this report, in milliseconds; it counts the time that the machine was suspended. Who sends it
     /// back (`KV REPORT`) says that it will not vote against this master for the time of the lease from then on.
     #[serde(default)]

@@ -14,4 +14,5 @@ pub mod persist;
 pub mod propose;
 pub mod replication;
 pub mod resp;
+pub mod sentinel;
 pub mod server;

@@ -158,7 +158,7 @@ fn a_pause_holds_writes_and_ends_in_a_redirect_or_by_itself() {
 fn a_pause_holds_a_transaction_as_a_whole() {
     let (a, b) = shard();
     let (mut writer, mut reader) = (Wire::connect(&a), Wire::connect(&a));
-    for line in ["MULTI", "SET {k}a 1", "SET {k}b 1"] {
+    for line in ["READWRITE", "MULTI", "SET {k}a 1", "SET {k}b 1"] {
         assert!(writer.run(line).starts_with('+'));
     }
     assert_eq!((reader.run("MULTI"), reader.run("GET {k}a")), ("+OK".into(), "+QUEUED".into()));
@@ -185,6 +185,7 @@ fn a_pause_holds_a_transaction_as_a_whole() {
     }
     assert_eq!(writer.run("EXEC"), "-CROSSSLOT Keys in request don't hash to the same slot");
     let mut writer = Wire::connect(&a);
+    assert_eq!(writer.run("READWRITE"), "+OK", "who knows no cluster would be closed");
     assert_eq!(writer.run("MULTI"), "+OK");
     assert!(writer.run("SET a 1").starts_with("-MOVED "));
     assert_eq!(writer.run("EXEC"), "-EXECABORT Transaction discarded because of previous errors.");

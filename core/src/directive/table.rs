@@ -203,8 +203,10 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("kv-node-name", Kind::Text, "", "Name of the node.").restart().operator(),
     directive("kv-control-password-file", Kind::Text, "", "File with the password of the users kv-operator and kv-replica.").restart().operator(),
     directive("kv-password-file", Kind::Text, "", "File with the password of the default user.").restart().operator(),
+    directive("sentinel-port", Kind::Integer { min: 0, max: 65535 }, "0", "Port on which a node of a cluster speaks the Sentinel protocol; 0 for none.").restart().operator(),
     directive("kv-health-port", Kind::Integer { min: 0, max: 65535 }, "0", "Port of /livez, /readyz and /metrics over HTTP; 0 for none.").restart().operator(),
     directive("kv-handover-timeout", Kind::Integer { min: 0, max: i64::MAX }, "10000", "Milliseconds that a stopping master waits for another one to take over.").operator(),
     directive("kv-dirty-reads", Kind::Bool, "no", "Where replies wait for replicas (spec.replication.acknowledge): whether reads may show writes that are not with enough of them yet."),
+    directive("kv-replica-reads", Kind::Bool, "no", "In a cluster of one shard: whether replicas, which may be behind, answer reads of clients that did not send READONLY, as clients of Sentinel expect it."),
     directive("kv-resync-wait-timeout", Kind::Integer { min: 0, max: i64::MAX }, "2000", "Milliseconds that a node whose parent is gone waits for a new one before it starts over.").operator(),
 ];

@@ -407,6 +407,7 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         uptime_ms: 0,
         disk_error: None,
         clock_ms: 0,
+        sentinel_port: 0,
         bound: false,
         isolated: false,
         durability: None,

@@ -344,6 +344,7 @@ impl Node {
             uptime_ms: now - self.started,
             disk_error: None,
             clock_ms: now,
+            sentinel_port: 0,
             bound: self.bound(now),
             isolated: master && !self.holds_lease(now),
             durability: (master && holds).then_some(Durability {

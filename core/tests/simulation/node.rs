@@ -197,6 +197,7 @@ impl SimNode {
             partial_syncs: 0,
             uptime_ms: 0,
             clock_ms: 0,
+            sentinel_port: 0,
             bound: false,
             isolated: false,
             durability: None,

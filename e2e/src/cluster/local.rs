@@ -22,9 +22,10 @@ use super::{Cluster, Error, Ledger, POLL, Programs, Result};
 use crate::ledger::route::Access;
 use crate::ledger::{Clock, Options, Session};
 
-/// Ports to keep free from the base port on: more than any test has nodes. Health is served this far above.
+/// Ports to keep free from the base port on: more than any test has nodes. Health and the Sentinel protocol are served
+/// this far above.
 const PORTS: u16 = 40;
-const HEALTH_OFFSET: u16 = 1500;
+const OFFSETS: [u16; 3] = [0, 1500, 3000];
 const WATCH: Duration = Duration::from_millis(250);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
@@ -59,6 +60,9 @@ pub struct Process {
     pub pid: i32,
     /// Its data port.
     pub port: u16,
+    /// Its port of the Sentinel protocol.
+    #[serde(rename = "sentinelPort")]
+    pub sentinel_port: u16,
     /// Where it keeps its data.
     pub dir: String,
 }
@@ -360,11 +364,11 @@ async fn watch(programs: Programs, dir: PathBuf, said: Arc<Mutex<Vec<Said>>>) {
 /// A port from which on some are free. They may be taken until they are used; the random start makes that rare.
 fn free_base_port() -> Result<u16> {
     for _ in 0..200 {
-        let base = fastrand::u16(20_000..31_000);
-        let mut ports = (base..base + PORTS).flat_map(|port| [port, port + HEALTH_OFFSET]);
+        let base = fastrand::u16(20_000..29_000);
+        let mut ports = (base..base + PORTS).flat_map(|port| OFFSETS.map(|offset| port + offset));
         if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return Ok(base);
         }
     }
-    Err(Error::Unexpected(format!("no {PORTS} free ports in a row between 20000 and 31000")))
+    Err(Error::Unexpected(format!("no {PORTS} free ports in a row between 20000 and 29000")))
 }

@@ -19,8 +19,9 @@ fn describe(server: &Server, client: &Client) -> String {
 pub(super) fn list(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     let filters = Filters::parse(args, 2)?;
     let mut text = String::new();
+    let sentinel = came_by_sentinel(server, key);
     for (candidate, client) in server.clients.iter() {
-        let skipped = filters.skip_me == Some(true) && candidate == key;
+        let skipped = client.sentinel != sentinel || filters.skip_me == Some(true) && candidate == key;
         if filters.fit(client, server.clock.instant) && !skipped {
             text.push_str(&describe(server, client));
             text.push('\n');
@@ -30,16 +31,24 @@ pub(super) fn list(server: &mut Server, key: ClientKey, args: Args<'_>) -> Comma
     Ok(())
 }
 
+/// Whether a client came by `sentinel-port`: it sees only those that did, and others only others.
+fn came_by_sentinel(server: &Server, key: ClientKey) -> bool {
+    server.clients.get(key).is_some_and(|client| client.sentinel)
+}
+
 pub(super) fn kill(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let sentinel = came_by_sentinel(server, key);
     if args.len() == 3 {
-        let found = server.clients.keys_where(|client| client.peer.to_string().as_bytes() == args.at(2));
+        let is = |client: &Client| client.peer.to_string().as_bytes() == args.at(2);
+        let found = server.clients.keys_where(|client| client.sentinel == sentinel && is(client));
         let Some(&victim) = found.first() else { return Err(CommandError::text("ERR No such client")) };
         server.reply(key).ok();
         end(server, victim, key);
         return Ok(());
     }
     let filters = Filters::parse(args, 2)?;
-    let mut victims = server.clients.keys_where(|client| filters.fit(client, server.clock.instant));
+    let fits = |client: &Client| client.sentinel == sentinel && filters.fit(client, server.clock.instant);
+    let mut victims = server.clients.keys_where(fits);
     victims.retain(|victim| filters.skip_me == Some(false) || *victim != key);
     server.reply(key).count(victims.len());
     victims.into_iter().for_each(|victim| end(server, victim, key));

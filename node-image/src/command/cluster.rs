@@ -26,6 +26,9 @@ fn cluster(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult
     if !server.tunables.cluster_enabled {
         return Err(CommandError::text("ERR This instance has cluster support disabled"));
     }
+    if let Some(client) = server.clients.get_mut(key) {
+        client.knows_cluster = true;
+    }
     match (args.at(1).to_ascii_lowercase().as_slice(), args.len()) {
         (b"help", count) => help::reply(&mut server.reply(key), count, help::CLUSTER)?,
         (b"info", 2) => info(server, key),

@@ -149,10 +149,14 @@ fn hello(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
         client.name = name;
     }
     let (proto, id) = (if client.protocol == Protocol::Resp3 { 3 } else { 2 }, client.id);
-    let mode = if server.tunables.cluster_enabled { "cluster" } else { "standalone" };
     let role = if server.link.is_some() { "replica" } else { "master" };
+    let fields: &[_] = match server.tunables.cluster_enabled {
+        _ if client.sentinel => &[("mode", "sentinel")],
+        true => &[("mode", "cluster"), ("role", role)],
+        false => &[("mode", "standalone"), ("role", role)],
+    };
     let mut reply = server.reply(key);
-    reply.map(7);
+    reply.map(5 + fields.len());
     for (field, text) in [("server", "redis"), ("version", kv_core::REDIS_VERSION)] {
         reply.bulk(field.as_bytes());
         reply.bulk(text.as_bytes());
@@ -161,7 +165,7 @@ fn hello(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     reply.integer(proto);
     reply.bulk(b"id");
     reply.integer(i64::try_from(id).unwrap_or(i64::MAX));
-    for (field, text) in [("mode", mode), ("role", role)] {
+    for (field, text) in fields {
         reply.bulk(field.as_bytes());
         reply.bulk(text.as_bytes());
     }
@@ -202,6 +206,7 @@ fn reset(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
         client.db = 0;
         client.protocol = Protocol::Resp2;
         client.readonly = false;
+        client.knows_cluster = false;
         (client.no_evict, client.no_touch) = (false, false);
         client.replies = Replies::Sent;
         client.name.clear();
@@ -216,6 +221,7 @@ fn set_readonly(server: &mut Server, key: ClientKey, readonly: bool) -> CommandR
     }
     if let Some(client) = server.clients.get_mut(key) {
         client.readonly = readonly;
+        client.knows_cluster = true;
     }
     server.reply(key).ok();
     Ok(())
@@ -245,7 +251,11 @@ fn client(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult 
         let name = format!("client|{}", String::from_utf8_lossy(&subcommand));
         if fits { Ok(()) } else { Err(CommandError::Arity(name)) }
     };
+    let sentinel = server.clients.get(key).is_some_and(|client| client.sentinel);
     match subcommand.as_slice() {
+        b"pause" | b"unpause" | b"unblock" if sentinel => {
+            return Err(CommandError::text("ERR only the data port's clients can be paused and blocked"));
+        }
         b"id" => {
             arity(args.len() == 2)?;
             let id = server.clients.get(key).map_or(0, |client| client.id);

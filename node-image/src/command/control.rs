@@ -95,6 +95,7 @@ fn accept(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
             server.drop_link();
         }
         server.take_role(reigned, failover);
+        server.tend_sentinel();
     }
     Ok(())
 }

@@ -149,7 +149,7 @@ pub(super) const PUBSUB: &[&str] = &[
 ];
 
 /// Answers `HELP` of a command that has so many arguments.
-pub(super) fn reply(reply: &mut Reply<'_>, args: usize, lines: &[&str]) -> CommandResult {
+pub(crate) fn reply(reply: &mut Reply<'_>, args: usize, lines: &[&str]) -> CommandResult {
     if args != 2 {
         let name = lines.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
         return Err(CommandError::Arity(format!("{}|help", name.to_lowercase())));

@@ -23,6 +23,15 @@ const SECTIONS: [(&str, Section); 9] = [
     ("Keyspace", keyspace),
 ];
 
+/// What is shown on `sentinel-port`.
+const SENTINEL_SECTIONS: [(&str, Section); 5] = [
+    ("Server", sentinel_server),
+    ("Clients", clients),
+    ("CPU", cpu),
+    ("Stats", stats),
+    ("Sentinel", crate::sentinel::info),
+];
+
 /// `INFO [section ...]`
 pub(super) fn info(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     let wanted = |name: &str| {
@@ -35,7 +44,9 @@ pub(super) fn info(server: &mut Server, key: ClientKey, args: Args<'_>) -> Comma
             })
     };
     let mut text = String::new();
-    for (name, section) in SECTIONS {
+    let sentinel = server.clients.get(key).is_some_and(|client| client.sentinel);
+    let sections = if sentinel { &SENTINEL_SECTIONS[..] } else { &SECTIONS };
+    for (name, section) in sections {
         if wanted(name) {
             if !text.is_empty() {
                 text.push_str("\r\n");
@@ -53,17 +64,26 @@ macro_rules! line {
 }
 
 fn server_section(server: &Server, text: &mut String) {
+    let mode = if server.tunables.cluster_enabled { "cluster" } else { "standalone" };
+    describe_server(server, mode, server.port, text);
+}
+
+fn sentinel_server(server: &Server, text: &mut String) {
+    describe_server(server, "sentinel", server.sentinel.port, text);
+}
+
+fn describe_server(server: &Server, mode: &str, port: u16, text: &mut String) {
     let uptime = server.millis_since(server.started.instant) / 1000;
     line!(text, "redis_version:{}", kv_core::REDIS_VERSION);
     line!(text, "server_name:kv-node");
     line!(text, "kv_version:{}", kv_core::VERSION);
-    line!(text, "redis_mode:{}", if server.tunables.cluster_enabled { "cluster" } else { "standalone" });
+    line!(text, "redis_mode:{mode}");
     line!(text, "os:{} {}", std::env::consts::OS, std::env::consts::ARCH);
     line!(text, "arch_bits:{}", usize::BITS);
     line!(text, "multiplexing_api:epoll");
     line!(text, "process_id:{}", std::process::id());
     line!(text, "run_id:{}", server.run_id);
-    line!(text, "tcp_port:{}", server.port);
+    line!(text, "tcp_port:{port}");
     line!(text, "server_time_usec:{}", server.clock.unix_ms.saturating_mul(1000));
     line!(text, "uptime_in_seconds:{uptime}");
     line!(text, "uptime_in_days:{}", uptime / 86_400);

@@ -2,40 +2,41 @@
 
 use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, KeySpec, help, table};
 use crate::resp::Reply;
-use crate::server::{ClientKey, Server};
+use crate::server::{Client, ClientKey, Server};
 
 /// `COMMAND [COUNT | LIST | INFO name ... | DOCS name ... | GETKEYS command ...]`
 pub(super) fn command(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let table = server.clients.get(key).map_or(&*table::NODE, Client::table);
     let mut reply = server.reply(key);
     match args.at(1).to_ascii_lowercase().as_slice() {
         b"" => {
-            reply.array(table::all().count());
-            table::all().for_each(|spec| describe(&mut reply, spec));
+            reply.array(table.all().len());
+            table.all().for_each(|spec| describe(&mut reply, spec));
         }
         b"help" => help::reply(&mut reply, args.len(), help::COMMAND)?,
-        b"count" => reply.count(table::all().count()),
+        b"count" => reply.count(table.all().len()),
         b"list" => {
-            reply.array(table::all().count());
-            table::all().for_each(|spec| reply.bulk(spec.name.as_bytes()));
+            reply.array(table.all().len());
+            table.all().for_each(|spec| reply.bulk(spec.name.as_bytes()));
         }
         b"info" if args.len() > 2 => {
             reply.array(args.len() - 2);
             for name in args.from(2) {
-                match table::lookup(name) {
+                match table.lookup(name) {
                     Some(spec) => describe(&mut reply, spec),
                     None => reply.nil_array(),
                 }
             }
         }
         b"info" => {
-            reply.array(table::all().count());
-            table::all().for_each(|spec| describe(&mut reply, spec));
+            reply.array(table.all().len());
+            table.all().for_each(|spec| describe(&mut reply, spec));
         }
         b"docs" => {
             let wanted: Vec<_> = if args.len() > 2 {
-                args.from(2).iter().filter_map(|name| table::lookup(name)).collect()
+                args.from(2).iter().filter_map(|name| table.lookup(name)).collect()
             } else {
-                table::all().collect()
+                table.all().collect()
             };
             reply.map(wanted.len());
             wanted.into_iter().for_each(|spec| document(&mut reply, spec));
@@ -43,7 +44,7 @@ pub(super) fn command(server: &mut Server, key: ClientKey, args: Args<'_>) -> Co
         b"getkeys" if args.len() > 2 => {
             let inner = Args::new(args.from(2));
             let spec =
-                table::lookup(inner.at(0)).ok_or(CommandError::text("ERR Invalid command specified"))?;
+                table.lookup(inner.at(0)).ok_or(CommandError::text("ERR Invalid command specified"))?;
             let positions = spec.keys.positions(inner);
             if positions.is_empty() || spec.flags.contains(Flags::PUBSUB) {
                 return Err(CommandError::text("ERR The command has no key arguments"));

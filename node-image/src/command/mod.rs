@@ -15,7 +15,7 @@ mod error;
 mod expire;
 pub(crate) mod glob;
 mod hashes;
-mod help;
+pub(crate) mod help;
 mod info;
 mod introspect;
 mod keys;
@@ -36,6 +36,7 @@ mod zsets;
 pub use args::Args;
 pub use effects::Effects;
 pub use error::CommandError;
+pub(crate) use spec::row;
 pub use spec::{CommandSpec, Ctx, DataHandler, Flags, Group, Handler, KeySpec, Settings};
 
 /// What a command comes to: its reply was written, or this error is the reply.

@@ -205,7 +205,7 @@ impl CommandSpec {
 }
 
 /// A command on the server that has no keys.
-pub(super) const fn row(
+pub(crate) const fn row(
     group: Group,
     name: &'static str,
     arity: i32,

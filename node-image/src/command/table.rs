@@ -1,4 +1,4 @@
-//! The table of all commands, made of the parts of each module.
+//! The table of all commands, made of the parts of each module; and how a table is looked into.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -30,22 +30,45 @@ const PARTS: &[&[CommandSpec]] = &[
 /// The longest name that is looked up.
 const NAME_MAX: usize = 32;
 
-static BY_NAME: LazyLock<HashMap<&'static [u8], &'static CommandSpec, hashbrown::DefaultHashBuilder>> =
-    LazyLock::new(|| all().map(|spec| (spec.name.as_bytes(), spec)).collect());
-
-/// Every command.
-pub fn all() -> impl Iterator<Item = &'static CommandSpec> {
-    PARTS.iter().copied().flatten()
+/// Commands that one port of the node takes, in their order and by name.
+#[derive(Debug)]
+pub struct Table {
+    all: Vec<&'static CommandSpec>,
+    by_name: HashMap<&'static [u8], &'static CommandSpec, hashbrown::DefaultHashBuilder>,
 }
 
-/// The command of this name, whatever the case.
+/// The commands of the data port.
+pub static NODE: LazyLock<Table> = LazyLock::new(|| Table::new(PARTS.iter().copied().flatten()));
+
+impl Table {
+    /// A table of these commands.
+    #[must_use]
+    pub fn new(specs: impl Iterator<Item = &'static CommandSpec>) -> Self {
+        let all: Vec<_> = specs.collect();
+        let by_name = all.iter().map(|spec| (spec.name.as_bytes(), *spec)).collect();
+        Self { all, by_name }
+    }
+
+    /// Every command.
+    pub fn all(&self) -> impl ExactSizeIterator<Item = &'static CommandSpec> {
+        self.all.iter().copied()
+    }
+
+    /// The command of this name, whatever the case.
+    #[must_use]
+    pub fn lookup(&self, name: &[u8]) -> Option<&'static CommandSpec> {
+        let mut buffer = [0; NAME_MAX];
+        let lower = buffer.get_mut(..name.len())?;
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        self.by_name.get(&*lower).copied()
+    }
+}
+
+/// The command of the data port of this name, whatever the case.
 #[must_use]
 pub fn lookup(name: &[u8]) -> Option<&'static CommandSpec> {
-    let mut buffer = [0; NAME_MAX];
-    let lower = buffer.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    BY_NAME.get(&*lower).copied()
+    NODE.lookup(name)
 }
 
 /// Defines `COMMANDS`, a module's part of the table: name, arity, flags, keys, version, handler, summary a row.
@@ -72,7 +95,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_lower_case_and_found_in_any_case() {
-        let mut names: Vec<_> = all().map(|spec| spec.name).collect();
+        let mut names: Vec<_> = NODE.all().map(|spec| spec.name).collect();
         for name in &names {
             assert_eq!(*name, name.to_ascii_lowercase());
             assert_eq!(lookup(name.to_ascii_uppercase().as_bytes()).map(|spec| spec.name), Some(*name));

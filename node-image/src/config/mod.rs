@@ -128,6 +128,9 @@ impl Config {
             if !self.settings.bool("cluster-enabled") {
                 return lacks("cluster-enabled yes");
             }
+        } else if self.settings.number("sentinel-port") > 0 {
+            let text = "sentinel-port needs kv-cluster-uid: only a node of a cluster knows who its master is";
+            return Err(ConfigError::Contradiction(text.into()));
         }
         Ok(self)
     }

@@ -48,6 +48,8 @@ pub struct Tunables {
     pub serve_stale: bool,
     /// `kv-dirty-reads`.
     pub dirty_reads: bool,
+    /// `kv-replica-reads`.
+    pub replica_reads: bool,
     /// `cluster-enabled`.
     pub cluster_enabled: bool,
     /// `kv-handover-timeout`.
@@ -102,6 +104,7 @@ impl Tunables {
             replica_read_only: settings.bool("replica-read-only"),
             serve_stale: settings.bool("replica-serve-stale-data"),
             dirty_reads: settings.bool("kv-dirty-reads"),
+            replica_reads: settings.bool("kv-replica-reads"),
             cluster_enabled: settings.bool("cluster-enabled"),
             handover_timeout: Duration::from_millis(settings.number("kv-handover-timeout")),
             resync_wait: Duration::from_millis(settings.number("kv-resync-wait-timeout")),

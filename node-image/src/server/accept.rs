@@ -65,15 +65,27 @@ pub enum ListenError {
     Nothing,
 }
 
+/// Where the node listens.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: TcpListener,
+    /// By `sentinel-port`.
+    sentinel: bool,
+}
+
+/// The most addresses that a port is listened to on.
+const ADDRESSES: usize = 16;
+
 /// Listens on all addresses of `bind`; one that begins with `-` may be missing.
 pub(super) fn listen(
     bind: &[String],
-    port: u16,
+    (port, sentinel): (u16, bool),
     backlog: i32,
     registry: &Registry,
-) -> Result<Vec<TcpListener>, ListenError> {
+) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
-    for (index, name) in bind.iter().take(16).enumerate() {
+    let first = if sentinel { FIRST_LISTENER + ADDRESSES } else { FIRST_LISTENER };
+    for (index, name) in bind.iter().take(ADDRESSES).enumerate() {
         let (optional, name) = match name.strip_prefix('-') {
             Some(name) => (true, name),
             None => (false, name.as_str()),
@@ -85,12 +97,11 @@ pub(super) fn listen(
         };
         let address = SocketAddr::new(ip, port);
         match listen_on(address, backlog) {
-            Ok(mut listener) => {
-                let token = Token(FIRST_LISTENER + index);
+            Ok(mut socket) => {
                 registry
-                    .register(&mut listener, token, Interest::READABLE)
+                    .register(&mut socket, Token(first + index), Interest::READABLE)
                     .map_err(|error| ListenError::Refused { address, error })?;
-                listeners.push(listener);
+                listeners.push(Listener { socket, sentinel });
             }
             Err(_) if optional => {}
             Err(error) => return Err(ListenError::Refused { address, error }),
@@ -114,7 +125,7 @@ fn listen_on(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
 impl Server {
     /// Whether a token is that of a listener.
     pub(super) fn is_listener(token: Token) -> bool {
-        (FIRST_LISTENER..FIRST_LISTENER + 16).contains(&token.0)
+        (FIRST_LISTENER..FIRST_LISTENER + 2 * ADDRESSES).contains(&token.0)
     }
 
     /// Takes connections that wait; who is there already has its turn before the rest.
@@ -127,10 +138,11 @@ impl Server {
                     self.accepting = true;
                     return;
                 }
-                match listener.accept() {
+                let sentinel = listener.sentinel;
+                match listener.socket.accept() {
                     Ok((stream, peer)) => {
                         taken += 1;
-                        self.welcome(stream, peer);
+                        self.welcome(stream, peer, sentinel);
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -143,7 +155,7 @@ impl Server {
         }
     }
 
-    fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+    fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr, sentinel: bool) {
         self.stats.connections += 1;
         let reserved = self.clients.len() >= self.tunables.maxclients;
         let full = self.clients.len() >= self.tunables.maxclients.saturating_add(RESERVED);
@@ -160,6 +172,7 @@ impl Server {
         let user = if self.tunables.requirepass.is_empty() { User::Default } else { User::Nobody };
         if let Some(client) = self.add_client(stream, peer, user).and_then(|key| self.clients.get_mut(key)) {
             client.reserved = reserved;
+            client.sentinel = sentinel;
         }
     }
 

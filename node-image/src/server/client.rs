@@ -9,6 +9,7 @@ use mio::net::TcpStream;
 
 use super::pubsub::Scope;
 use super::transactions::{Session, Transaction};
+use crate::command::table::{self, Table};
 use crate::config::Tunables;
 use crate::replication::{Feed, FeedState};
 use crate::resp::{Protocol, Reply, Request, RequestParser, fail_replies};
@@ -193,6 +194,8 @@ pub struct Client {
     pub user: User,
     /// What it is for.
     pub kind: Kind,
+    /// It came by `sentinel-port`: it has commands and channels of its own.
+    pub sentinel: bool,
     /// `CLIENT SETNAME`.
     pub name: String,
     /// `CLIENT SETINFO LIB-NAME`.
@@ -201,6 +204,10 @@ pub struct Client {
     pub lib_version: String,
     /// `READONLY` was given: reads may be served by a replica.
     pub readonly: bool,
+    /// It sent CLUSTER, READONLY or READWRITE: it knows what MOVED means.
+    pub knows_cluster: bool,
+    /// When it was first told that its requests are for another node.
+    pub misdirected: Option<Instant>,
     /// Why its requests are not read on.
     pub blocked: Option<Blocked>,
     /// Closed as soon as its output is written.
@@ -305,10 +312,13 @@ impl Client {
             db: 0,
             user,
             kind: Kind::Normal,
+            sentinel: false,
             name: String::new(),
             lib_name: String::new(),
             lib_version: String::new(),
             readonly: false,
+            knows_cluster: false,
+            misdirected: None,
             blocked: None,
             closing: false,
             doomed: false,
@@ -333,6 +343,12 @@ impl Client {
             read_offset: 0,
             session: None,
         }
+    }
+
+    /// The commands that it may send.
+    #[must_use]
+    pub fn table(&self) -> &'static Table {
+        if self.sentinel { &crate::sentinel::TABLE } else { &table::NODE }
     }
 
     /// Whether it is the parent that this node follows.
@@ -421,10 +437,10 @@ impl Client {
         }
     }
 
-    /// Whether `CLIENT PAUSE ALL` holds its commands: not those of the operator and of nodes.
+    /// Whether `CLIENT PAUSE ALL` holds its commands: not those of the operator, of nodes, and on `sentinel-port`.
     #[must_use]
     pub fn is_pausable(&self) -> bool {
-        matches!(self.kind, Kind::Normal) && !self.user.is_peer()
+        matches!(self.kind, Kind::Normal) && !self.user.is_peer() && !self.sentinel
     }
 
     /// Bytes of replies that may be written now.

@@ -50,8 +50,10 @@ impl Server {
         self.tend_link();
         self.drop_silent_replicas();
         self.tend_clients();
+        self.close_misdirected();
         self.answer_waits();
         self.tend_lease();
+        self.tend_sentinel();
         self.tend_held();
         self.tend_failover();
         self.tend_persistence();

@@ -78,6 +78,7 @@ impl Server {
             Verdict::Run | Verdict::Queue | Verdict::Hold => return,
         };
         self.stats.rejected_commands += 1;
+        self.note_refusal(key, &error);
         self.refuse(key, &error);
     }
 
@@ -216,6 +217,7 @@ impl Server {
             }
         }
         let Some(slot) = slot else { return Verdict::Run };
+        readonly |= self.tunables.replica_reads && self.is_single_shard();
         match self.routing.route(slot, writes, readonly) {
             Route::Here => Verdict::Run,
             Route::Hold if self.pause.is_some() => Verdict::Hold,

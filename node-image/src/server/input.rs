@@ -10,7 +10,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::{Client, ClientKey, Server, User};
-use crate::command::{CommandSpec, KeySpec, table};
+use crate::command::table::NODE;
+use crate::command::{CommandSpec, KeySpec};
 use crate::resp::{Limits, ParseError, Parsed, Reply, Request};
 
 /// Bytes that are read from a client at a time, so that none starves the others.
@@ -57,7 +58,7 @@ impl Recent {
     #[inline]
     fn lookup(&mut self, name: &[u8]) -> Option<&'static CommandSpec> {
         if self.spec.is_none() || self.name != name {
-            let spec = table::lookup(name)?; // a name that is none may be long
+            let spec = NODE.lookup(name)?; // a name that is none may be long
             self.name.clear();
             self.name.extend_from_slice(name);
             self.spec = Some(spec);
@@ -345,6 +346,7 @@ impl Server {
             _ if client.is_parent() => (Limits::trusted(usize::MAX / 4), BATCH),
             _ => (self.tunables.limits, BATCH),
         };
+        let (table, usual) = (client.table(), !client.sentinel);
         for count in 0..most {
             match client.parser.parse(input, start, &limits, &mut client.request) {
                 Ok(Parsed::Incomplete) => return (count, Stop::Incomplete),
@@ -361,7 +363,10 @@ impl Server {
                     Some(range) => input.get(range.clone()),
                     None => place.request.inline.first().map(Vec::as_slice),
                 };
-                place.spec = name.and_then(|name| batch.recent.lookup(name));
+                place.spec = name.and_then(|name| match usual {
+                    true => batch.recent.lookup(name),
+                    false => table.lookup(name),
+                });
             }
         }
         (most, Stop::Full)

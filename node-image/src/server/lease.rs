@@ -113,6 +113,11 @@ impl Server {
         }
     }
 
+    /// What another node last answered, and when it was asked.
+    pub(crate) fn heard_of(&self, id: NodeId) -> Option<&(NodeReport, u64)> {
+        self.lease.reports.get(&id)
+    }
+
     fn place(&self, id: NodeId) -> Place {
         Place {
             addresses: self.routing.addresses(id),
@@ -181,7 +186,12 @@ impl Server {
         let mailbox = self.mailbox();
         self.lease.propose_at = now + patience;
         match propose::start(proposal, move |outcome| mailbox.send(Event::Proposed(outcome))) {
-            Ok(()) => self.lease.proposing = true,
+            Ok(()) => {
+                self.lease.proposing = true;
+                if !outdated {
+                    self.tell_election();
+                }
+            }
             Err(error) => warning!("Cannot start a thread for an election: {error}"),
         }
     }
@@ -194,6 +204,7 @@ impl Server {
             Proposed::Waits(text) if text == self.lease.waited_for => text,
             Proposed::Waits(text) => {
                 warning!("No election: {text}");
+                self.tell_no_election();
                 text
             }
             Proposed::Acted(text) => {
@@ -316,6 +327,11 @@ impl Server {
     /// Whether this node, as the master, may acknowledge writes now.
     pub(super) fn holds_lease(&self) -> bool {
         self.lease.until == u64::MAX || clock_ms() < self.lease.until
+    }
+
+    /// Whether it had a lease in this reign, and has none now.
+    pub(crate) fn lease_is_over(&self) -> bool {
+        self.lease.until > 0 && !self.holds_lease()
     }
 
     /// Since when it may not, in milliseconds; `None` if it may.

@@ -25,6 +25,7 @@ use crate::log::{self, Level};
 use crate::persist::save::SaveError;
 use crate::persist::{NodeStateFile, StateError};
 use crate::replication::{History, random_hex};
+use crate::sentinel::Sentinel;
 use crate::{notice, warning};
 
 /// For how long a master that was relieved goes on to redirect its clients.
@@ -84,7 +85,12 @@ impl Server {
         let routing =
             Routing::new(NodeStateFile::open(&config.dir())?, identity(&config), tunables.cluster_enabled)?;
         let backlog = i32::try_from(config.settings.number("tcp-backlog")).unwrap_or(511);
-        let listeners = listen(&bind_addresses(&config), port, backlog, poll.registry())?;
+        let sentinel_port = u16::try_from(config.settings.number("sentinel-port")).unwrap_or_default();
+        let bind = bind_addresses(&config);
+        let mut listeners = listen(&bind, (port, false), backlog, poll.registry())?;
+        if sentinel_port > 0 {
+            listeners.extend(listen(&bind, (sentinel_port, true), backlog, poll.registry())?);
+        }
         let mut random = fastrand::Rng::new();
         let databases = usize::try_from(config.settings.number("databases")).unwrap_or(16);
         let mut server = Self {
@@ -104,6 +110,8 @@ impl Server {
             loading: None,
             persistence: Persistence::new(&config, clock.unix_ms),
             lease: super::lease::Lease::new(),
+            sentinel: Sentinel::new(sentinel_port),
+            misdirected: Vec::new(),
             isolated: false,
             durability: super::durability::Durability::default(),
             waiting: Vec::new(),

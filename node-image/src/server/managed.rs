@@ -281,6 +281,12 @@ impl Routing {
         self.map.as_ref()?.addresses.get(&id)
     }
 
+    /// Where clients are sent that are to go to a node: an IP address and a port.
+    #[must_use]
+    pub fn client_address(&self, id: NodeId) -> Option<(String, u16)> {
+        self.address(id).map(|address| (bracketless(&address.ip).to_owned(), address.port))
+    }
+
     /// Refuses messages for another cluster or shard.
     ///
     /// # Errors
@@ -387,7 +393,8 @@ impl Routing {
     }
 
     /// The newest config of this node's own shard that it was shown, accepted or not.
-    fn newest_own(&self) -> Option<&ShardConfig> {
+    #[must_use]
+    pub fn newest_own(&self) -> Option<&ShardConfig> {
         let shard = self.identity.as_ref()?.shard;
         let told = self.map.iter().flat_map(|map| &map.shards).find(|config| config.shard == shard);
         self.config().into_iter().chain(told).max_by_key(|config| config.epoch)
@@ -438,9 +445,9 @@ impl Routing {
     }
 
     fn moved(&self, slot: Slot, master: Option<NodeId>) -> Route {
-        let address = master.filter(|id| *id != self.id()).and_then(|id| self.address(id));
+        let address = master.filter(|id| *id != self.id()).and_then(|id| self.client_address(id));
         Route::Elsewhere(match address {
-            Some(address) => format!("MOVED {slot} {}:{}", bracketless(&address.ip), address.port),
+            Some((host, port)) => format!("MOVED {slot} {host}:{port}"),
             None => "CLUSTERDOWN The cluster is down".into(),
         })
     }

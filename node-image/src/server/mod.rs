@@ -22,6 +22,7 @@ mod loading;
 mod managed;
 mod memory;
 pub mod persistence;
+mod plain;
 mod propagate;
 mod publish;
 mod pubsub;
@@ -35,7 +36,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mio::net::TcpListener;
 use mio::{Events, Poll, Waker};
 
 pub use client::{Account, Blocked, Client, ClientKey, Kind, Replies, User};
@@ -56,6 +56,7 @@ use crate::peers::Answer;
 use crate::propose::Proposed;
 use crate::replication::{History, Outcome, ParentLink, SyncJob};
 use crate::resp::Reply;
+use crate::sentinel::Sentinel;
 
 /// What other threads tell the data thread.
 pub enum Event {
@@ -175,6 +176,10 @@ pub struct Server {
     pub persistence: persistence::Persistence,
     /// What is known of the other nodes of the shard.
     pub lease: lease::Lease,
+    /// What is told on `sentinel-port`.
+    pub sentinel: Sentinel,
+    /// Clients that were told to go elsewhere, and may not understand that.
+    misdirected: Vec<ClientKey>,
     /// This node is a master whose lease is over.
     pub isolated: bool,
     /// Replies that wait for other nodes.
@@ -212,7 +217,7 @@ pub struct Server {
     last_line: Instant,
     /// Since when there is no replica.
     unread_since: Option<Instant>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<accept::Listener>,
     /// More connections wait than were taken in one go.
     accepting: bool,
     poll: Poll,

@@ -171,7 +171,8 @@ impl Server {
         let mut reply = Reply::new(&mut client.output, client.protocol);
         for name in names {
             if let Some(name) = subscriptions.add(scope, name) {
-                self.pubsub.add(scope, &name, key);
+                let space = if client.sentinel { &mut self.sentinel.channels } else { &mut self.pubsub };
+                space.add(scope, &name, key);
             }
             confirm(&mut reply, scope.subscribed(), Some(name), subscriptions.count(scope));
         }
@@ -187,9 +188,10 @@ impl Server {
         let all: Vec<_> = subscriptions.of(scope).iter().cloned().collect();
         let all: Vec<&[u8]> =
             if names.is_empty() { all.iter().map(AsRef::as_ref).collect() } else { names.to_vec() };
+        let space = if client.sentinel { &mut self.sentinel.channels } else { &mut self.pubsub };
         for name in &all {
             if subscriptions.remove(scope, name) {
-                self.pubsub.remove(scope, name, key);
+                space.remove(scope, name, key);
             }
             confirm(&mut reply, scope.unsubscribed(), Some(name), subscriptions.count(scope));
         }
@@ -202,10 +204,12 @@ impl Server {
 
     /// Ends all of a client's subscriptions without a word.
     pub(super) fn forget_subscriptions(&mut self, key: ClientKey) {
-        let session = self.clients.get_mut(key).and_then(|client| client.session.as_mut());
-        let Some(gone) = session.map(|session| std::mem::take(&mut session.subscriptions)) else { return };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(session) = client.session.as_mut() else { return };
+        let gone = std::mem::take(&mut session.subscriptions);
+        let space = if client.sentinel { &mut self.sentinel.channels } else { &mut self.pubsub };
         for scope in [Scope::Channel, Scope::Pattern, Scope::Shard] {
-            gone.of(scope).iter().for_each(|name| self.pubsub.remove(scope, name, key));
+            gone.of(scope).iter().for_each(|name| space.remove(scope, name, key));
         }
     }
 
@@ -219,25 +223,14 @@ impl Server {
         from: Option<ClientKey>,
     ) -> usize {
         let Self { pubsub, clients, tunables, .. } = self;
-        let mut send = |keys: &BTreeSet<ClientKey>, words: &[&[u8]]| {
-            let frame = frame(words);
-            for key in keys {
-                send(clients, *key, &frame, from == Some(*key), tunables);
-            }
-            keys.len()
-        };
-        let mut receivers = 0;
-        if let Some(keys) = pubsub.of(scope).get(channel) {
-            let kind: &[u8] = if scope == Scope::Shard { b"smessage" } else { b"message" };
-            receivers += send(keys, &[kind, channel, message]);
-        }
-        if scope == Scope::Channel {
-            for (pattern, keys) in pubsub.patterns.iter().filter(|(pattern, _)| glob_match(pattern, channel))
-            {
-                receivers += send(keys, &[b"pmessage", pattern, channel, message]);
-            }
-        }
-        receivers
+        deliver_in(pubsub, clients, tunables, (scope, channel, message), from)
+    }
+
+    /// Sends a message to all subscribers on `sentinel-port`.
+    pub(crate) fn announce(&mut self, channel: &str, message: &str) {
+        let Self { sentinel, clients, tunables, .. } = self;
+        let message = (Scope::Channel, channel.as_bytes(), message.as_bytes());
+        deliver_in(&sentinel.channels, clients, tunables, message, None);
     }
 
     /// Publishes for a client: here, and to all that follow this node's stream.
@@ -277,6 +270,34 @@ impl Server {
             }
         }
     }
+}
+
+/// Sends a message (its scope, channel and text) to all subscribers of a space; returns how many they are.
+fn deliver_in(
+    pubsub: &PubSub,
+    clients: &mut Clients,
+    tunables: &Tunables,
+    (scope, channel, message): (Scope, &[u8], &[u8]),
+    from: Option<ClientKey>,
+) -> usize {
+    let mut send = |keys: &BTreeSet<ClientKey>, words: &[&[u8]]| {
+        let frame = frame(words);
+        for key in keys {
+            send(clients, *key, &frame, from == Some(*key), tunables);
+        }
+        keys.len()
+    };
+    let mut receivers = 0;
+    if let Some(keys) = pubsub.of(scope).get(channel) {
+        let kind: &[u8] = if scope == Scope::Shard { b"smessage" } else { b"message" };
+        receivers += send(keys, &[kind, channel, message]);
+    }
+    if scope == Scope::Channel {
+        for (pattern, keys) in pubsub.patterns.iter().filter(|(pattern, _)| glob_match(pattern, channel)) {
+            receivers += send(keys, &[b"pmessage", pattern, channel, message]);
+        }
+    }
+    receivers
 }
 
 /// A message as it is sent in RESP2. In RESP3 its first byte is another one.

@@ -96,6 +96,7 @@ impl Server {
         }
         self.drop_foreign_channels();
         self.ask_peers();
+        self.tend_sentinel();
     }
 
     /// Cuts off nodes of the shard whose parent is another now.
@@ -150,6 +151,7 @@ impl Server {
             full_syncs: self.stats.full_syncs,
             partial_syncs: self.stats.partial_syncs,
             uptime_ms: self.millis_since(self.started.instant),
+            sentinel_port: self.sentinel.port,
             clock_ms: clock_ms(),
             bound: self.bound_to_master().is_some(),
             isolated: self.isolated,

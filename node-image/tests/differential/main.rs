@@ -230,7 +230,7 @@ proptest! {
     fn no_arguments_panic(
         stream in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(0..ANY.len(), 0..8)), 1..300),
     ) {
-        let specs: Vec<_> = table::all().filter(|spec| matches!(spec.handler, Handler::Data(_))).collect();
+        let specs: Vec<_> = table::NODE.all().filter(|spec| matches!(spec.handler, Handler::Data(_))).collect();
         let mut node = Node::new(ExpiryMode::Delete, Protocol::Resp3, 1);
         let mut replica = Node::new(ExpiryMode::Ignore, Protocol::Resp3, 2);
         for (spec, args) in stream {

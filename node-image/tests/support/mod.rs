@@ -21,8 +21,11 @@ fn patience() -> Duration {
     Duration::from_secs(seconds.unwrap_or(30))
 }
 
+/// Stands for a port that nobody listens on, another one each time.
+pub const FREE: &str = "{free}";
+
 /// Stands for the file with the control password, which is in the node's own directory.
-const SECRET: &str = "{secret}";
+pub const SECRET: &str = "{secret}";
 
 pub struct Process {
     child: Child,
@@ -75,7 +78,10 @@ impl Process {
         all.extend([dir.path().to_str().unwrap().to_owned(), "--save".to_owned(), String::new()]);
         let secret = dir.path().join("secret");
         std::fs::write(&secret, "secret\n").unwrap();
-        all.extend(args.iter().map(|arg| arg.replace(SECRET, secret.to_str().unwrap())));
+        all.extend(args.iter().map(|arg| match *arg {
+            FREE => free_port().to_string(),
+            arg => arg.replace(SECRET, secret.to_str().unwrap()),
+        }));
         let child = spawn(program, &all, &dir);
         let mut process = Self { child, port, dir, args: all, program: program.to_owned() };
         process.wait_until_up().then_some(process)

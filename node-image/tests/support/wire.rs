@@ -11,7 +11,11 @@ pub struct Wire(BufReader<TcpStream>);
 
 impl Wire {
     pub fn connect(server: &Process) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        Self::to(server.port)
+    }
+
+    pub fn to(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         Self(BufReader::new(stream))
     }

@@ -65,8 +65,8 @@ struct UpArgs {
     #[arg(short, long)]
     file: Option<PathBuf>,
     /// Port of the first node; the next node has the next port. For peers each node announces the port 10000 above
-    /// its own, and it serves health and metrics 1500 above. Default: 7000, or what the folder was started with
-    /// before.
+    /// its own; it serves health and metrics 1500 above, and speaks the Sentinel protocol 3000 above. Default: 7000,
+    /// or what the folder was started with before.
     #[arg(long)]
     base_port: Option<u16>,
     /// Go on in the background; return when the cluster is ready, or after 60 s.

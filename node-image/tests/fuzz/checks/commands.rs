@@ -60,7 +60,7 @@ const SMALL: Limits = Limits {
 };
 
 static SPECS: LazyLock<Vec<&CommandSpec>> =
-    LazyLock::new(|| table::all().filter(|spec| matches!(spec.handler, Handler::Data(_))).collect());
+    LazyLock::new(|| table::NODE.all().filter(|spec| matches!(spec.handler, Handler::Data(_))).collect());
 
 static TRACE: LazyLock<bool> = LazyLock::new(|| std::env::var_os("KV_FUZZ_TRACE").is_some());
 

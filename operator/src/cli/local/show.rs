@@ -16,6 +16,9 @@ pub struct ProcessRow {
     pub pid: Option<i32>,
     /// The port for clients.
     pub port: u16,
+    /// The port of the Sentinel protocol.
+    #[serde(rename = "sentinelPort")]
+    pub sentinel_port: u16,
     /// The node's folder.
     pub dir: String,
 }
@@ -34,6 +37,7 @@ pub fn processes(
             ProcessRow {
                 pid: running(layout, uid, &node).map(|record| record.pid),
                 port: port.map_or(0, |ports| ports.data),
+                sentinel_port: port.map_or(0, |ports| ports.sentinel),
                 dir: layout.node(&node).display().to_string(),
                 node,
             }

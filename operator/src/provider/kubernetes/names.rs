@@ -37,6 +37,9 @@ pub const CLIENT_PORT: u16 = 6379;
 /// Port that is announced for peers.
 pub const BUS_PORT: u16 = 16379;
 
+/// Port of the Sentinel protocol.
+pub const SENTINEL_PORT: u16 = 26379;
+
 /// Port of health and metrics.
 pub const HEALTH_PORT: u16 = 9121;
 

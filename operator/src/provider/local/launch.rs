@@ -54,6 +54,7 @@ impl Launch {
         set("cluster-announce-ip", "127.0.0.1");
         set("cluster-announce-bus-port", &ports.bus.to_string());
         set("kv-health-port", &ports.health.to_string());
+        set("sentinel-port", &ports.sentinel.to_string());
         set("kv-cluster-uid", &self.uid);
         set("kv-shard", &shard.to_string());
         set("kv-node-name", name);

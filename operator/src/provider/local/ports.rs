@@ -12,6 +12,9 @@ pub const BUS_OFFSET: u16 = 10_000;
 /// The port for health and metrics lies this far above the data port; so many nodes can a cluster have.
 pub const HEALTH_OFFSET: u16 = 1500;
 
+/// The port for the Sentinel protocol lies this far above the data port.
+pub const SENTINEL_OFFSET: u16 = 3000;
+
 /// The ports of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
@@ -21,6 +24,8 @@ pub struct Ports {
     pub bus: u16,
     /// Health and metrics over HTTP.
     pub health: u16,
+    /// The Sentinel protocol.
+    pub sentinel: u16,
 }
 
 /// Why a node has no port.
@@ -28,8 +33,8 @@ pub struct Ports {
 pub enum PortError {
     /// The numbers end.
     #[error(
-        "base port {base} leaves no port for node number {index}: a node needs its port and the ports {BUS_OFFSET} \
-         and {HEALTH_OFFSET} above it, and there can be {HEALTH_OFFSET} nodes; choose a lower one with --base-port"
+        "base port {base} leaves no port for node number {index}: a node needs its port and the ports {HEALTH_OFFSET}, \
+         {SENTINEL_OFFSET} and {BUS_OFFSET} above it, and there can be {HEALTH_OFFSET} nodes; choose a lower one with --base-port"
     )]
     OutOfRange {
         /// The base port.
@@ -62,9 +67,9 @@ impl Ports {
     /// If they do not exist.
     pub fn of(base: u16, index: u16) -> Result<Self, PortError> {
         let at = |offset: u16| base.checked_add(index)?.checked_add(offset);
-        match (at(0), at(BUS_OFFSET), at(HEALTH_OFFSET)) {
-            (Some(data), Some(bus), Some(health)) if base > 0 && index < HEALTH_OFFSET => {
-                Ok(Self { data, bus, health })
+        match (at(0), at(BUS_OFFSET), at(HEALTH_OFFSET), at(SENTINEL_OFFSET)) {
+            (Some(data), Some(bus), Some(health), Some(sentinel)) if base > 0 && index < HEALTH_OFFSET => {
+                Ok(Self { data, bus, health, sentinel })
             }
             _ => Err(PortError::OutOfRange { base, index }),
         }
@@ -75,7 +80,7 @@ impl Ports {
     /// # Errors
     /// The first port that cannot be used.
     pub fn check_free(self) -> Result<(), PortError> {
-        for port in [self.data, self.health] {
+        for port in [self.data, self.health, self.sentinel] {
             match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -94,7 +99,10 @@ mod tests {
 
     #[test]
     fn ports_end_somewhere() {
-        assert_eq!(Ports::of(7000, 5).unwrap(), Ports { data: 7005, bus: 17005, health: 8505 });
+        assert_eq!(
+            Ports::of(7000, 5).unwrap(),
+            Ports { data: 7005, bus: 17005, health: 8505, sentinel: 10005 }
+        );
         assert!(Ports::of(55_535, 0).is_ok());
         let text = Ports::of(55_535, 1).unwrap_err().to_string();
         assert!(text.contains("--base-port"), "{text}");

@@ -169,14 +169,9 @@ impl Cluster {
     }
 
     fn service(&self, name: String, extra: Value) -> Built {
-        let mut spec = json!({
-            "ports": [{
-                "name": "client",
-                "port": names::CLIENT_PORT,
-                "protocol": "TCP",
-                "targetPort": "client",
-            }],
-        });
+        let port = |name: &str, port: u16| json!({ "name": name, "port": port, "protocol": "TCP", "targetPort": name });
+        let ports = [port("client", names::CLIENT_PORT), port("sentinel", names::SENTINEL_PORT)];
+        let mut spec = json!({ "ports": ports });
         names::merge(&mut spec, extra);
         self.finish(Kind::Service, name, None, json!({ "spec": spec }))
     }

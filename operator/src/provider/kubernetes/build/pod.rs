@@ -67,6 +67,7 @@ impl Cluster {
             "env": [field("POD_NAME", "metadata.name"), field("POD_IP", "status.podIP")],
             "ports": [
                 { "name": "client", "containerPort": names::CLIENT_PORT, "protocol": "TCP" },
+                { "name": "sentinel", "containerPort": names::SENTINEL_PORT, "protocol": "TCP" },
                 { "name": "metrics", "containerPort": names::HEALTH_PORT, "protocol": "TCP" },
             ],
             "readinessProbe": {
@@ -116,6 +117,7 @@ impl Cluster {
             ("kv-control-password-file", "/etc/kv/control/control-password".to_owned()),
             ("kv-password-file", "/etc/kv/auth/password".to_owned()),
             ("kv-health-port", names::HEALTH_PORT.to_string()),
+            ("sentinel-port", names::SENTINEL_PORT.to_string()),
         ];
         let flags = flags.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]);
         std::iter::once("/etc/kv/node.conf".to_owned()).chain(flags).collect()
