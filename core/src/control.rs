@@ -132,6 +132,9 @@ pub struct NodeReport {
     /// Whether it is a replica that was asked a moment ago to take over from its master (`CLUSTER FAILOVER`).
     #[serde(default)]
     pub asked_to_lead: bool,
+    /// Whether it is a master that was asked a moment ago to make way for a replica (`SENTINEL FAILOVER`).
+    #[serde(default)]
+    pub asked_to_yield: bool,
     /// Digest of the cluster map that it holds, see [`digest`].
     pub map_digest: String,
     /// Digest of the directives that it was given as config, see [`digest`].

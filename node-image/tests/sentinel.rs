@@ -395,3 +395,20 @@ fn a_master_that_was_restarted_does_not_say_that_it_is_one() {
     until("it waits to be told", || shard.nodes[0].report().state == NodeState::Joining);
     assert_eq!(sentinel(&shard.nodes[0]).run("SENTINEL GET-MASTER-ADDR-BY-NAME s"), "*-1");
 }
+
+#[test]
+fn a_failover_can_be_asked_for_at_any_node_and_loses_nothing() {
+    let shard = shard_with(&[], 2, short);
+    let () = shard.master().run(&["SET", "a", "1"]).unwrap();
+    assert_eq!(sentinel(shard.master()).run("SENTINEL FAILOVER other"), "-ERR No such master with that name");
+    // The master is asked to make way, and nobody but the nodes sees to it.
+    assert_eq!(sentinel(shard.master()).run("SENTINEL FAILOVER s"), "+OK");
+    let leader = eventually("another master", || shard.leader(&[0, 1, 2]).filter(|leader| *leader != 0));
+    assert_eq!(shard.nodes[leader].run::<String>(&["GET", "a"]).unwrap(), "1");
+    until("they know", || shard.nodes.iter().all(|node| master_port(node) == Some(shard.nodes[leader].port)));
+    // A replica is asked, and leads itself.
+    let replica = 3 - leader;
+    until("it follows", || support::shard::streaming(&shard.nodes[replica]));
+    assert_eq!(sentinel(&shard.nodes[replica]).run("SENTINEL FAILOVER s"), "+OK");
+    until("it leads", || shard.leader(&[0, 1, 2]) == Some(replica));
+}

@@ -112,6 +112,7 @@ impl<'a> Facts<'a> {
     fn must_go(&self, node: &NodeObserved, report: &NodeReport) -> bool {
         node.presence == Presence::Leaving
             || report.leaving
+            || report.asked_to_yield
             || report.disk_error.is_some()
             || node.ordinal > self.spec.replicas_per_shard
             || node.template != Template::Current

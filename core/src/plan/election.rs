@@ -187,7 +187,7 @@ impl<'v, 'a> Voters<'v, 'a> {
         let has_data = report.data >= DataState::Restored;
         let (epoch, offset) = (self.history_epoch(report), report.offset);
         let healthy = report.disk_error.is_none();
-        let stays = !seen.leaving();
+        let stays = !seen.leaving() && !report.asked_to_yield;
         let current = seen.node.template == Template::Current;
         let wanted = self.view.wants(ordinal);
         let asked = self.view.is_asked(seen);

@@ -76,6 +76,8 @@ fn departure(
         Some(Departure::DiskFull(DiskError { node: name, error }))
     } else if let Some(successor) = wanted(view, config) {
         Some(Departure::Asked { master: name, successor: successor.node.name.clone() })
+    } else if report.asked_to_yield {
+        Some(Departure::Yielding { master: name })
     } else {
         rollout::departure(view, config, master, report)
     }

@@ -355,6 +355,12 @@ pub enum Departure {
         /// Who was asked.
         successor: String,
     },
+    /// It was asked to make way.
+    #[error("the master {master} was asked to make way")]
+    Yielding {
+        /// The master.
+        master: String,
+    },
     /// It was started from what is not wanted any more, and is to be started anew.
     #[error("the master {master} is of an older spec")]
     Outdated {

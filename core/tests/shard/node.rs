@@ -337,6 +337,7 @@ impl Node {
             paused: self.paused_until > now,
             leaving: false,
             asked_to_lead: self.asked_to_lead(now),
+            asked_to_yield: false,
             map_digest: String::new(),
             config_digest: String::new(),
             full_syncs: 0,

@@ -191,6 +191,7 @@ impl SimNode {
             paused: self.paused_until > now,
             leaving: false,
             asked_to_lead: false,
+            asked_to_yield: false,
             map_digest: String::new(),
             config_digest: String::new(),
             full_syncs: 0,

@@ -131,7 +131,16 @@ fn sentinel(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
             arity(3)?;
             reset(server, key, args)
         }
-        b"master" | b"replicas" | b"slaves" | b"sentinels" | b"ckquorum" | b"failover" => {
+        b"failover" => {
+            arity(3)?;
+            if server.shard_view().is_none_or(|view| view.name.as_bytes() != args.at(2)) {
+                return Err(CommandError::text("ERR No such master with that name"));
+            }
+            server.ask_for_another_master()?;
+            server.reply(key).ok();
+            Ok(())
+        }
+        b"master" | b"replicas" | b"slaves" | b"sentinels" | b"ckquorum" => {
             arity(3)?;
             answer(server, key, |view, reply| {
                 let named = view.filter(|view| view.name.as_bytes() == args.at(2));
@@ -187,17 +196,12 @@ fn of_master(view: &View<'_>, subcommand: &[u8], reply: &mut Reply<'_>) -> Comma
             "OK {} usable Sentinels. Quorum and failover authorization can be reached",
             view.usable()
         )),
-        b"ckquorum" => {
+        _ => {
             return Err(CommandError::text(format!(
                 "NOQUORUM {} usable Sentinels. Not enough available Sentinels to reach the specified quorum for this \
                  master. Not enough available Sentinels to reach the majority and authorize a failover",
                 view.usable()
             )));
-        }
-        _ => {
-            return Err(CommandError::text(
-                "NOGOODSLAVE No suitable replica to promote: nodes take no request for a change of master",
-            ));
         }
     }
     Ok(())

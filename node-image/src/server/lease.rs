@@ -6,6 +6,7 @@ use std::time::Duration;
 use kv_core::control::{DataState, NodeReport, NodeState};
 use kv_core::id::{Epoch, NodeId};
 use kv_core::lease;
+use kv_core::shard::Role;
 
 use super::{Event, Server};
 use crate::command::CommandError;
@@ -49,9 +50,10 @@ pub struct Lease {
     propose_at: u64,
     /// What it waited for when it last began one.
     waited_for: String,
-    /// When this replica was asked to lead (`CLUSTER FAILOVER`).
-    asked_to_lead: Option<u64>,
-    /// Since when the master says that it is about to stop.
+    /// When this replica was asked to lead (`CLUSTER FAILOVER`), or this master to make way (`SENTINEL FAILOVER`).
+    /// With the role that it had then: another one ends that.
+    asked: Option<(Role, u64)>,
+    /// Since when the master says that it is about to stop, or was asked to make way.
     leaving_since: Option<u64>,
 }
 
@@ -71,7 +73,7 @@ impl Lease {
             proposing: false,
             propose_at: 0,
             waited_for: String::new(),
-            asked_to_lead: None,
+            asked: None,
             leaving_since: None,
         }
     }
@@ -140,21 +142,47 @@ impl Server {
             ));
         }
         notice!("Asked to lead in place of the master.");
-        self.lease.asked_to_lead = Some(clock_ms());
+        self.lease.asked = Some((Role::Replica, clock_ms()));
+        Ok(())
+    }
+
+    /// `SENTINEL FAILOVER`: a replica is to lead, this one if it is one.
+    ///
+    /// # Errors
+    /// If no replica can, as far as this node knows.
+    pub(crate) fn ask_for_another_master(&mut self) -> Result<(), CommandError> {
+        if self.routing.state() != NodeState::Master {
+            return self.ask_to_lead(true);
+        }
+        if self.clients.feeds().all(|(_, feed)| !feed.online()) {
+            return Err(CommandError::text("NOGOODSLAVE No suitable replica to promote"));
+        }
+        notice!("Asked to make way for a replica.");
+        self.lease.asked = Some((Role::Master, clock_ms()));
         Ok(())
     }
 
     /// Whether this node was asked to lead a moment ago, and does not yet.
     pub(super) fn asked_to_lead(&self) -> bool {
-        let asked = self.lease.asked_to_lead;
-        let stands = asked.is_some_and(|since| clock_ms().saturating_sub(since) < WISH_STANDS_MS);
-        stands && self.routing.state() != NodeState::Master
+        self.asked_as(Role::Replica).is_some()
+    }
+
+    /// Whether this node was asked a moment ago to make way, and has not yet.
+    pub(super) fn asked_to_yield(&self) -> bool {
+        self.asked_as(Role::Master).is_some()
+    }
+
+    /// When this node was asked to give up this role; `None` if that was long ago, or has come about.
+    fn asked_as(&self, role: Role) -> Option<u64> {
+        let (asked, since) = self.lease.asked?;
+        let stands = asked == role && self.routing.role() == Some(role);
+        (stands && clock_ms().saturating_sub(since) < WISH_STANDS_MS).then_some(since)
     }
 
     /// Whether the master is to make way, for long enough that an operator would have seen to it.
     fn is_left_alone(&self, now: u64) -> bool {
         let long = |since: &u64| now.saturating_sub(*since) >= ALONE_MS;
-        let asked = self.lease.asked_to_lead.filter(|_| self.asked_to_lead());
+        let asked = self.asked_as(Role::Replica);
         asked.as_ref().is_some_and(long) || self.lease.leaving_since.as_ref().is_some_and(long)
     }
 
@@ -224,8 +252,8 @@ impl Server {
             self.lease.witness = None;
         }
         self.lease.leaving_since = None;
-        if self.routing.state() == NodeState::Master {
-            self.lease.asked_to_lead = None;
+        if self.lease.asked.is_some_and(|(role, _)| self.routing.role() != Some(role)) {
+            self.lease.asked = None;
         }
         if !reigned {
             self.lease.lapsed_since = None;
@@ -248,7 +276,7 @@ impl Server {
             self.lease.granted.insert(answer.id, answer.asked_ms);
         }
         if report.id == config.master {
-            let leaving = report.leaving && report.state == NodeState::Master;
+            let leaving = (report.leaving || report.asked_to_yield) && report.state == NodeState::Master;
             let since = self.lease.leaving_since.unwrap_or(answer.asked_ms);
             self.lease.leaving_since = leaving.then_some(since);
         }

@@ -146,6 +146,7 @@ impl Server {
             paused: self.pause.is_some(),
             leaving: matches!(self.ending, Ending::Leaving(_)),
             asked_to_lead: self.asked_to_lead(),
+            asked_to_yield: self.asked_to_yield(),
             map_digest: self.routing.map_digest().to_owned(),
             config_digest: self.config_digest.clone(),
             full_syncs: self.stats.full_syncs,
