@@ -443,8 +443,13 @@ impl World {
             let patience = self.spec.failover.down_after_ms + 500 * (u64::from(node.ordinal) + 1);
             let silent = self.now - node.heard_master;
             let alone = node.asked_to_lead(self.now) && node.asked_at.is_some_and(|at| self.now - at >= 1000);
-            let due = silent >= patience || alone;
-            if node.state() == NodeState::Master || !due || self.now < node.propose_at {
+            let outdated = (0..self.nodes.len()).any(|j| {
+                let newer = self.nodes[j].epoch() > config.epoch && self.nodes[j].acts(self.now);
+                newer && self.reaches(i, j) && self.reaches(j, i)
+            });
+            let node = &self.nodes[i];
+            let due = outdated || node.state() != NodeState::Master && (silent >= patience || alone);
+            if !due || self.now < node.propose_at {
                 continue;
             }
             self.nodes[i].propose_at = self.now + patience;

@@ -194,16 +194,16 @@ impl Server {
         let Some(config) = self.routing.config().filter(|_| !self.lease.proposing) else { return };
         let me = self.routing.id();
         let serves = self.routing.state() == NodeState::Master;
-        let Some(rank) = config.members.iter().position(|member| member.id == me).filter(|_| !serves) else {
-            return;
-        };
+        let Some(rank) = config.members.iter().position(|member| member.id == me) else { return };
         let patience = config.failover.down_after_ms + TURN_MS * (rank as u64 + 1);
         let newer = |(report, _): &(NodeReport, u64)| {
             report.config.as_ref().is_some_and(|other| other.epoch > config.epoch)
         };
         let outdated = self.lease.reports.values().any(newer);
         let silent = now.saturating_sub(self.lease.master_seen(config.master));
-        if now < self.lease.propose_at || !(outdated || silent >= patience || self.is_left_alone(now)) {
+        // A master asks too, as soon as another one was elected while it was frozen or cut off.
+        let due = outdated || !serves && (silent >= patience || self.is_left_alone(now));
+        if now < self.lease.propose_at || !due {
             return;
         }
         let silent = |id: NodeId| self.lease.reports.get(&id).map(|(_, asked)| now.saturating_sub(*asked));
