@@ -94,6 +94,7 @@ mod tests {
             topology: Topology::Star,
             failover: Failover { lease_ms: 100, ..Failover::default() },
             overlap: Vec::new(),
+            former: Vec::new(),
         }
     }
 

@@ -67,6 +67,9 @@ pub struct ShardConfig {
     /// all elect; so no decision of the one goes unseen by the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overlap: Vec<Electorate>,
+    /// Those of them that are no members any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Member>,
 }
 
 impl ShardConfig {
@@ -94,6 +97,11 @@ impl ShardConfig {
     #[must_use]
     pub fn member(&self, id: NodeId) -> Option<&Member> {
         self.members.iter().find(|member| member.id == id)
+    }
+
+    /// All whose word counts, by name: the members and, while that changes, those of before.
+    pub fn voters(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().chain(&self.former)
     }
 
     /// The role of the node with this id; `None` if it is no member.
@@ -233,6 +241,7 @@ mod tests {
             topology: Topology::Star,
             failover: Failover::default(),
             overlap: Vec::new(),
+            former: Vec::new(),
         }
     }
 

@@ -28,7 +28,7 @@ const MOMENT: Duration = Duration::from_millis(2);
 pub struct Proposal {
     /// The present config.
     pub config: ShardConfig,
-    /// Where its members are, this node included.
+    /// Where its voters are, this node included.
     pub places: BTreeMap<NodeId, Place>,
     /// For how long each has been silent, in milliseconds, if it does not answer now either.
     pub silent_ms: BTreeMap<NodeId, u64>,
@@ -83,7 +83,7 @@ fn elect(proposal: &Proposal) -> Proposed {
 
 /// The spec as far as an election asks for it: what the config was made from.
 fn spec(config: &ShardConfig) -> ClusterSpec {
-    let last = config.members.iter().filter_map(ordinal).max().unwrap_or(0);
+    let last = config.voters().filter_map(ordinal).max().unwrap_or(0);
     ClusterSpec {
         shards: config.shard.saturating_add(1),
         replicas_per_shard: last,
@@ -101,7 +101,7 @@ fn ordinal(member: &Member) -> Option<u16> {
 
 fn observed(proposal: &Proposal, nodes: &BTreeMap<NodeId, Node>) -> Observed {
     let config = &proposal.config;
-    let seen = config.members.iter().map(|member| {
+    let seen = config.voters().map(|member| {
         let report = nodes.get(&member.id).and_then(|node| node.report.clone());
         let silent = proposal.silent_ms.get(&member.id).copied().unwrap_or(u64::MAX);
         NodeObserved {

@@ -11,20 +11,35 @@ use crate::topology::{Fitness, Seat, assign_parents};
 
 /// Makes members and parents what they should be, all in one new config; `None` if they are.
 pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'_>) -> Option<Step> {
-    let settled = master.report.is_some_and(|report| {
-        epoch_of(report) == config.epoch && report.durability.is_some_and(|durability| durability.settled)
-    });
+    let settled = election::is_known(view, config)
+        && master.report.is_some_and(|report| {
+            let kept = report.durability.map_or(!config.holds_replies(), |durability| durability.settled);
+            epoch_of(report) == config.epoch && kept
+        });
     // One change of those whose word counts at a time; but who is gone for good would be waited for in vain.
     let settles = !config.overlap.is_empty() && settled;
-    let replaces = config.members.iter().any(|member| view.reborn(member));
-    let voters_stay = settles || (!config.overlap.is_empty() && !replaces);
-    let members = if voters_stay { config.members.clone() } else { wanted_members(view, config) };
+    let (members, acknowledge) = match (settles, config.overlap.is_empty()) {
+        (true, _) => (config.members.clone(), config.acknowledge),
+        (false, false) => {
+            let members = replaced(view, config, &wanted_members(view, config));
+            let members = taken_back(view, config, members);
+            let enough = usize::from(config.acknowledge.copies()) <= members.len();
+            (members, if enough { config.acknowledge } else { view.spec.acknowledge })
+        }
+        (false, true) => {
+            let members = removable(view, config, wanted_members(view, config));
+            let next = view.spec.acknowledge;
+            // What more copies are wanted of than there are nodes waits for those.
+            let enough = usize::from(next.copies()) <= members.len();
+            (members, if enough { next } else { config.acknowledge })
+        }
+    };
     let members = with_parents(view, config.master, members);
-    let acknowledge = if voters_stay { config.acknowledge } else { view.spec.acknowledge };
     let failover = view.spec.failover;
     let topology = view.spec.topology;
     let mut new = ShardConfig { members, acknowledge, topology, failover, ..config.clone() };
     new.overlap = if settles { Vec::new() } else { overlap(view, config, &new) };
+    new.former = former(config, &new);
     let mut changes = differences(view, config, &new.members);
     if new.acknowledge != config.acknowledge {
         changes.push(Change::Acknowledges { mode: new.acknowledge });
@@ -71,18 +86,29 @@ fn unheard(view: &View<'_>, config: &ShardConfig) -> Vec<String> {
     config.members.iter().filter(|member| !answers(member)).map(|member| member.name.clone()).collect()
 }
 
-/// Those whose word must go on to count for a while after a change from `old` to `new`: where acknowledgements promise
-/// something, and it is others who keep it, or more or fewer of them.
+/// Those whose word must go on to count for a while after a change from `old` to `new`: where it is others who elect, or who
+/// keep acknowledged writes, or more or fewer of them who do. Where acknowledgements promise nothing any more, what was
+/// promised before is not waited for.
 fn overlap(view: &View<'_>, old: &ShardConfig, new: &ShardConfig) -> Vec<Electorate> {
-    if !new.holds_replies() {
-        return Vec::new();
-    }
-    let gone = |id: NodeId| old.member(id).is_some_and(|member| view.reborn(member));
+    let gone = |id: NodeId| view.gone(old, id);
     let changed = (old.electorate() != new.electorate()).then(|| old.electorate());
     let mut kept: Vec<_> = old.overlap.iter().cloned().chain(changed).map(|one| one.without(gone)).collect();
     kept.retain(|electorate| !electorate.voters.is_empty());
+    if !new.holds_replies() {
+        kept.iter_mut().for_each(|electorate| electorate.copies = 0);
+        let voters = new.electorate().voters;
+        kept.retain(|electorate| electorate.voters != voters);
+    }
     kept.dedup();
     kept
+}
+
+/// Those who vote under `new` for the sake of what was before, and are no members any more.
+fn former(old: &ShardConfig, new: &ShardConfig) -> Vec<Member> {
+    let votes = |member: &&Member| {
+        new.member(member.id).is_none() && new.overlap.iter().any(|one| one.voters.contains(&member.id))
+    };
+    old.voters().filter(votes).map(|member| Member { parent: None, ..member.clone() }).collect()
 }
 
 /// The present members without those that the spec no longer asks for, and with every node that answers and should be one.
@@ -102,6 +128,48 @@ fn wanted_members(view: &View<'_>, config: &ShardConfig) -> Vec<Member> {
         }
     }
     sorted_members(members)
+}
+
+/// The present members, with those of `wanted` in the places of their names, and without those that are gone for good.
+fn replaced(view: &View<'_>, config: &ShardConfig, wanted: &[Member]) -> Vec<Member> {
+    let of_name = |member: &Member| wanted.iter().find(|other| other.name == member.name).cloned();
+    let stays = |member: &Member| (!view.reborn(member)).then(|| member.clone());
+    config.members.iter().filter_map(|member| of_name(member).or_else(|| stays(member))).collect()
+}
+
+/// `members`, or with those of before, too, that still vote: where so many of them are gone that the others cannot have what
+/// was acknowledged.
+fn taken_back(view: &View<'_>, config: &ShardConfig, mut members: Vec<Member>) -> Vec<Member> {
+    let gone = |id: NodeId| view.gone(config, id);
+    for electorate in config.overlap.iter().cloned().map(|one| one.without(gone)) {
+        let is_member = |id: NodeId| members.iter().any(|member| member.id == id);
+        let there = electorate.voters.iter().filter(|id| is_member(**id)).count();
+        if !config.holds_replies() || there >= electorate.decisive() {
+            continue;
+        }
+        let former = view
+            .answering()
+            .filter(|(_, report)| electorate.voters.contains(&report.id) && !is_member(report.id));
+        let former =
+            former.map(|(seen, report)| Member { id: report.id, name: seen.node.name.clone(), parent: None });
+        let former: Vec<_> = former.collect();
+        members.extend(former);
+    }
+    sorted_members(members)
+}
+
+/// `wanted`, or with the present members, too: where so many are to go that the others cannot have, by the present promise,
+/// what was acknowledged. The promise is changed first then.
+fn removable(view: &View<'_>, config: &ShardConfig, wanted: Vec<Member>) -> Vec<Member> {
+    let gone = |id: NodeId| view.gone(config, id);
+    let stay = |id: &&NodeId| wanted.iter().any(|member| member.id == **id);
+    let present = config.electorate().without(gone);
+    let enough = present.voters.iter().filter(stay).count() >= present.decisive();
+    if !view.spec.acknowledge.holds_replies() || enough {
+        return wanted;
+    }
+    let kept = config.members.iter().filter(|member| !wanted.iter().any(|other| other.name == member.name));
+    sorted_members(wanted.iter().chain(kept).cloned().collect())
 }
 
 /// Members in order of their ordinal.

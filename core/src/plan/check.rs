@@ -119,6 +119,20 @@ impl<'a> Facts<'a> {
             || self.somebody_else_is_asked(node)
     }
 
+    /// Whether of all whose word counts under a config more than half have accepted it; of an even number, half: the observer
+    /// voted for it, too.
+    fn accepted_by_majorities(&self, config: &ShardConfig) -> bool {
+        let gone = |id: NodeId| config.voters().any(|voter| voter.id == id && self.replaced(voter));
+        let has = |id: &NodeId| {
+            let report = self.heard_from(*id).map(|(_, report)| report);
+            report.and_then(|report| report.config.as_ref()).is_some_and(|own| own.epoch >= config.epoch)
+        };
+        config.electorates().all(|electorate| {
+            let voters: Vec<_> = electorate.voters.into_iter().filter(|id| !gone(*id)).collect();
+            2 * voters.iter().filter(|id| has(id)).count() >= voters.len()
+        })
+    }
+
     fn somebody_else_is_asked(&self, master: &NodeObserved) -> bool {
         let wished =
             self.shard.and_then(|shard| shard.wish.as_ref()).is_some_and(|name| *name != master.name);
@@ -271,7 +285,7 @@ fn check_accept(facts: &Facts<'_>, config: &ShardConfig, first: NodeId, rules: &
             match facts.serving() {
                 Some((_, serving)) => {
                     rules.must(serving.id == config.master, "a serving master is not replaced");
-                    check_voters(old, config, serving, rules);
+                    check_voters(facts, old, config, serving, rules);
                     let (total, answering) = facts.voters(old);
                     let promises = answering.iter().filter(|r| r.promised == config.epoch).count();
                     let witness = usize::from(total % 2 == 0);
@@ -284,16 +298,26 @@ fn check_accept(facts: &Facts<'_>, config: &ShardConfig, first: NodeId, rules: &
 }
 
 /// Who keeps acknowledged writes changes by way of both, and not before what was written is with both.
-fn check_voters(old: &ShardConfig, config: &ShardConfig, master: &NodeReport, rules: &mut Rules) {
+fn check_voters(
+    facts: &Facts<'_>,
+    old: &ShardConfig,
+    config: &ShardConfig,
+    master: &NodeReport,
+    rules: &mut Rules,
+) {
     let ids = |config: &ShardConfig| config.members.iter().map(|member| member.id).collect::<Vec<_>>();
     let same = ids(old) == ids(config) && old.acknowledge.copies() == config.acknowledge.copies();
-    if !config.acknowledge.holds_replies() {
-        return rules.must(config.overlap.is_empty(), "nothing overlaps where nothing is promised");
-    }
-    let settled = master.durability.is_some_and(|durability| durability.settled);
+    let holds = config.acknowledge.holds_replies();
+    let known = facts.accepted_by_majorities(old);
+    let settled = !holds || master.durability.is_some_and(|durability| durability.settled);
     if !old.overlap.is_empty() && config.overlap.is_empty() {
-        return rules.must(same && settled, "an overlap ends when what was written before is with all");
+        let only_copies = !holds && old.overlap.iter().all(|one| one.voters == ids(config));
+        rules
+            .must(same && settled || only_copies, "an overlap ends when what was written before is with all");
+        return rules.must(known || only_copies, "an overlap ends when majorities know of it");
     }
+    let left = old.members.iter().filter(|member| !facts.replaced(member)).map(|member| member.id);
+    let same = same || !holds && (ids(old) == ids(config) || left.eq(ids(config)));
     let more = usize::from(!same);
     rules.must(config.overlap.len() <= old.overlap.len() + more, "no more overlap than there were changes");
     rules.must(same || !config.overlap.is_empty(), "a change of who keeps acknowledged writes overlaps");
@@ -341,10 +365,8 @@ fn check_election(
         2 * (promises + witness) > total + even,
         format!("a majority promised: {promises} of {total} members"),
     );
-    rules.must(
-        master.promised == config.epoch && answering.iter().any(|report| report.id == master.id),
-        "the new master is a member and promised",
-    );
+    let votes = old.electorates().any(|electorate| electorate.voters.contains(&master.id));
+    rules.must(master.promised == config.epoch && votes, "the new master is a voter and promised");
     let all_answer = answering.len() == total;
     rules.must(master.data == DataState::Live || all_answer, "restored data leads only when all answer");
     for other in answering {

@@ -4,18 +4,20 @@ use std::cmp::Reverse;
 
 use crate::control::{Consent, DataState, NodeReport};
 use crate::id::{Epoch, NodeId};
-use crate::plan::change::with_parents;
+use crate::plan::change::{sorted_members, with_parents};
 use crate::plan::founding;
 use crate::plan::reason::{Loss, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
-use crate::plan::{Action, Step, Template};
+use crate::plan::{Action, Step, Template, Vote};
 use crate::quorum::Electorate;
 use crate::shard::{Member, ShardConfig};
 
-/// The members whose promises count.
+/// Those whose promises count.
 struct Voters<'v, 'a> {
     view: &'v View<'a>,
     members: Vec<&'v Member>,
+    /// The same, and voters of before that are no members any more.
+    voters: Vec<&'v Member>,
     /// Members that answer, and voters of before that do.
     answering: Vec<(&'v Seen<'a>, &'a NodeReport)>,
     electorates: Vec<Electorate>,
@@ -29,6 +31,9 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     let voters = Voters::of(view, config, witness);
     if voters.members.is_empty() {
         return founding::found_anew(view, config);
+    }
+    if may_be_outdated(view, config) {
+        return Step::Wait(Reason::ConfigUnknown { loss, master: view.name_of(config, config.master) });
     }
     if !voters.elect(|_| true) {
         let (needed, answering, missing) = (voters.needed(), voters.answering.len(), voters.missing());
@@ -60,6 +65,21 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     Step::Do(Action::Prepare { epoch, nodes, consent }, Reason::Electing { loss, candidate })
 }
 
+/// Whether the master may have accepted a newer config than the newest that is seen: the observer voted for one, and those
+/// who elect under it may be others.
+fn may_be_outdated(view: &View<'_>, config: &ShardConfig) -> bool {
+    let newer = |vote: Vote| vote.epoch > config.epoch && vote.master == config.master;
+    let master = config.member(config.master);
+    let gone = master.is_none_or(|member| view.reborn(member));
+    let answers = view.node(config.master).is_some_and(|seen| seen.answers);
+    view.witness.is_some_and(newer) && !gone && !answers
+}
+
+/// Whether so many have accepted `config` that nobody is elected any more by those who know only the one before it.
+pub(super) fn is_known(view: &View<'_>, config: &ShardConfig) -> bool {
+    Voters::of(view, config, true).majority(|report| epoch_of(report) >= config.epoch)
+}
+
 /// Asks for the promises that a change needs which keeps the master; `None` if a majority has given them. An election by
 /// others either refused those who promised this, or is seen by who asks for it.
 pub(super) fn agree(view: &View<'_>, config: &ShardConfig, master: u16) -> (Epoch, Option<Vec<NodeId>>) {
@@ -88,14 +108,19 @@ fn proposed_epoch(view: &View<'_>, config: &ShardConfig, candidate: u16) -> Epoc
 }
 
 fn promote(view: &View<'_>, config: &ShardConfig, master: &NodeReport, epoch: Epoch, reason: Reason) -> Step {
-    let members = with_parents(view, master.id, config.members.clone());
+    let mut members = config.members.clone();
+    if config.member(master.id).is_none() {
+        members.push(Member { id: master.id, name: master.name.clone(), parent: None });
+    }
+    let members = with_parents(view, master.id, sorted_members(members));
     let then = view
         .answering()
         .filter(|(_, report)| report.id != master.id)
         .filter(|(_, report)| config.member(report.id).is_some() || epoch_of(report) > Epoch(0))
         .map(|(_, report)| report.id)
         .collect();
-    let config = ShardConfig { epoch, master: master.id, members, ..config.clone() };
+    let former = config.former.iter().filter(|former| former.id != master.id).cloned().collect();
+    let config = ShardConfig { epoch, master: master.id, members, former, ..config.clone() };
     Step::Do(Action::Accept { config: Box::new(config), first: master.id, then }, reason)
 }
 
@@ -104,17 +129,18 @@ impl<'v, 'a> Voters<'v, 'a> {
     /// with its promises, those that were replaced do not count; else the loss of most volumes would stop the shard forever.
     fn of(view: &'v View<'a>, config: &'v ShardConfig, witness: bool) -> Self {
         let answers = |member: &&Member| view.node(member.id).is_some_and(|seen| seen.answers);
-        let all_heard = config.members.iter().all(|member| answers(&member) || view.reborn(member));
+        let all_heard = config.voters().all(|voter| answers(&voter) || view.reborn(voter));
         let members: Vec<_> =
             config.members.iter().filter(|member| !(all_heard && view.reborn(member))).collect();
-        let gone = |id: NodeId| config.member(id).is_some() && !members.iter().any(|member| member.id == id);
+        let voters = config.voters().filter(|voter| !(all_heard && view.reborn(voter))).collect();
+        let gone = |id: NodeId| all_heard && view.gone(config, id);
         let electorates: Vec<_> = config.electorates().map(|voters| voters.without(gone)).collect();
         let votes = |id: NodeId| electorates.iter().any(|electorate| electorate.voters.contains(&id));
         let answering = view
             .answering()
             .filter(|(_, report)| votes(report.id) && !failed_to_promise(view, config, report))
             .collect();
-        Self { view, members, answering, electorates, witness }
+        Self { view, members, voters, answering, electorates, witness }
     }
 
     /// Whether those that answer, and that `given` holds for, can elect a master: a majority of every electorate, and so
@@ -157,7 +183,7 @@ impl<'v, 'a> Voters<'v, 'a> {
             true => format!("{} (its disk takes nothing)", member.name),
             false => member.name.clone(),
         };
-        self.members.iter().filter(|member| !answers(member)).map(named).collect()
+        self.voters.iter().filter(|voter| !answers(voter)).map(named).collect()
     }
 
     fn best_data(&self) -> DataState {
@@ -173,8 +199,8 @@ impl<'v, 'a> Voters<'v, 'a> {
             DataState::Restored => self.all_answer(),
             data => self.all_answer() && data == self.best_data(),
         };
-        let is_member = |report: &NodeReport| self.members.iter().any(|member| member.id == report.id);
-        let eligible = self.answering.iter().filter(|(_, report)| is_member(report) && may_lead(report));
+        // A voter of before may be the one that has what was acknowledged.
+        let eligible = self.answering.iter().filter(|(_, report)| may_lead(report));
         eligible.max_by_key(|(seen, report)| self.rank(seen, report)).copied()
     }
 

@@ -86,5 +86,6 @@ fn first_config(
         topology: view.spec.topology,
         failover: view.spec.failover,
         overlap: Vec::new(),
+        former: Vec::new(),
     }
 }

@@ -22,6 +22,10 @@ pub(super) fn hand_over(
     report: &NodeReport,
 ) -> Option<Step> {
     let departure = departure(view, config, master, report)?;
+    let urgent = matches!(departure, Departure::Stopping { .. } | Departure::DiskFull(_));
+    if !urgent && !config.overlap.is_empty() {
+        return None; // What is owed to clients may need more than time: the change that is under way ends first.
+    }
     let wanted = wanted(view, config);
     let only = match &departure {
         Departure::Asked { .. } => wanted,

@@ -105,6 +105,14 @@ pub enum Reason {
         /// Who hears it.
         nodes: Vec<String>,
     },
+    /// The observer voted for a config that nobody who answers has.
+    #[error("{loss}; {master} alone may have accepted the last change of the shard's members: bring it back")]
+    ConfigUnknown {
+        /// What became of the master.
+        loss: Loss,
+        /// The master.
+        master: String,
+    },
     /// Nobody who answers holds data that may lead.
     #[error("{loss}; no node that answers holds all of the data: bring back {}", .missing.join(", "))]
     NoCandidate {
@@ -146,7 +154,9 @@ pub enum Reason {
         nodes: Vec<String>,
     },
     /// Acknowledgements changed, and what was written before is not with all who answer for it now.
-    #[error("waits until what was written before is with enough nodes of the old and the new quorum")]
+    #[error(
+        "waits until enough nodes of the old and the new quorum know of the change, and have what was written before"
+    )]
     Settling,
     /// Replies should wait for replicas, and do not: too few keep up.
     #[error(
@@ -205,6 +215,7 @@ impl Reason {
             Self::WaitingForMaster { .. } => "WaitingForMaster",
             Self::NoQuorum { .. } => "NoQuorum",
             Self::HeardByOthers { .. } => "MasterHeardByOthers",
+            Self::ConfigUnknown { .. } => "ConfigUnknown",
             Self::NoCandidate { .. } => "NoCandidate",
             Self::NoSuccessor { .. } => "NoSuccessor",
             Self::SuccessorLags { .. } => "SuccessorLags",
@@ -239,6 +250,7 @@ impl Reason {
             | Self::NoQuorum { .. }
             | Self::HeardByOthers { .. }
             | Self::NoAgreement { .. }
+            | Self::ConfigUnknown { .. }
             | Self::NoCandidate { .. }
             | Self::NoSuccessor { .. }
             | Self::StrayNode { .. } => true,

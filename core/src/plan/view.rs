@@ -155,6 +155,11 @@ impl<'a> View<'a> {
         seen.answers && seen.report.is_some_and(|report| report.state == NodeState::Master)
     }
 
+    /// Whether the voter of this id was replaced by a blank node, see [`View::reborn`].
+    pub fn gone(&self, config: &ShardConfig, id: NodeId) -> bool {
+        config.voters().any(|voter| voter.id == id && self.reborn(voter))
+    }
+
     /// Whether the node does what `config` asks of it.
     pub fn in_place(&self, config: &ShardConfig, member: &Member) -> bool {
         let Some((seen, report)) = self.node(member.id).and_then(|seen| Some((seen, seen.report?))) else {

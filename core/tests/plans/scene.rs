@@ -240,6 +240,7 @@ impl Scene {
             topology: self.spec.topology,
             failover: self.spec.failover,
             overlap: Vec::new(),
+            former: Vec::new(),
         };
         for (key, value) in pairs(&options) {
             match key {

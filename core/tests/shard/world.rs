@@ -172,6 +172,11 @@ impl World {
             self.spec.acknowledge = mode(&mut self.rng, self.spec.replicas_per_shard);
             self.say(format!("{}", self.spec.acknowledge));
         }
+        if self.one_in(400) {
+            self.spec.replicas_per_shard = self.rng.u16(1..5);
+            self.spec.acknowledge = mode(&mut self.rng, self.spec.replicas_per_shard);
+            self.say(format!("{} replicas, {}", self.spec.replicas_per_shard, self.spec.acknowledge));
+        }
     }
 
     /// Where writes are not synced, a crash forgets. One node at a time may: until it has again all that it had, no other.
@@ -429,6 +434,13 @@ impl World {
     }
 
     fn scale(&mut self, wanted: u16) {
+        let gone: Vec<_> =
+            self.nodes.iter().skip(usize::from(wanted)).map(|node| node.name.clone()).collect();
+        self.nodes.truncate(usize::from(wanted));
+        for name in gone {
+            self.heard.remove(&name);
+            self.say(format!("{name} is taken away"));
+        }
         for ordinal in self.nodes.len()..usize::from(wanted) {
             let id = self.new_id();
             self.nodes.push(Node::new(ordinal as u16, id, self.now));
@@ -473,7 +485,7 @@ impl World {
 
     fn plan_at(&mut self, i: usize, config: &ShardConfig, silent_ms: u64) -> Option<Step> {
         let mut nodes = Vec::new();
-        for member in &config.members {
+        for member in config.voters() {
             let at = self.index(member.id);
             let answers =
                 at.is_some_and(|j| self.reaches(i, j) && self.reaches(j, i) && self.nodes[j].acts(self.now));

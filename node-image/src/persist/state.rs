@@ -325,6 +325,7 @@ mod tests {
                 topology: kv_core::topology::Topology::Star,
                 failover: kv_core::lease::Failover::default(),
                 overlap: Vec::new(),
+                former: Vec::new(),
             });
         })
         .unwrap();

@@ -207,9 +207,9 @@ impl Server {
             return;
         }
         let silent = |id: NodeId| self.lease.reports.get(&id).map(|(_, asked)| now.saturating_sub(*asked));
-        let others = config.members.iter().map(|member| member.id);
-        let silent_ms = others.clone().filter_map(|id| Some((id, silent(id)?))).collect();
-        let places = others.map(|id| (id, self.place(id))).collect();
+        let others = || config.voters().map(|voter| voter.id);
+        let silent_ms = others().filter_map(|id| Some((id, silent(id)?))).collect();
+        let places = others().map(|id| (id, self.place(id))).collect();
         let proposal = Proposal { config: config.clone(), places, silent_ms };
         let mailbox = self.mailbox();
         self.lease.propose_at = now + patience;

@@ -29,6 +29,7 @@ pub fn config(epoch: u64, master: &Process, replicas: &[&Process]) -> ShardConfi
         topology: kv_core::topology::Topology::Star,
         failover: kv_core::lease::Failover::default(),
         overlap: Vec::new(),
+        former: Vec::new(),
     }
 }
 
