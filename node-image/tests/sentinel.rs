@@ -3,13 +3,15 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 
 use kv_core::control::NodeState;
 use kv_core::lease::{Failover, OnIsolation};
-use kv_core::shard::ShardConfig;
+use kv_core::shard::{ClusterMap, ShardConfig};
+use kv_core::slot::SlotSet;
 use rustix::process::Signal;
-use support::shard::{Shard, accept, config, tell_map};
+use support::shard::{Shard, accept, address, config, tell_map};
 use support::wire::Wire;
 use support::{FREE, Process, SECRET, eventually, free_port, until};
 
@@ -239,6 +241,35 @@ fn a_new_master_is_told_to_subscribers_of_every_node() {
     assert_eq!(exact.read(), format!(">[\"message\" \"{channel}\" \"{message}\"]"));
     shard.nodes.iter().for_each(|node| is_master_at(node, b));
     assert!(data.is_silent());
+}
+
+#[test]
+fn a_master_that_moves_is_another_one_to_clients_and_a_shard_among_several_has_a_name_of_its_own() {
+    let shard = shard(1);
+    let [a, b] = &shard.nodes[..] else { panic!() };
+    let mut listener = listener(b);
+    let mut addresses = BTreeMap::from([(a.report().id, address(a)), (b.report().id, address(b))]);
+    addresses.get_mut(&a.report().id).unwrap().ip = "127.0.0.2".into();
+    let mut map = ClusterMap {
+        uid: shard.config.uid.clone(),
+        shards: vec![shard.config.clone()],
+        addresses,
+        down: vec![],
+    };
+    let tell = |map: &ClusterMap| b.control(&["MAP", &serde_json::to_string(map).unwrap()]).unwrap();
+    tell(&map);
+    let moved = format!("+switch-master s 127.0.0.1 {0} 127.0.0.2 {0}", a.port);
+    assert_eq!(event(&mut listener), moved);
+    // One that cannot be reached any more stays known where it was.
+    map.addresses.remove(&a.report().id);
+    tell(&map);
+    let known = format!("*[\"127.0.0.2\" \"{}\"]", a.port);
+    assert_eq!(sentinel(b).run("SENTINEL GET-MASTER-ADDR-BY-NAME s"), known);
+
+    map.shards.push(ShardConfig { shard: 1, slots: SlotSet::default(), ..shard.config.clone() });
+    tell(&map);
+    assert_eq!(sentinel(b).run("ROLE"), "*[\"sentinel\" *[\"s-0\"]]");
+    assert_eq!(sentinel(b).run("SENTINEL GET-MASTER-ADDR-BY-NAME s"), "*-1");
 }
 
 #[test]

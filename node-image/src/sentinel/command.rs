@@ -77,7 +77,7 @@ const HELP: &[&str] = &[
 ];
 
 fn role(server: &mut Server, key: ClientKey, _: Args<'_>) -> CommandResult {
-    let name = server.shard_view().map(|view| view.name);
+    let name = server.shard_view(None).map(|view| view.name);
     let mut reply = server.reply(key);
     reply.array(2);
     reply.bulk(b"sentinel");
@@ -167,7 +167,7 @@ fn answer(
 ) -> CommandResult {
     let mut out = Vec::new();
     let protocol = server.clients.get(key).map(|client| client.protocol).unwrap_or_default();
-    write(server.shard_view(), &mut Reply::new(&mut out, protocol))?;
+    write(server.shard_view(server.report()), &mut Reply::new(&mut out, protocol))?;
     server.reply(key).raw(&out);
     Ok(())
 }
@@ -226,7 +226,7 @@ fn is_master_down(server: &mut Server, key: ClientKey, args: Args<'_>) -> Comman
 }
 
 fn reset(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
-    let view = server.shard_view().filter(|view| glob_match(args.at(2), view.name.as_bytes()));
+    let view = server.shard_view(None).filter(|view| glob_match(args.at(2), view.name.as_bytes()));
     let event = view.and_then(|view| Some(view.event(view.master()?)));
     if let Some(event) = &event {
         server.sentinel.reset();

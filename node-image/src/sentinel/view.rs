@@ -67,10 +67,12 @@ pub(super) fn joined((host, port): &Address) -> String {
 }
 
 impl Server {
-    /// What this node knows of its shard; `None` before it knows who the master is and where.
-    pub(super) fn shard_view(&self) -> Option<View<'_>> {
+    /// What this node knows of its shard; `None` unless it knows who the master is and where, and belongs to it. `own`: what
+    /// it reports of itself, if that is to be shown.
+    pub(super) fn shard_view(&self, mut own: Option<NodeReport>) -> Option<View<'_>> {
         let identity = self.routing.identity()?;
         let (config, map, me) = (self.routing.newest_own()?, self.routing.map()?, self.routing.id());
+        config.member(me)?;
         let now = clock_ms();
         let instances: Vec<_> = config
             .members
@@ -78,7 +80,7 @@ impl Server {
             .filter_map(|member| {
                 let known = self.sentinel.known(member.id).cloned().unwrap_or_else(|| Known::new(now));
                 let report = match member.id == me {
-                    true => self.report().map(Cow::Owned),
+                    true => own.take().map(Cow::Owned),
                     false => self.heard_of(member.id).map(|(report, _)| Cow::Borrowed(report)),
                 };
                 let address = self.routing.client_address(member.id).or_else(|| known.address.clone())?;
@@ -279,7 +281,7 @@ impl View<'_> {
 
 /// The section `Sentinel` of INFO.
 pub fn info(server: &Server, text: &mut String) {
-    let view = server.shard_view();
+    let view = server.shard_view(None);
     let _ = write!(
         text,
         "sentinel_masters:{}\r\nsentinel_tilt:0\r\nsentinel_tilt_since_seconds:-1\r\nsentinel_running_scripts:0\r\n\

@@ -129,7 +129,7 @@ impl Server {
     }
 
     fn tell_of_master(&mut self, channel: &str) {
-        let text = self.shard_view().and_then(|view| Some(view.event(view.master()?)));
+        let text = self.shard_view(None).and_then(|view| Some(view.event(view.master()?)));
         if let Some(text) = text.filter(|_| self.sentinel.port > 0) {
             self.announce(channel, &text);
         }
@@ -162,7 +162,7 @@ impl Server {
 
     /// What the config says, where it is not what it said.
     fn tell_changes(&mut self, events: &mut Vec<Event>) {
-        let Some(view) = self.shard_view() else { return };
+        let Some(view) = self.shard_view(None) else { return };
         let shown = Shown {
             master: view.config.master,
             address: view.address.clone(),
@@ -190,7 +190,7 @@ impl Server {
 
     /// Who is down in the eyes of this node, and of enough others.
     fn tell_opinions(&mut self, events: &mut Vec<Event>) {
-        let Some(view) = self.shard_view() else { return };
+        let Some(view) = self.shard_view(None) else { return };
         let (now, limit) = (view.now, view.config.failover.down_after_ms);
         let mut opinions = Vec::new();
         let mut turn = |since: Option<u64>, last: u64, text: &dyn Fn() -> String| {

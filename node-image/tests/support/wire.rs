@@ -75,7 +75,10 @@ impl Wire {
 
     /// Whether the server closed the connection.
     pub fn is_closed(&mut self) -> bool {
-        matches!(self.0.fill_buf(), Ok([]) | Err(_))
+        match self.0.fill_buf() {
+            Ok(bytes) => bytes.is_empty(),
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock, // it stayed open for as long as was waited
+        }
     }
 }
 
