@@ -23,7 +23,10 @@ pub(super) fn hand_over(
 ) -> Option<Step> {
     let departure = departure(view, config, master, report)?;
     let urgent = matches!(departure, Departure::Stopping { .. } | Departure::DiskFull(_));
-    if !urgent && !config.overlap.is_empty() {
+    let is_member = |report: &NodeReport| config.member(report.id).is_some();
+    // A change that was begun, or an election that came to nothing.
+    let agreeing = view.answering().any(|(_, other)| is_member(other) && other.promised > config.epoch);
+    if !urgent && !report.paused && (agreeing || !config.overlap.is_empty()) {
         return None; // What is owed to clients may need more than time: the change that is under way ends first.
     }
     let wanted = wanted(view, config);

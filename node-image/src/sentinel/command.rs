@@ -133,7 +133,7 @@ fn sentinel(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
         }
         b"failover" => {
             arity(3)?;
-            if server.shard_view().is_none_or(|view| view.name.as_bytes() != args.at(2)) {
+            if server.shard_view(None).is_none_or(|view| view.name.as_bytes() != args.at(2)) {
                 return Err(CommandError::text("ERR No such master with that name"));
             }
             server.ask_for_another_master()?;
