@@ -22,12 +22,8 @@ pub(super) fn hand_over(
     report: &NodeReport,
 ) -> Option<Step> {
     let departure = departure(view, config, master, report)?;
-    let urgent = matches!(departure, Departure::Stopping { .. } | Departure::DiskFull(_));
-    let is_member = |report: &NodeReport| config.member(report.id).is_some();
-    // A change that was begun, or an election that came to nothing.
-    let agreeing = view.answering().any(|(_, other)| is_member(other) && other.promised > config.epoch);
-    if !urgent && !report.paused && (agreeing || !config.overlap.is_empty()) {
-        return None; // What is owed to clients may need more than time: the change that is under way ends first.
+    if can_wait(&departure, report) && !config.overlap.is_empty() {
+        return None;
     }
     let wanted = wanted(view, config);
     let only = match &departure {
@@ -66,6 +62,22 @@ pub(super) fn hand_over(
             Step::Do(pause, Reason::HandingOver { departure, successor })
         }
     })
+}
+
+/// Whether changes of members come first: what a master owes to its clients may need nodes that are not there yet.
+fn can_wait(departure: &Departure, master: &NodeReport) -> bool {
+    let urgent = matches!(departure, Departure::Stopping { .. } | Departure::DiskFull(_));
+    !urgent && !master.paused
+}
+
+/// Whether the master is to go, and that comes after changes of members.
+pub(super) fn comes_later(
+    view: &View<'_>,
+    config: &ShardConfig,
+    master: &Seen<'_>,
+    report: &NodeReport,
+) -> bool {
+    departure(view, config, master, report).is_some_and(|departure| can_wait(&departure, report))
 }
 
 fn departure(

@@ -54,6 +54,11 @@ fn is_new(view: &View<'_>, name: &str) -> bool {
 fn next_step(view: &View<'_>, config: &ShardConfig, master: Master<'_, '_>) -> Step {
     match master {
         Master::Serves(master, report) => {
+            if handover::comes_later(view, config, master, report)
+                && let Some(change) = change::reconfigure(view, config, master)
+            {
+                return change;
+            }
             let hand_over = handover::hand_over(view, config, master, report);
             if let Some(Step::Do(..)) = &hand_over {
                 return hand_over.unwrap_or(Step::Nothing);
