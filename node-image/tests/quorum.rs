@@ -113,6 +113,16 @@ fn an_older_config_s_acknowledgement_does_not_count() {
 }
 
 #[test]
+fn a_client_that_says_it_is_a_node_of_the_shard_counts_for_nothing() {
+    let mut shard = shard(1, quorum(2, 300));
+    let replica = shard.nodes[1].report().id.to_string();
+    shard.nodes[1].kill();
+    let epoch = shard.config.epoch.to_string();
+    let refused = shard.master().run::<()>(&["REPLCONF", "kv-peer", "uid", "0", &replica, &epoch]);
+    assert_eq!(refused.unwrap_err().code(), Some("NOPERM"));
+}
+
+#[test]
 fn a_master_that_steps_down_leaves_nobody_waiting() {
     let shard = shard(1, quorum(2, LONG));
     shard.nodes[1].signal(Signal::STOP);

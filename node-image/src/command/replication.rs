@@ -1,11 +1,12 @@
 //! Replication commands: REPLICAOF, PSYNC, REPLCONF, ROLE, WAIT.
 
+use kv_core::control::REPLICATION_USER;
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 
 use super::spec::row;
 use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
 use crate::replication::Stage;
-use crate::server::{Client, ClientKey, Server};
+use crate::server::{Client, ClientKey, Server, User};
 
 // A change of the history, or of what the connection is for, cannot be part of a transaction.
 const ADMIN: Flags = Flags::ADMIN.union(Flags::STALE).union(Flags::NO_MULTI);
@@ -209,6 +210,14 @@ fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
 fn peer(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
     if args.len() != 6 {
         return Err(CommandError::Syntax);
+    }
+    // What a node acknowledges counts as a copy: any client could say that it is one.
+    let user = server.clients.get(key).map_or(User::Nobody, |client| client.user);
+    if server.config.control_password.is_some() && !user.is_peer() {
+        return Err(CommandError::text(format!(
+            "NOPERM User {} has no permissions to run 'replconf|kv-peer'; nodes of a cluster are the user {REPLICATION_USER}",
+            user.name()
+        )));
     }
     let uid = ClusterUid(args.text(2)?.to_owned());
     let shard = u16::try_from(args.integer(3)?).map_err(|_| CommandError::NotInteger)?;
