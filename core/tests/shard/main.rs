@@ -11,9 +11,12 @@
 mod node;
 mod world;
 
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use world::World;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 2000;
 
 fn run(seed: u64) -> u64 {
     let mut world = World::new(seed);
@@ -39,11 +42,16 @@ fn every_world_is_safe_and_converges() {
         return;
     }
     let seeds = std::env::var("SEEDS").map_or(SEEDS, |n| n.parse().expect("SEEDS is a number"));
-    let mut acked = 0;
-    for seed in 0..seeds {
-        let result = std::panic::catch_unwind(|| run(seed));
-        acked += result.unwrap_or_else(|_| panic!("replay with SEED={seed}"));
-    }
+    let (next, acked) = (AtomicU64::new(0), AtomicU64::new(0));
+    let work = || {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds) {
+            let result = std::panic::catch_unwind(|| run(seed));
+            acked.fetch_add(result.unwrap_or_else(|_| panic!("replay with SEED={seed}")), Ordering::Relaxed);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(work)));
+    let acked = acked.into_inner();
     assert!(
         acked > seeds * 100,
         "{acked} writes were acknowledged in {seeds} worlds: too few to tell anything"
