@@ -70,7 +70,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("databases", Kind::Integer { min: 1, max: 1_000_000 }, "16", "Number of databases; a cluster has one.").restart(),
     directive("dir", Kind::Text, ".", "Folder of all files of the node.").restart().operator(),
     directive("include", Kind::Text, "", "Another file to read at this point.").restart().operator(),
-    directive("io-threads", Kind::Integer { min: 1, max: 128 }, "1", "Threads for clients.").restart().no_effect(),
+    directive("io-threads", Kind::Integer { min: 1, max: 128 }, "1", "Threads for clients; one thread serves them all here.").restart().no_effect(),
     directive("io-threads-do-reads", Kind::Bool, "no", "Whether these threads read too.").restart().no_effect(),
     directive("hz", Kind::Integer { min: 1, max: 500 }, "10", "Background runs in a second."),
     directive("dynamic-hz", Kind::Bool, "yes", "More background runs with more clients.").no_effect(),
