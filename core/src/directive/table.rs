@@ -87,7 +87,7 @@ pub static DIRECTIVES: &[Directive] = &[
     // Snapshots
     directive("save", Kind::SavePoints, "3600 1 300 100 60 10000", "Write a snapshot after so many seconds if so many keys changed; an empty text for never."),
     directive("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot file.").restart().operator(),
-    directive("rdbcompression", Kind::Bool, "yes", "Compress strings of more than 20 bytes in snapshot files; not in those sent to replicas."),
+    directive("rdbcompression", Kind::Bool, "yes", "Compress strings of more than 20 bytes in snapshot files; not in those sent to replicas; those of 1 MB and more stand as they are."),
     directive("rdbchecksum", Kind::Bool, "yes", "End snapshot files with a checksum. One that is there is always checked.").restart(),
     directive("stop-writes-on-bgsave-error", Kind::Bool, "yes", "Refuse writes when a snapshot in the background failed, until one is saved; only with save points."),
     directive("rdb-save-incremental-fsync", Kind::Bool, "yes", "Sync snapshots to the disk as they are written, every 4 MB."),
