@@ -45,6 +45,14 @@ fn the_log_says_what_harnesses_wait_for() {
 }
 
 #[test]
+fn a_directive_that_does_nothing_is_not_accepted_silently() {
+    let node = Process::node(&["--io-threads", "4", "--timeout", "70"]);
+    let log = node.log();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("has no effect")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("io-threads"), "{log}");
+}
+
+#[test]
 fn a_saved_snapshot_is_loaded_again() {
     let mut node = Process::node(&["--save", "900 1"]);
     let () = node.run(&["SET", "a", "1"]).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DIRECTIVES, Directive, OutputLimit, Setting, Value, lookup, syntax};
+use super::{DIRECTIVES, Directive, Effect, OutputLimit, SetBy, Setting, Value, lookup, syntax};
 
 /// The values of all directives: the defaults, and what was set since.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,14 @@ impl Settings {
         found.unwrap_or(OutputLimit { class, hard: 0, soft: 0, seconds: 0 })
     }
 
+    /// Names of the directives that a user set to something else than the default, and that do nothing.
+    pub fn without_effect(&self) -> impl Iterator<Item = &'static str> {
+        let by_user = DIRECTIVES.iter().filter(|one| one.effect == Effect::None && one.set_by == SetBy::User);
+        by_user
+            .filter(|one| self.0.get(one.name) != syntax::parse_text(one, one.default).ok().as_ref())
+            .map(|one| one.name)
+    }
+
     /// A text or a choice; empty if there is no such directive of that kind.
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
@@ -128,6 +136,14 @@ mod tests {
         assert_eq!(settings.get("save").unwrap().to_string(), "60 5");
         settings.load(&parse_file("save 1 1\nsave \"\"", "f").unwrap());
         assert_eq!(settings.get("save").unwrap().to_string(), "");
+    }
+
+    #[test]
+    fn what_was_set_and_does_nothing_is_named() {
+        let mut settings = Settings::default();
+        let file = "io-threads 4\nactivedefrag no\ntimeout 7\ncluster-announce-ip 10.0.0.1\n";
+        settings.load(&parse_file(file, "f").unwrap());
+        assert_eq!(settings.without_effect().collect::<Vec<_>>(), ["io-threads"]);
     }
 
     #[test]

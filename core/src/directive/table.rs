@@ -70,7 +70,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("databases", Kind::Integer { min: 1, max: 1_000_000 }, "16", "Number of databases; a cluster has one.").restart(),
     directive("dir", Kind::Text, ".", "Folder of all files of the node.").restart().operator(),
     directive("include", Kind::Text, "", "Another file to read at this point.").restart().operator(),
-    directive("io-threads", Kind::Integer { min: 1, max: 128 }, "1", "Threads for clients.").restart().no_effect(),
+    directive("io-threads", Kind::Integer { min: 1, max: 128 }, "1", "Threads for clients; one thread serves them all here.").restart().no_effect(),
     directive("io-threads-do-reads", Kind::Bool, "no", "Whether these threads read too.").restart().no_effect(),
     directive("hz", Kind::Integer { min: 1, max: 500 }, "10", "Background runs in a second."),
     directive("dynamic-hz", Kind::Bool, "yes", "More background runs with more clients.").no_effect(),
@@ -87,7 +87,7 @@ pub static DIRECTIVES: &[Directive] = &[
     // Snapshots
     directive("save", Kind::SavePoints, "3600 1 300 100 60 10000", "Write a snapshot after so many seconds if so many keys changed; an empty text for never."),
     directive("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot file.").restart().operator(),
-    directive("rdbcompression", Kind::Bool, "yes", "Compress strings of more than 20 bytes in snapshot files; not in those sent to replicas."),
+    directive("rdbcompression", Kind::Bool, "yes", "Compress strings of more than 20 bytes in snapshot files; not in those sent to replicas; those of 1 MB and more stand as they are."),
     directive("rdbchecksum", Kind::Bool, "yes", "End snapshot files with a checksum. One that is there is always checked.").restart(),
     directive("stop-writes-on-bgsave-error", Kind::Bool, "yes", "Refuse writes when a snapshot in the background failed, until one is saved; only with save points."),
     directive("rdb-save-incremental-fsync", Kind::Bool, "yes", "Sync snapshots to the disk as they are written, every 4 MB."),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kv_core::directive::{self, Change, DIRECTIVES, Directive, Kind, Value};
+use kv_core::directive::{self, Change, DIRECTIVES, Directive, Effect, Kind, Value};
 
 use super::spec::row;
 use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group, help, info, introspect};
@@ -176,7 +176,8 @@ pub(crate) fn set_directives<'a>(
     }
     for (directive, value) in changes {
         let shown = if directive.kind == Kind::Secret { "(hidden)".to_owned() } else { value.to_string() };
-        crate::notice!("Directive {} is now {shown}", directive.name);
+        let nothing = if directive.effect == Effect::None { ", which has no effect" } else { "" };
+        crate::notice!("Directive {} is now {shown}{nothing}", directive.name);
         server.config.settings.set(directive, value);
     }
     server.apply_settings();

@@ -72,7 +72,10 @@ impl Rest {
     fn elements(db: usize, entry: &EntryRef<'_>) -> (Self, Tap) {
         let shown = Arc::new(Mutex::new(Piece::default()));
         let sink = Arc::clone(&shown);
-        let sink = Box::new(move |element: Element<'_>| lock(&sink).element(element));
+        let sink = Box::new(move |elements: &mut dyn Iterator<Item = Element<'_>>| {
+            let mut piece = lock(&sink);
+            elements.for_each(|element| piece.element(element));
+        });
         let (part, tap) = Part::new(db, entry.key, entry.value.elements(), sink);
         (Self::Elements { shown, part }, tap)
     }

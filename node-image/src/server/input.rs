@@ -29,6 +29,8 @@ const STRANGER_PAUSE: usize = 16 * 1024;
 /// How long a tick executes requests while a snapshot is made. A write takes several times as long then, if its page is
 /// to be shown before; those who wait for a turn, or for a reply, need not wait for a whole round of all clients.
 const SLICE: Duration = Duration::from_millis(1);
+/// Clients whose requests are executed meanwhile between two looks at the time.
+const SLICE_CLIENTS: usize = 4;
 /// Requests that are parsed before the first of them is executed.
 const BATCH: usize = 64;
 
@@ -97,9 +99,10 @@ impl Server {
         let mut group = std::mem::take(&mut self.gathered);
         let mut end = 0;
         let began = self.is_walking().then(Instant::now);
+        let most = if began.is_some() { SLICE_CLIENTS } else { usize::MAX };
         let mut ready = std::mem::take(&mut self.clients.ready).into_iter();
         while let Some(key) = ready.next() {
-            if buffer.len() - end < READ_CHUNK {
+            if buffer.len() - end < READ_CHUNK || group.len() >= most {
                 self.execute_group(&buffer, &mut group);
                 end = 0;
                 if began.is_some_and(|began| began.elapsed() > SLICE) {

@@ -327,6 +327,9 @@ fn greet(config: &Config, port: u16) {
     let mode = if config.settings.bool("cluster-enabled") { "cluster" } else { "standalone" };
     notice!("Running mode={mode}, port={port}.");
     notice!("Port: {port} PID: {}", std::process::id());
+    for name in config.settings.without_effect() {
+        warning!("The directive {name} is accepted, and has no effect");
+    }
 }
 
 fn identity(config: &Config) -> Option<Identity> {

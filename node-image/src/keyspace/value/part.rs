@@ -26,8 +26,8 @@ pub enum Element<'a> {
     Scored(&'a [u8], f64),
 }
 
-/// Takes elements as they are shown.
-pub type Sink = Box<dyn FnMut(Element<'_>) + Send>;
+/// Takes elements as they are shown: all that it is given.
+pub type Sink = Box<dyn FnMut(&mut dyn Iterator<Item = Element<'_>>) + Send>;
 
 struct Shown {
     sink: Sink,
@@ -108,12 +108,11 @@ impl Tap {
     }
 
     fn show<'a>(&self, elements: impl Iterator<Item = Element<'a>>) {
-        let mut shown = self.lock();
+        let shown = &mut *self.lock();
         if !shown.over {
-            for element in elements {
-                (shown.sink)(element);
-                shown.left = shown.left.saturating_sub(1);
-            }
+            let mut count = 0;
+            (shown.sink)(&mut elements.inspect(|_| count += 1));
+            shown.left = shown.left.saturating_sub(count);
         }
     }
 
