@@ -354,7 +354,9 @@ fn check_election(
         return rules.must(all, "a shard is founded anew when all of its nodes answer");
     }
     check_copies(facts, old, config, total, rules);
-    let promises = answering.iter().filter(|report| report.promised == config.epoch).count();
+    let lets_go = |report: &NodeReport| !report.bound || facts.has_ended();
+    let gave = |report: &&&NodeReport| report.promised == config.epoch && lets_go(report);
+    let promises = answering.iter().filter(gave).count();
     let bound = match facts.shard.map_or(Some(0), |shard| shard.bound_ms) {
         None => true,
         Some(bound) => bound > 0 && !facts.has_ended(),

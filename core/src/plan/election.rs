@@ -45,16 +45,17 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     let candidate = best.node.name.clone();
     let epoch = proposed_epoch(view, config, best.node.ordinal);
     let promised = |report: &NodeReport| report.promised == epoch;
-    if promised(report) && voters.elect(promised) {
+    // One observer's word is not enough to depose a master that others hear; nor is a promise that was given in the belief
+    // that the master agrees, as long as it may still count on who gave it.
+    let lets_go = |report: &NodeReport| loss.is_certain() || !report.bound;
+    if promised(report) && voters.elect(|other| promised(other) && lets_go(other)) {
         let reason = match voters.best_data() {
             DataState::Empty | DataState::Syncing => Reason::FoundingAnew { master: candidate },
             DataState::Restored | DataState::Live => Reason::Promoting { loss, master: candidate },
         };
         return promote(view, config, report, epoch, reason);
     }
-    // One observer's word is not enough to depose a master that others hear.
-    let lets_go = |report: &NodeReport| !report.bound || report.promised >= epoch;
-    if !loss.is_certain() && !voters.elect(lets_go) {
+    if !voters.elect(lets_go) {
         let hearing = voters.answering.iter().filter(|(_, other)| !lets_go(other));
         let nodes = hearing.map(|(seen, _)| seen.node.name.clone()).collect();
         return Step::Wait(Reason::HeardByOthers { loss, nodes });

@@ -163,6 +163,9 @@ impl Node {
         match self.state() {
             NodeState::Master => self.holds_lease(now),
             NodeState::Replica => now.saturating_sub(self.heard_master) < config.failover.lease_ms,
+            NodeState::Fenced if self.role() == Some(Role::Replica) => {
+                now.saturating_sub(self.heard_master) < config.failover.lease_ms
+            }
             _ => false,
         }
     }

@@ -332,13 +332,15 @@ impl Server {
         }
     }
 
-    /// For how long this node heard nothing of its master, if that is less than the lease and it is bound to it.
+    /// For how long this node heard nothing of its master, if that is less than the lease and it is bound to it. A promise to
+    /// another one does not take back what it granted: the master counts on it.
     pub(crate) fn bound_to_master(&self) -> Option<u64> {
         let config = self.routing.config()?;
         let silent = match self.routing.state() {
             NodeState::Master => self.holds_lease().then_some(0)?,
-            NodeState::Replica => clock_ms().saturating_sub(self.lease.heard_master),
-            NodeState::Fenced | NodeState::Joining | NodeState::Blank => return None,
+            NodeState::Fenced if self.routing.role() != Some(Role::Replica) => return None,
+            NodeState::Replica | NodeState::Fenced => clock_ms().saturating_sub(self.lease.heard_master),
+            NodeState::Joining | NodeState::Blank => return None,
         };
         (silent < config.failover.lease_ms).then_some(silent)
     }
