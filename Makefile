@@ -66,6 +66,7 @@ test-kind: ## Run the end-to-end tests on a kind cluster, made if needed
 	e2e/kind/images
 	e2e/kind/deploy
 	$(KIND_ENV)
+	cargo build --locked --workspace --bins --examples # kubectl-kv, where the images were built by docker
 	cargo test --locked --workspace --features kv-e2e/kind --test 'kind*' -- --test-threads=1
 
 .PHONY: lint

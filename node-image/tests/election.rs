@@ -62,6 +62,27 @@ fn who_is_cut_off_from_a_master_that_others_hear_deposes_nobody() {
 }
 
 #[test]
+fn who_asks_a_master_to_step_down_has_time_to_elect_another_one() {
+    let shard = Shard::new(2, short);
+    let patience = shard.config.failover.down_after_ms;
+    let clock = || shard.master().report().clock_ms;
+    let since = clock();
+    until("it has led for longer than a master may be silent", || clock() > since + 3 * patience);
+    let asked = clock();
+    let epoch = shard.config.epoch.next_for(1);
+    for node in &shard.nodes {
+        node.control(&["PREPARE", "uid", "0", &epoch.to_string(), "ENDED"]).unwrap();
+    }
+    // Who asked does not go on. The nodes do, as if their master had been silent from then on.
+    let report = eventually("an election by the nodes", || {
+        let report = shard.master().report();
+        (report.promised > epoch || report.config.as_ref()?.epoch >= epoch).then_some(report)
+    });
+    assert!(report.clock_ms >= asked + patience, "after {} ms", report.clock_ms - asked);
+    until("somebody leads", || shard.leader(&[0, 1, 2]).is_some());
+}
+
+#[test]
 fn a_shard_that_was_restarted_as_a_whole_goes_on_with_its_data() {
     let mut shard = Shard::with(&["--appendonly", "yes"], 2, short);
     let () = shard.master().run(&["SET", "a", "1"]).unwrap();

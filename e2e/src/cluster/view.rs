@@ -25,6 +25,8 @@ pub struct Metadata {
     pub generation: i64,
     /// Set once it is being deleted.
     pub deletion_timestamp: Option<String>,
+    /// Among them what users ask the operator for.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What is known of the cluster.

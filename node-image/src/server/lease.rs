@@ -38,7 +38,8 @@ pub struct Lease {
     until: u64,
     /// Since when it may not; `None` if it may.
     lapsed_since: Option<u64>,
-    /// When the master of this node's config last asked. A node that just started does not know, and waits as if it had.
+    /// When the master of this node's config last asked, or this node served as it. A node that just started does not know,
+    /// and waits as if it had.
     heard_master: u64,
     /// What the others last answered, and when they were asked.
     reports: BTreeMap<NodeId, (NodeReport, u64)>,
@@ -191,9 +192,13 @@ impl Server {
     /// nodes with a lower number.
     fn propose_if_due(&mut self) {
         let now = clock_ms();
+        let serves = self.routing.state() == NodeState::Master;
+        if serves {
+            // It hears itself. Who asks it to step down gets the time that an election against a silent master waits for.
+            self.lease.heard_master = now;
+        }
         let Some(config) = self.routing.config().filter(|_| !self.lease.proposing) else { return };
         let me = self.routing.id();
-        let serves = self.routing.state() == NodeState::Master;
         let Some(rank) = config.members.iter().position(|member| member.id == me) else { return };
         let patience = config.failover.down_after_ms + TURN_MS * (rank as u64 + 1);
         let newer = |(report, _): &(NodeReport, u64)| {

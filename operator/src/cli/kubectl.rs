@@ -42,6 +42,7 @@ enum Command {
 
 /// A change of master that a user wants.
 #[derive(Debug, Parser)]
+#[group(skip)] // clap would name the group as the subcommand that these are part of.
 pub struct Switchover {
     /// Index of the shard.
     #[arg(long)]

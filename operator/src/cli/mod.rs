@@ -61,3 +61,14 @@ pub fn outcome(outcome: Result<ExitCode, Failure>) -> ExitCode {
         ExitCode::FAILURE
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_lines_are_sound() {
+        super::Cli::command().debug_assert();
+        super::kubectl::Kubectl::command().debug_assert();
+    }
+}

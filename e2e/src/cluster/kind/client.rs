@@ -1,13 +1,15 @@
-//! The pod that clients run in.
+//! The pod that clients run in. They are started by way of docker, and so go on whatever becomes of the API server.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{AttachParams, PostParams};
+use kube::api::PostParams;
 use serde_json::json;
-use tokio::io::AsyncReadExt;
 
+use super::faults::Container;
 use super::{Kind, decode, eventually};
+use crate::cluster::local::output;
 use crate::cluster::{Error, Result};
 use crate::ledger::wire::Remote;
 
@@ -18,41 +20,27 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 
 /// Starts a ledger in the client pod.
 pub async fn ledger(kind: &Kind, cluster: &str) -> Result<Remote> {
-    ensure(kind, cluster).await?;
+    let client = ensure(kind, cluster).await?;
     let seed = format!("{cluster}:6379");
-    let command = ["/kv-e2e", "ledger", "--seed", &seed, "--password-file", PASSWORD_FILE];
-    let parameters = AttachParams::default().stdin(true).stdout(true).stderr(false);
-    let mut process = kind.api::<Pod>().exec(NAME, command, &parameters).await?;
-    let pipes = process.stdin().zip(process.stdout());
-    let (input, output) = pipes.ok_or_else(|| Error::Unexpected("exec gave no pipes".into()))?;
+    let mut command =
+        client.command(&["/kv-e2e", "ledger", "--seed", &seed, "--password-file", PASSWORD_FILE]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut process = command.spawn()?;
+    let pipes = process.stdin.take().zip(process.stdout.take());
+    let (input, output) = pipes.ok_or_else(|| Error::Unexpected("docker exec gave no pipes".into()))?;
     Ok(Remote::start(input, output, process).await?)
 }
 
 /// Sends one command to one node and returns the reply's text.
 pub async fn ask(kind: &Kind, cluster: &str, address: &str, command: &[&str]) -> Result<String> {
-    ensure(kind, cluster).await?;
+    let client = ensure(kind, cluster).await?;
     let mut line = vec!["/kv-e2e", "ask", "--address", address, "--password-file", PASSWORD_FILE, "--"];
     line.extend(command);
-    run(kind, &line).await
-}
-
-async fn run(kind: &Kind, command: &[&str]) -> Result<String> {
-    let parameters = AttachParams::default().stdin(false).stdout(true).stderr(false);
-    let mut process = kind.api::<Pod>().exec(NAME, command.to_vec(), &parameters).await?;
-    let mut text = String::new();
-    let status = process.take_status();
-    if let Some(mut output) = process.stdout() {
-        output.read_to_string(&mut text).await?;
-    }
-    let failed = match status {
-        Some(status) => status.await.is_some_and(|status| status.status.as_deref() != Some("Success")),
-        None => false,
-    };
-    if failed { Err(Error::Command { command: command.join(" "), output: text }) } else { Ok(text) }
+    output(client.command(&line)).await
 }
 
 /// Makes the pod if it is not there, on the Kubernetes node of the active operator: that one is never cut off.
-async fn ensure(kind: &Kind, cluster: &str) -> Result<()> {
+async fn ensure(kind: &Kind, cluster: &str) -> Result<Container> {
     let pods = kind.api::<Pod>();
     if pods.get_opt(NAME).await?.is_none() {
         let (_, node) = kind.active_operator().await?;
@@ -80,10 +68,12 @@ async fn ensure(kind: &Kind, cluster: &str) -> Result<()> {
         }))?;
         pods.create(&PostParams::default(), &pod).await?;
     }
-    eventually("the client pod runs", START_WITHIN, async || {
-        let status = pods.get(NAME).await?.status.unwrap_or_default();
+    let pod = eventually("the client pod runs", START_WITHIN, async || {
+        let pod = pods.get(NAME).await?;
+        let status = pod.status.clone().unwrap_or_default();
         let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
-        Ok(if ready { Ok(()) } else { Err(format!("{:?} {:?}", status.phase, status.container_statuses)) })
+        Ok(if ready { Ok(pod) } else { Err(format!("{:?} {:?}", status.phase, status.container_statuses)) })
     })
-    .await
+    .await?;
+    Container::of(&pod)
 }

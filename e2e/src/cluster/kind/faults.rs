@@ -6,10 +6,42 @@ use tokio::process::Command;
 use crate::cluster::local::output;
 use crate::cluster::{Error, Result};
 
-async fn docker(arguments: &[&str]) -> Result<String> {
+pub(super) async fn docker(arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("docker");
     command.args(arguments);
     output(command).await
+}
+
+/// A pod's container, as its Kubernetes node sees it.
+pub struct Container {
+    node: String,
+    id: String,
+}
+
+impl Container {
+    /// The pod's first container.
+    ///
+    /// # Errors
+    /// If it has none yet.
+    pub fn of(pod: &Pod) -> Result<Self> {
+        let no = |what: &str| {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            Error::Unexpected(format!("pod {name} has no {what}"))
+        };
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).ok_or_else(|| no("node"))?;
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        let id = statuses
+            .and_then(|statuses| statuses.first()?.container_id.clone())
+            .ok_or_else(|| no("container"))?;
+        Ok(Self { node, id: id.rsplit('/').next().unwrap_or_default().to_owned() })
+    }
+
+    /// Runs a program in it, with this command's standard input and output. The API server has no part in that.
+    pub fn command(&self, line: &[&str]) -> Command {
+        let mut docker = Command::new("docker");
+        docker.args(["exec", "-i", &self.node, "crictl", "exec", "-i", &self.id]).args(line);
+        docker
+    }
 }
 
 /// The process of a pod's container, as its Kubernetes node sees it.
@@ -24,21 +56,23 @@ impl Process {
     /// # Errors
     /// If it does not run.
     pub async fn of(pod: &Pod) -> Result<Self> {
-        let name = pod.metadata.name.clone().unwrap_or_default();
-        let no = |what: &str| Error::Unexpected(format!("pod {name} has no {what}"));
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).ok_or_else(|| no("node"))?;
-        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-        let id = statuses
-            .and_then(|statuses| statuses.first()?.container_id.clone())
-            .ok_or_else(|| no("container"))?;
-        let id = id.rsplit('/').next().unwrap_or_default().to_owned();
+        let Container { node, id } = Container::of(pod)?;
         let inspect =
             ["exec", &node, "crictl", "inspect", "-o", "go-template", "--template", "{{.info.pid}}", &id];
         let pid = docker(&inspect).await?.trim().to_owned();
         match pid.parse::<u32>() {
             Ok(2..) => Ok(Self { node, pid }),
-            _ => Err(no(&format!("process, but {pid:?}"))),
+            _ => Err(Error::Unexpected(format!("container {id} has no process, but {pid:?}"))),
         }
+    }
+
+    /// Whether it has not ended.
+    ///
+    /// # Errors
+    /// If docker fails.
+    pub async fn runs(&self) -> Result<bool> {
+        let look = format!("if [ -e /proc/{} ]; then echo yes; else echo no; fi", self.pid);
+        Ok(docker(&["exec", &self.node, "sh", "-c", &look]).await?.trim() == "yes")
     }
 
     /// Sends it a signal, by name, as `kill` does.

@@ -1,7 +1,7 @@
 //! A cluster on Kubernetes, in a namespace of its own that admits only pods of the *restricted* Pod Security level.
 //!
 //! The pod network cannot be reached from outside, so that clients run in a pod too ([`client`]). Faults are injected
-//! from outside, by the API server or by docker ([`faults`]); [`owned`] knows which objects there may be.
+//! from outside, by the API server or by docker ([`faults`], [`absent`]); [`owned`] knows which objects there may be.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,11 +17,13 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use super::local::output;
 use super::truth::Said;
 use super::view::View;
-use super::{Cluster, Error, Ledger, POLL, Result};
+use super::{Cluster, Error, Ledger, POLL, Programs, Result};
 use crate::ledger::Clock;
 
+pub mod absent;
 mod client;
 pub mod faults;
 pub mod owned;
@@ -177,6 +179,30 @@ impl Kind {
         let parameters = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         pods.delete(&pod, &parameters).await?;
         Ok(())
+    }
+
+    /// The process of the operator that is active now.
+    ///
+    /// # Errors
+    /// If no operator holds the lease.
+    pub async fn operator_process(&self) -> Result<faults::Process> {
+        let pods: Api<Pod> = Api::namespaced(self.client(), OPERATOR_NAMESPACE);
+        let (pod, _) = self.active_operator().await?;
+        faults::Process::of(&pods.get(&pod).await?).await
+    }
+
+    /// Has a node lead its shard, or the best replica if none is named, by `kubectl kv`; returns what that printed.
+    ///
+    /// # Errors
+    /// What it said, if it failed.
+    pub async fn switchover(&self, shard: usize, to: Option<&str>) -> Result<String> {
+        let mut command = tokio::process::Command::new(Programs::find()?.path("kubectl-kv"));
+        command.args(["switchover", &self.name, "--namespace", &self.namespace]);
+        command.args(["--shard", &shard.to_string()]);
+        if let Some(node) = to {
+            command.args(["--to", node]);
+        }
+        output(command).await
     }
 
     fn watch(&mut self) {
