@@ -62,8 +62,9 @@ fn elect(proposal: &Proposal) -> Proposed {
         .collect();
     let spec = spec(&proposal.config);
     let mut last = Proposed::Nothing;
-    let (begin, mut rounds) = (Instant::now(), 0);
-    while rounds < ROUNDS && begin.elapsed() < LONGEST {
+    let (begin, mut rounds, mut acted) = (Instant::now(), 0, false);
+    // What was begun is looked at once more: nodes that promised wait for what comes of it.
+    while rounds < ROUNDS && (begin.elapsed() < LONGEST || std::mem::take(&mut acted)) {
         to_all(&mut nodes, &[], &["KV", "REPORT"]);
         match succeed(&spec, &observed(proposal, &nodes), proposal.config.shard) {
             None | Some(Step::Nothing) => return last,
@@ -74,7 +75,7 @@ fn elect(proposal: &Proposal) -> Proposed {
                     return Proposed::Waits(format!("{reason}: {error}"));
                 }
                 last = Proposed::Acted(reason.to_string());
-                rounds += 1;
+                (rounds, acted) = (rounds + 1, true);
             }
         }
     }

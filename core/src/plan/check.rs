@@ -119,8 +119,7 @@ impl<'a> Facts<'a> {
             || self.somebody_else_is_asked(node)
     }
 
-    /// Whether of all whose word counts under a config more than half have accepted it; of an even number, half: the observer
-    /// voted for it, too.
+    /// Whether of all whose word counts under a config more than half have accepted it.
     fn accepted_by_majorities(&self, config: &ShardConfig) -> bool {
         let gone = |id: NodeId| config.voters().any(|voter| voter.id == id && self.replaced(voter));
         let has = |id: &NodeId| {
@@ -129,7 +128,7 @@ impl<'a> Facts<'a> {
         };
         config.electorates().all(|electorate| {
             let voters: Vec<_> = electorate.voters.into_iter().filter(|id| !gone(*id)).collect();
-            2 * voters.iter().filter(|id| has(id)).count() >= voters.len()
+            2 * voters.iter().filter(|id| has(id)).count() > voters.len() || voters.is_empty()
         })
     }
 
@@ -396,7 +395,9 @@ fn check_copies(facts: &Facts<'_>, old: &ShardConfig, config: &ShardConfig, tota
             .collect();
         let live = promised.iter().filter(|(_, report)| report.data == DataState::Live).count();
         // Voters whose place is taken by blank nodes hold nothing any more, wherever all others promise.
-        let everybody = promised.len() >= voters.len().min(total);
+        let gone = |id: &NodeId| old.voters().any(|voter| voter.id == *id && facts.replaced(voter));
+        let left = voters.iter().filter(|id| !gone(id)).count();
+        let everybody = promised.len() >= left.min(total.max(1));
         rules.must(
             everybody || live + copies > voters.len(),
             format!(

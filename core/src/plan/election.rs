@@ -8,7 +8,7 @@ use crate::plan::change::{sorted_members, with_parents};
 use crate::plan::founding;
 use crate::plan::reason::{Loss, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
-use crate::plan::{Action, Step, Template, Vote};
+use crate::plan::{Action, Step, Template};
 use crate::quorum::Electorate;
 use crate::shard::{Member, ShardConfig};
 
@@ -31,9 +31,6 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     let voters = Voters::of(view, config, witness);
     if voters.members.is_empty() {
         return founding::found_anew(view, config);
-    }
-    if may_be_outdated(view, config) {
-        return Step::Wait(Reason::ConfigUnknown { loss, master: view.name_of(config, config.master) });
     }
     if !voters.elect(|_| true) {
         let (needed, answering, missing) = (voters.needed(), voters.answering.len(), voters.missing());
@@ -66,19 +63,10 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     Step::Do(Action::Prepare { epoch, nodes, consent }, Reason::Electing { loss, candidate })
 }
 
-/// Whether the master may have accepted a newer config than the newest that is seen: the observer voted for one, and those
-/// who elect under it may be others.
-fn may_be_outdated(view: &View<'_>, config: &ShardConfig) -> bool {
-    let newer = |vote: Vote| vote.epoch > config.epoch && vote.master == config.master;
-    let master = config.member(config.master);
-    let gone = master.is_none_or(|member| view.reborn(member));
-    let answers = view.node(config.master).is_some_and(|seen| seen.answers);
-    view.witness.is_some_and(newer) && !gone && !answers
-}
-
-/// Whether so many have accepted `config` that nobody is elected any more by those who know only the one before it.
+/// Whether so many have accepted `config` that nobody is elected any more by those who know only the one before it. The
+/// observer's own vote does not count: the next observer may see none who knows, and vote again.
 pub(super) fn is_known(view: &View<'_>, config: &ShardConfig) -> bool {
-    Voters::of(view, config, true).majority(|report| epoch_of(report) >= config.epoch)
+    Voters::of(view, config, false).majority(|report| epoch_of(report) >= config.epoch)
 }
 
 /// Asks for the promises that a change needs which keeps the master; `None` if a majority has given them. An election by
@@ -135,7 +123,8 @@ impl<'v, 'a> Voters<'v, 'a> {
             config.members.iter().filter(|member| !(all_heard && view.reborn(member))).collect();
         let voters = config.voters().filter(|voter| !(all_heard && view.reborn(voter))).collect();
         let gone = |id: NodeId| all_heard && view.gone(config, id);
-        let electorates: Vec<_> = config.electorates().map(|voters| voters.without(gone)).collect();
+        let electorates = config.electorates().map(|voters| voters.without(gone));
+        let electorates: Vec<_> = electorates.filter(|electorate| !electorate.voters.is_empty()).collect();
         let votes = |id: NodeId| electorates.iter().any(|electorate| electorate.voters.contains(&id));
         let answering = view
             .answering()

@@ -93,12 +93,19 @@ fn departure(
         Some(Departure::Surplus { master: name })
     } else if let Some(error) = report.disk_error.clone() {
         Some(Departure::DiskFull(DiskError { node: name, error }))
-    } else if let Some(successor) = wanted(view, config) {
-        Some(Departure::Asked { master: name, successor: successor.node.name.clone() })
-    } else if report.asked_to_yield {
-        Some(Departure::Yielding { master: name })
     } else {
-        rollout::departure(view, config, master, report)
+        // A wish that cannot be granted now holds up nothing else.
+        let asked = wanted(view, config);
+        let ready = asked.filter(|seen| successor(view, config, report, None, Some(*seen)).is_some());
+        let departure = |seen: &Seen<'_>| {
+            let successor = seen.node.name.clone();
+            Departure::Asked { master: name.clone(), successor }
+        };
+        ready
+            .map(departure)
+            .or_else(|| report.asked_to_yield.then(|| Departure::Yielding { master: name.clone() }))
+            .or_else(|| rollout::departure(view, config, master, report))
+            .or_else(|| asked.map(departure))
     }
 }
 

@@ -105,14 +105,6 @@ pub enum Reason {
         /// Who hears it.
         nodes: Vec<String>,
     },
-    /// The observer voted for a config that nobody who answers has.
-    #[error("{loss}; {master} alone may have accepted the last change of the shard's members: bring it back")]
-    ConfigUnknown {
-        /// What became of the master.
-        loss: Loss,
-        /// The master.
-        master: String,
-    },
     /// Nobody who answers holds data that may lead.
     #[error("{loss}; no node that answers holds all of the data: bring back {}", .missing.join(", "))]
     NoCandidate {
@@ -215,7 +207,6 @@ impl Reason {
             Self::WaitingForMaster { .. } => "WaitingForMaster",
             Self::NoQuorum { .. } => "NoQuorum",
             Self::HeardByOthers { .. } => "MasterHeardByOthers",
-            Self::ConfigUnknown { .. } => "ConfigUnknown",
             Self::NoCandidate { .. } => "NoCandidate",
             Self::NoSuccessor { .. } => "NoSuccessor",
             Self::SuccessorLags { .. } => "SuccessorLags",
@@ -250,7 +241,6 @@ impl Reason {
             | Self::NoQuorum { .. }
             | Self::HeardByOthers { .. }
             | Self::NoAgreement { .. }
-            | Self::ConfigUnknown { .. }
             | Self::NoCandidate { .. }
             | Self::NoSuccessor { .. }
             | Self::StrayNode { .. } => true,

@@ -384,7 +384,8 @@ impl World {
         }
         // The operator's vote is kept before anybody can act on it.
         if let Step::Do(Action::Accept { config, .. }, _) = &shard.step
-            && shard.config.as_ref() != Some(&**config)
+            && let Some(old) = shard.config.as_ref().filter(|old| **old != **config)
+            && old.electorates().chain(config.electorates()).any(|one| one.voters.len().is_multiple_of(2))
         {
             self.witness = Some(Vote { epoch: config.epoch, master: config.master });
         }

@@ -181,10 +181,12 @@ impl Server {
     }
 
     /// Whether the master is to make way, for long enough that an operator would have seen to it.
-    fn is_left_alone(&self, now: u64) -> bool {
-        let long = |since: &u64| now.saturating_sub(*since) >= ALONE_MS;
+    fn is_left_alone(&self, now: u64, rank: usize) -> bool {
+        let after = |since: u64, wait: u64| now.saturating_sub(since) >= ALONE_MS + wait;
         let asked = self.asked_as(Role::Replica);
-        asked.as_ref().is_some_and(long) || self.lease.leaving_since.as_ref().is_some_and(long)
+        let turn = TURN_MS * rank as u64;
+        asked.is_some_and(|since| after(since, 0))
+            || self.lease.leaving_since.is_some_and(|since| after(since, turn))
     }
 
     /// Begins an election if there is a newer config, which it will find, or if the master has been silent, or about to
@@ -207,7 +209,7 @@ impl Server {
         let outdated = self.lease.reports.values().any(newer);
         let silent = now.saturating_sub(self.lease.master_seen(config.master));
         // A master asks too, as soon as another one was elected while it was frozen or cut off.
-        let due = outdated || !serves && (silent >= patience || self.is_left_alone(now));
+        let due = outdated || !serves && (silent >= patience || self.is_left_alone(now, rank));
         if now < self.lease.propose_at || !due {
             return;
         }

@@ -253,6 +253,9 @@ impl<P: Provider + 'static> Engine<P> {
 
     /// Takes away the wishes that have ended, and tells how.
     fn end_wishes(&mut self, wanted: &Wanted, plan: &Plan) {
+        // One that is not there any more was taken away, even if the answer was lost.
+        let ends = |index: u16| plan.shards.iter().any(|shard| shard.index == index && shard.wish.is_some());
+        self.failures.retain(|job, _| !matches!(job, Job::Wish(index) if !ends(*index)));
         for shard in &plan.shards {
             let index = shard.index;
             let Some((end, node)) = shard.wish.zip(wanted.wishes.get(&index).cloned()) else { continue };
