@@ -76,6 +76,10 @@ async fn who_cannot_lead_is_not_waited_for_and_writes_go_on() -> Result<()> {
     local.freeze(replica).await?;
     let error = local.switchover(0, Some(replica)).await.unwrap_err().to_string();
     assert!(error.contains("does not lead shard 0 after 5 s"), "{error}");
+    let asked = |view: &kv_e2e::cluster::view::View| {
+        view.condition("Ready").is_some_and(|ready| ready.message.contains("was asked to lead"))
+    };
+    local.wait("the operator has seen that", SETTLE_WITHIN, |view| !asked(view)).await?;
     local.thaw(replica).await?;
     scenario::settled(&local, size).await?;
     assert_eq!(local.view().await?.master(0), Some(&*master), "the wish was taken back");
