@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
 use kv_core::plan::{Template, Vote, Workload};
-
 use serde_json::json;
 
 use super::{Applied, Provider, Sighting};
@@ -47,6 +46,9 @@ use witness::{Witness, WitnessError};
 /// How often it is checked that the generated Secrets are still there. They are not watched, since that needs the
 /// right to read all Secrets.
 const SECRETS_PERIOD: Duration = Duration::from_secs(60);
+
+/// How often a wish is taken away that another write to the same object came before.
+const WISH_TRIES: usize = 5;
 
 /// One cluster on Kubernetes.
 pub struct KubernetesProvider {
@@ -225,20 +227,27 @@ impl Provider for KubernetesProvider {
         let cluster = self.cluster();
         let api: Api<KvCluster> = Api::namespaced(self.client.clone(), &cluster.namespace);
         let failed = |verb, source| Err(apply::failed(verb, "KvCluster", &cluster.name, source).into());
-        let object = match api.get_metadata(&cluster.name).await {
-            Ok(object) => object,
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-            Err(source) => return failed("get", source),
-        };
-        if wishes(&object.metadata).get(&shard).is_none_or(|wish| wish != node) {
-            return Ok(());
-        }
-        let version = object.resource_version();
-        let annotations = json!({ annotation(shard): null });
-        let patch = json!({ "metadata": { "resourceVersion": version, "annotations": annotations } });
-        match api.patch_metadata(&cluster.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(_) => self.metrics.wrote("KvCluster"),
-            Err(source) => return failed("patch", source),
+        for tries_left in (0..WISH_TRIES).rev() {
+            let object = match api.get_metadata(&cluster.name).await {
+                Ok(object) => object,
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+                Err(source) => return failed("get", source),
+            };
+            if wishes(&object.metadata).get(&shard).is_none_or(|wish| wish != node) {
+                return Ok(());
+            }
+            let version = object.resource_version();
+            let annotations = json!({ annotation(shard): null });
+            let patch = json!({ "metadata": { "resourceVersion": version, "annotations": annotations } });
+            match api.patch_metadata(&cluster.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(_) => {
+                    self.metrics.wrote("KvCluster");
+                    return Ok(());
+                }
+                // Its status was written meanwhile.
+                Err(kube::Error::Api(status)) if status.code == 409 && tries_left > 0 => {}
+                Err(source) => return failed("patch", source),
+            }
         }
         Ok(())
     }
