@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kv_core::slot::SLOT_COUNT;
 
@@ -180,24 +180,6 @@ struct SnapshotFile {
     finisher: Finisher,
     sync_often: bool,
     unsynced: usize,
-    /// `None` if nobody else wants the processor.
-    turn: Option<Turn>,
-}
-
-/// A thread's turn on a processor that the data thread may want, too. The system would let that one wait until its next
-/// tick, which is 4 ms in many, however low this thread's priority is; so it stops by itself.
-#[derive(Debug)]
-struct Turn(Instant);
-
-impl Turn {
-    fn end_if_long(&mut self) {
-        const LONGEST: Duration = Duration::from_micros(300);
-        const REST: Duration = Duration::from_micros(20);
-        if self.0.elapsed() > LONGEST {
-            std::thread::sleep(REST);
-            self.0 = Instant::now();
-        }
-    }
 }
 
 impl SnapshotFile {
@@ -207,21 +189,17 @@ impl SnapshotFile {
             finisher: Finisher::new(options.format),
             sync_often: options.sync_often,
             unsynced: 0,
-            turn: None,
         })
     }
 
     fn write(&mut self, piece: Piece, fast: bool) -> io::Result<()> {
-        let Self { file, finisher, sync_often, unsynced, turn } = self;
+        let Self { file, finisher, sync_often, unsynced } = self;
         finisher.finish_in_parts(&piece, fast, |bytes| {
             file.write(bytes)?;
             *unsynced += bytes.len();
             if *sync_often && *unsynced >= SYNC_EVERY {
                 file.sync()?;
                 *unsynced = 0;
-            }
-            if let Some(turn) = turn {
-                turn.end_if_long();
             }
             Ok(())
         })
@@ -257,8 +235,7 @@ fn give_way() {
 
 impl FileThread {
     fn start(path: &Path, options: SaveOptions) -> io::Result<Self> {
-        let mut file = SnapshotFile::create(path, options)?;
-        file.turn = Some(Turn(Instant::now()));
+        let file = SnapshotFile::create(path, options)?;
         let (pieces, incoming) = channel();
         let (report, outcome) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -330,6 +307,8 @@ fn write_pieces(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::keyspace::value::Value;
     use crate::persist::rdb;
