@@ -193,16 +193,14 @@ impl SnapshotFile {
     }
 
     fn write(&mut self, piece: Piece, fast: bool) -> io::Result<()> {
-        let Self { file, finisher, sync_often, unsynced } = self;
-        finisher.finish_in_parts(&piece, fast, |bytes| {
-            file.write(bytes)?;
-            *unsynced += bytes.len();
-            if *sync_often && *unsynced >= SYNC_EVERY {
-                file.sync()?;
-                *unsynced = 0;
-            }
-            Ok(())
-        })
+        let bytes = self.finisher.finish(piece, fast);
+        self.file.write(&bytes)?;
+        self.unsynced += bytes.len();
+        if self.sync_often && self.unsynced >= SYNC_EVERY {
+            self.file.sync()?;
+            self.unsynced = 0;
+        }
+        Ok(())
     }
 
     fn commit(mut self) -> io::Result<()> {

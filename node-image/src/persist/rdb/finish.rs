@@ -1,13 +1,8 @@
 //! What becomes of a snapshot's pieces before they are written: strings are compressed, and all is summed up.
 
-use std::convert::Infallible;
-
 use super::CRC;
 use super::lzf::Compressor;
 use super::writer::{Piece, push_length};
-
-/// Bytes that are finished in one go, which takes a fraction of a millisecond.
-const PART: usize = 32 * 1024;
 
 /// How snapshots are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,47 +44,14 @@ impl Finisher {
 
     /// The bytes of the next piece; if that is to go fast, its strings are not compressed.
     pub fn finish(&mut self, piece: Piece, fast: bool) -> Vec<u8> {
-        if fast || self.compressor.is_none() {
-            self.sum_up(&piece.bytes);
-            return piece.bytes;
-        }
-        let mut out = Vec::with_capacity(piece.bytes.len());
-        let Ok(()) = self.finish_in_parts(&piece, fast, |part| {
-            out.extend_from_slice(part);
-            Ok::<_, Infallible>(())
-        });
-        out
-    }
-
-    /// As [`Finisher::finish`], in parts that do not take long each.
-    ///
-    /// # Errors
-    /// That of `take`; the snapshot is torn then.
-    pub fn finish_in_parts<E>(
-        &mut self,
-        piece: &Piece,
-        fast: bool,
-        mut take: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut compressor = if fast { None } else { self.compressor.take() };
-        let mut emit = |bytes: &[u8]| {
-            bytes.chunks(PART).try_for_each(|part| {
-                self.sum_up(part);
-                take(part)
-            })
+        let bytes = match &mut self.compressor {
+            Some(compressor) if !fast && !piece.strings.is_empty() => compress(compressor, &piece),
+            _ => piece.bytes,
         };
-        let outcome = match &mut compressor {
-            Some(compressor) => compress(compressor, piece, emit),
-            None => emit(&piece.bytes),
-        };
-        self.compressor = compressor.or(self.compressor.take());
-        outcome
-    }
-
-    fn sum_up(&mut self, bytes: &[u8]) {
         if let Some(crc) = &mut self.crc {
-            crc.update(bytes);
+            crc.update(&bytes);
         }
+        bytes
     }
 
     /// What follows the last piece: the checksum, or zeros for none.
@@ -99,20 +61,11 @@ impl Finisher {
     }
 }
 
-fn compress<E>(
-    compressor: &mut Compressor,
-    piece: &Piece,
-    mut emit: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    let (mut out, mut packed) = (Vec::with_capacity(2 * PART), Vec::new());
+fn compress(compressor: &mut Compressor, piece: &Piece) -> Vec<u8> {
+    let mut out = Vec::with_capacity(piece.bytes.len());
+    let mut packed = Vec::new();
     let mut done = 0;
     for &at in &piece.strings {
-        if out.len() + at.saturating_sub(done) >= PART {
-            out.extend_from_slice(piece.bytes.get(done..at).unwrap_or_default());
-            done = at;
-            emit(&out)?;
-            out.clear();
-        }
         let Some(text) = piece.bytes.get(at..).and_then(text_at) else { continue };
         packed.clear();
         if !compressor.compress(text, &mut packed) {
@@ -126,7 +79,7 @@ fn compress<E>(
         done = at + head_len(text.len()) + text.len();
     }
     out.extend_from_slice(piece.bytes.get(done..).unwrap_or_default());
-    emit(&out)
+    out
 }
 
 /// Begins a compressed string.
