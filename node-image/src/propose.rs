@@ -121,6 +121,7 @@ fn observed(proposal: &Proposal, nodes: &BTreeMap<NodeId, Node>) -> Observed {
         workload_nodes: None,
         nodes: seen.collect(),
         bound_ms: None,
+        bound_to: None,
         witness: None,
         wish: None,
     };

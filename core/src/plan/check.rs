@@ -358,7 +358,10 @@ fn check_election(
     let promises = answering.iter().filter(gave).count();
     let bound = match facts.shard.map_or(Some(0), |shard| shard.bound_ms) {
         None => true,
-        Some(bound) => bound > 0 && !facts.has_ended(),
+        Some(bound) => {
+            let released = facts.shard.is_some_and(|shard| shard.bound_to == Some(old.master));
+            bound > 0 && !(facts.has_ended() && released)
+        }
     };
     let even = usize::from(total % 2 == 0);
     let witness = if bound { 0 } else { even };

@@ -27,7 +27,8 @@ struct Voters<'v, 'a> {
 
 /// The next step towards a new master, after the old one was lost.
 pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
-    let witness = view.bound_ms.is_some_and(|bound| bound == 0 || loss.is_certain());
+    let released = loss.is_certain() && view.bound_to == Some(config.master);
+    let witness = view.bound_ms.is_some_and(|bound| bound == 0 || released);
     let voters = Voters::of(view, config, witness);
     if voters.members.is_empty() {
         return founding::found_anew(view, config);
@@ -63,6 +64,17 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     Step::Do(Action::Prepare { epoch, nodes, consent }, Reason::Electing { loss, candidate })
 }
 
+/// Whether a new config is decided by the observer's vote too: where too few nodes have promised its epoch for every later
+/// election to meet one of them. Where the observer is no voter, its vote is of no use.
+pub(super) fn needs_vote(view: &View<'_>, old: &ShardConfig, step: &Step) -> bool {
+    let Step::Do(Action::Accept { config, .. }, _) = step else { return false };
+    let even = |electorate: Electorate| electorate.voters.len().is_multiple_of(2);
+    let decided =
+        |of: &ShardConfig| Voters::of(view, of, false).majority(|report| report.promised == config.epoch);
+    let votes = old.electorates().chain(config.electorates()).any(even);
+    **config != *old && votes && !(decided(old) && decided(config))
+}
+
 /// Whether so many have accepted `config` that nobody is elected any more by those who know only the one before it. The
 /// observer's own vote does not count: the next observer may see none who knows, and vote again.
 pub(super) fn is_known(view: &View<'_>, config: &ShardConfig) -> bool {
@@ -91,7 +103,7 @@ fn failed_to_promise(view: &View<'_>, config: &ShardConfig, report: &NodeReport)
 }
 
 /// The epoch that was promised in an election for this candidate that was begun before, or else a new one.
-fn proposed_epoch(view: &View<'_>, config: &ShardConfig, candidate: u16) -> Epoch {
+pub(super) fn proposed_epoch(view: &View<'_>, config: &ShardConfig, candidate: u16) -> Epoch {
     let known = view.known_epoch();
     if known > config.epoch && known.is_for(candidate) { known } else { known.next_for(candidate) }
 }

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use crate::control::{Consent, DataState, LinkState, NodeReport};
 use crate::plan::reason::{Departure, DiskError, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
-use crate::plan::{Action, Step, WishEnd, rollout};
+use crate::plan::{Action, Step, WishEnd, election, rollout};
 use crate::shard::ShardConfig;
 
 /// For how long a master holds writes.
@@ -46,8 +46,9 @@ pub(super) fn hand_over(
     let bytes = if owed { bytes.max(1) } else { bytes };
     Some(match (report.paused, bytes) {
         (true, 0) => {
-            let epoch = view.known_epoch().next_for(target.node.ordinal);
+            let epoch = election::proposed_epoch(view, config, target.node.ordinal);
             let members = view.answering().filter(|(_, report)| config.member(report.id).is_some());
+            let members = members.filter(|(_, report)| report.promised < epoch);
             let nodes = members.map(|(_, report)| report.id).collect();
             Step::Do(
                 Action::Prepare { epoch, nodes, consent: Consent::Ended },
@@ -147,8 +148,18 @@ fn successor<'v, 'a>(
         .filter(|(_, report)| report.id != config.master && config.member(report.id).is_some())
         .filter(|(seen, _)| !seen.leaving() && view.wants(seen.node.ordinal))
         .filter(|(_, report)| report.disk_error.is_none())
-        .filter(|(_, report)| report.promised == config.epoch && epoch_of(report) == config.epoch)
+        .filter(|(_, report)| epoch_of(report) == config.epoch)
         .filter(|(_, report)| report.data == DataState::Live && report.replid == master.replid)
-        .filter(|(_, report)| report.link.as_ref().is_some_and(|link| link.state == LinkState::Streaming))
+        .filter(|(seen, report)| {
+            let streams = report.link.as_ref().is_some_and(|link| link.state == LinkState::Streaming);
+            (report.promised == config.epoch && streams) || is_begun(view, master, seen, report)
+        })
         .max_by_key(|(seen, report)| (is(wanted, seen), report.offset, Reverse(seen.node.ordinal)))
+}
+
+/// Whether this replica was asked for its promise to succeed the paused master, and gave it, with which it takes nothing from
+/// that any more; others have yet to.
+fn is_begun(view: &View<'_>, master: &NodeReport, seen: &Seen<'_>, report: &NodeReport) -> bool {
+    let newest = report.promised == view.known_epoch() && report.promised.is_for(seen.node.ordinal);
+    master.paused && newest && !report.renewing
 }

@@ -36,6 +36,9 @@ pub struct ShardObserved {
     /// For how long the observer's own word binds it not to vote against the present master, in milliseconds; `None` if the
     /// observer has no vote.
     pub bound_ms: Option<u64>,
+    /// The master that the observer gave that word to; `None` if it is not the only one, or if it may have been another
+    /// observer that gave it. It binds no more when that master is known to have ended.
+    pub bound_to: Option<NodeId>,
 }
 
 /// A vote of the witness. It is kept before anybody can act on it.
@@ -129,10 +132,29 @@ pub struct ShardPlan {
     pub durable: bool,
     /// Number of nodes that do what the config says: the serving master, and replicas whose stream flows.
     pub ready_nodes: u16,
+    /// Whether the step needs the observer's own vote, which is to be kept before anybody can act on it.
+    pub needs_vote: bool,
     /// What became of the user's wish who is to lead; `None` if there is none, or it stands.
     pub wish: Option<WishEnd>,
     /// Number of wanted nodes that are not ready, and never were: they come up for the first time.
     pub new_nodes: u16,
+}
+
+impl ShardPlan {
+    /// Whether it does not serve, or a node is not ready that was, or that is not on its way for the first time.
+    #[must_use]
+    pub fn lacks(&self, spec: &ClusterSpec) -> bool {
+        !self.serving || self.ready_nodes + self.new_nodes < spec.nodes_per_shard()
+    }
+
+    /// Whether what is done or waited for says that something is wrong.
+    #[must_use]
+    pub fn is_alarming(&self) -> bool {
+        match &self.step {
+            Step::Nothing => false,
+            Step::Wait(reason) | Step::Do(_, reason) => reason.is_warning(),
+        }
+    }
 }
 
 /// How a user's wish who is to lead has ended.
@@ -212,7 +234,7 @@ mod workload;
 
 pub use reason::{Change, Departure, DiskError, Loss, Reason};
 pub use status::{
-    ClusterStatus, Condition, ConditionKind, NodeCondition, NodeStatus, Problem, ShardStatus, status,
+    ClusterStatus, Condition, ConditionKind, Memory, NodeCondition, NodeStatus, Problem, ShardStatus, status,
 };
 
 use crate::spec::ClusterSpec;

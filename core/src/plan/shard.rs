@@ -29,9 +29,11 @@ pub(super) fn plan(view: &View<'_>) -> ShardPlan {
         wanted.filter(|member| view.in_place(config, member)).count()
     });
     let new = view.wanted_names().filter(|name| is_new(view, name)).count();
+    let step = rollout::roll(view, replace_stuck(view, name_stray(view, step)));
     ShardPlan {
         index: view.index,
-        step: rollout::roll(view, replace_stuck(view, name_stray(view, step))),
+        needs_vote: view.config.is_some_and(|config| election::needs_vote(view, config, &step)),
+        step,
         config: view.config.cloned(),
         serving,
         durable,

@@ -129,20 +129,28 @@ pub enum NodeCondition {
     Stray,
 }
 
-/// Tells how a cluster is. `founded` are the shards that are known to have had a config, even if no node that has it is in
-/// sight; `problems` are what went wrong outside the plan.
+/// What is remembered of a cluster's shards from one look to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Those that are known to have had a config, even if no node that has it is in sight.
+    pub founded: BTreeSet<u16>,
+    /// Those that lack something since a moment ago only, as while a master hands over, and of which nothing worse was seen.
+    pub in_passing: BTreeSet<u16>,
+}
+
+/// Tells how a cluster is. `problems` are what went wrong outside the plan.
 #[must_use]
 pub fn status(
     spec: &ClusterSpec,
     observed: &Observed,
     plan: &Plan,
-    founded: &BTreeSet<u16>,
+    memory: &Memory,
     problems: &[Problem],
 ) -> ClusterStatus {
     let total_nodes = u32::from(spec.shards) * u32::from(spec.nodes_per_shard());
     let ready_nodes = plan.shards.iter().map(|shard| u32::from(shard.ready_nodes)).sum();
     let masters = plan.shards.iter().filter(|shard| shard.serving).count();
-    let facts = Facts { spec, plan, founded, problems, ready_nodes, total_nodes };
+    let facts = Facts { spec, plan, memory, problems, ready_nodes, total_nodes };
     ClusterStatus {
         conditions: [facts.ready(), facts.progressing(), facts.degraded(), up_to_date(spec, observed)]
             .into_iter()
@@ -158,7 +166,7 @@ pub fn status(
 struct Facts<'a> {
     spec: &'a ClusterSpec,
     plan: &'a Plan,
-    founded: &'a BTreeSet<u16>,
+    memory: &'a Memory,
     problems: &'a [Problem],
     ready_nodes: u32,
     total_nodes: u32,
@@ -222,12 +230,12 @@ impl Facts<'_> {
         Condition { kind: ConditionKind::Progressing, status, reason, message }
     }
 
-    /// What comes up for the first time is not degraded, be it the cluster or a replica. A shard that had a config is, whenever
-    /// a node is missing.
+    /// What comes up for the first time is not degraded, be it the cluster or a replica, nor is what lasts a moment only and
+    /// is nobody's fault. Else a shard that had a config is, whenever a node is missing.
     fn degraded(&self) -> Condition {
-        let nodes = self.spec.nodes_per_shard();
-        let founded = |shard: &&ShardPlan| shard.config.is_some() || self.founded.contains(&shard.index);
-        let lacks = |shard: &ShardPlan| !shard.serving || shard.ready_nodes + shard.new_nodes < nodes;
+        let memory = self.memory;
+        let founded = |shard: &&ShardPlan| shard.config.is_some() || memory.founded.contains(&shard.index);
+        let lacks = |shard: &ShardPlan| shard.lacks(self.spec) && !memory.in_passing.contains(&shard.index);
         let lacking = self.plan.shards.iter().filter(founded).any(lacks);
         let healthy = || ("AllWell".to_owned(), self.summary());
         let (status, (reason, message)) = match self.problem() {

@@ -19,6 +19,8 @@ pub(super) struct View<'a> {
     pub wish: Option<&'a str>,
     /// For how long the observer is bound not to vote against the master.
     pub bound_ms: Option<u64>,
+    /// To whom, if to one only.
+    pub bound_to: Option<NodeId>,
     pub nodes: Vec<Seen<'a>>,
     /// The newest config that any node accepted.
     pub config: Option<&'a ShardConfig>,
@@ -73,6 +75,7 @@ impl<'a> View<'a> {
             witness: shard.and_then(|shard| shard.witness),
             wish: shard.and_then(|shard| shard.wish.as_deref()),
             bound_ms: shard.map_or(Some(0), |shard| shard.bound_ms),
+            bound_to: shard.and_then(|shard| shard.bound_to),
             nodes,
             config,
         }

@@ -3,7 +3,7 @@
 //! | line | meaning |
 //! |---|---|
 //! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 acknowledge=async\|semisync:1\|quorum:2 down-after=2000 durable=yes` | the spec |
-//! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes; with `bound=500` the operator may not vote against its master for so many ms, with `witness=18:1` it has voted for node 1 under that epoch |
+//! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes; with `bound=500:0` the operator may not vote against node 0 for so many ms (`bound=500`: it is not known against whom), with `witness=18:1` it has voted for node 1 under that epoch |
 //! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each; with `acknowledge=quorum:2` another mode than the spec's, with `overlap=0,1:2` voters of before and the copies that they keep |
 //! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
 //! | `node 1 disk=full` | it cannot write to its disk; `disk=dead`: it cannot even write a promise |
@@ -13,14 +13,14 @@
 //!
 //! A node is called by its ordinal; one that came back blank under another id by its ordinal and a letter: `1b`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kv_core::control::{Consent, DataState, Durability, Link, LinkState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
 use kv_core::plan::{
-    Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, Vote, plan, status,
+    Action, Memory, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, Vote, plan, status,
 };
 use kv_core::quorum::{Acknowledge, Electorate};
 use kv_core::shard::{Member, ShardConfig};
@@ -38,7 +38,7 @@ pub struct Scene {
     configs: BTreeMap<(u16, u64), ShardConfig>,
     last_config: Option<ShardConfig>,
     plan: Option<Plan>,
-    founded: BTreeSet<u16>,
+    memory: Memory,
     show_status: bool,
 }
 
@@ -58,6 +58,7 @@ impl Default for Scene {
             workload_nodes: None,
             nodes: Vec::new(),
             bound_ms: Some(0),
+            bound_to: None,
             witness: None,
             wish: None,
         };
@@ -69,7 +70,7 @@ impl Default for Scene {
             configs: BTreeMap::new(),
             last_config: None,
             plan: None,
-            founded: BTreeSet::new(),
+            memory: Memory::default(),
             show_status: false,
         }
     }
@@ -131,9 +132,9 @@ impl Scene {
         let violations = check(&self.spec, &self.observed, &plan);
         assert!(violations.is_empty(), "{input}\n{violations:#?}\n{plan:#?}");
         let founded = plan.shards.iter().filter(|shard| shard.config.is_some()).map(|shard| shard.index);
-        self.founded.extend(founded);
+        self.memory.founded.extend(founded);
         let text = if std::mem::take(&mut self.show_status) {
-            show::status(&status(&self.spec, &self.observed, &plan, &self.founded, &[]))
+            show::status(&status(&self.spec, &self.observed, &plan, &self.memory, &[]))
         } else {
             show::plan(&plan)
         };
@@ -195,6 +196,7 @@ impl Scene {
                 workload_nodes: None,
                 nodes: Vec::new(),
                 bound_ms: Some(0),
+                bound_to: None,
                 witness: None,
                 wish: None,
             });
@@ -208,7 +210,11 @@ impl Scene {
                     shards[self.shard].witness = Some(Vote { epoch, master });
                 }
                 "wish" => shards[self.shard].wish = (value != "none").then(|| value.to_owned()),
-                "bound" => shards[self.shard].bound_ms = (value != "novote").then(|| number(value)),
+                "bound" => {
+                    let (ms, to) = value.split_once(':').unwrap_or((value, ""));
+                    shards[self.shard].bound_ms = (ms != "novote").then(|| number(ms));
+                    shards[self.shard].bound_to = (!to.is_empty()).then(|| id(index, to));
+                }
                 _ => shards[self.shard].workload_nodes = Some(number(value)),
             }
         }

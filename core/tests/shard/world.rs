@@ -1,7 +1,7 @@
 //! The world around the nodes: time, links that fail one way or both, crashes, freezes, clients, and an operator that is
 //! there or not. Everything is drawn from one seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kv_core::control::{Consent, DataState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
@@ -24,7 +24,7 @@ struct Heard {
     life: (NodeId, u32),
     report: Option<NodeReport>,
     at: u64,
-    granted: Option<u64>,
+    granted: BTreeMap<NodeId, u64>,
 }
 
 pub struct World {
@@ -42,6 +42,9 @@ pub struct World {
     /// Whether the operator runs, since when, and whom it does not reach.
     operator: Option<u64>,
     unseen: BTreeMap<u16, bool>,
+    /// Nodes that the operator's provider knows nothing of any more, though they run: their pods were deleted by force, and
+    /// others are to come in their place.
+    forgotten: BTreeSet<u16>,
     heard: BTreeMap<String, Heard>,
     /// What the operator's votes are kept in.
     witness: Option<Vote>,
@@ -81,6 +84,7 @@ impl World {
             cut: BTreeMap::new(),
             operator: Some(0),
             unseen: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
             heard: BTreeMap::new(),
             witness: None,
             next_write: 0,
@@ -110,6 +114,7 @@ impl World {
         self.faults = false;
         self.cut.clear();
         self.unseen.clear();
+        self.forgotten.clear();
         self.operator.get_or_insert(self.now);
         self.nodes.iter_mut().for_each(|node| node.frozen_until = 0);
     }
@@ -161,6 +166,15 @@ impl World {
                 let unseen = self.rng.u32(0..3) == 0;
                 self.say(format!("operator to {i} cut: {unseen}"));
                 self.unseen.insert(i as u16, unseen);
+            }
+            if self.one_in(300) {
+                let forgets = self.rng.u32(0..3) == 0;
+                self.say(format!("the provider forgets {i}: {forgets}"));
+                if forgets {
+                    self.forgotten.insert(i as u16);
+                } else {
+                    self.forgotten.remove(&(i as u16));
+                }
             }
         }
         if self.one_in(200) {
@@ -342,7 +356,8 @@ impl World {
 
     fn operator_reaches(&mut self, i: usize) -> bool {
         let lost = self.faults && self.one_in(20);
-        !self.unseen.get(&(i as u16)).copied().unwrap_or(false) && self.nodes[i].acts(self.now) && !lost
+        let unseen = self.unseen.get(&(i as u16)).copied().unwrap_or(false);
+        !unseen && !self.forgotten.contains(&(i as u16)) && self.nodes[i].acts(self.now) && !lost
     }
 
     /// One pass of the operator, if there is one.
@@ -352,10 +367,11 @@ impl World {
             let reached = self.operator_reaches(i);
             let node = &self.nodes[i];
             let life = (node.id, node.life);
-            let fresh = || Heard { life, report: None, at: self.now, granted: None };
+            let fresh = || Heard { life, report: None, at: self.now, granted: BTreeMap::new() };
             let heard = self.heard.entry(node.name.clone()).or_insert_with(fresh);
-            if heard.life != life && node.running {
-                *heard = Heard { granted: heard.granted, ..fresh() };
+            let forgotten = self.forgotten.contains(&(i as u16));
+            if heard.life != life && node.running || forgotten && heard.report.is_some() {
+                *heard = Heard { granted: std::mem::take(&mut heard.granted), ..fresh() };
             }
             if reached {
                 heard.report = Some(node.report(&self.uid, self.now));
@@ -363,9 +379,18 @@ impl World {
             }
         }
         let lease = self.spec.failover.lease_ms;
-        let granted = self.heard.values().filter_map(|heard| heard.granted).max().unwrap_or(0);
-        let bound = granted.max(since).saturating_add(lease).saturating_sub(self.now);
-        let observed = self.observed(Some(bound));
+        let now = self.now;
+        let granted = self.heard.values().flat_map(|heard| &heard.granted);
+        let standing: Vec<_> = granted.filter(|(_, at)| **at + lease > now).collect();
+        let granted = standing.iter().map(|(_, at)| **at).max().unwrap_or(0);
+        let bound = granted.max(since).saturating_add(lease).saturating_sub(now);
+        // A predecessor may have granted a lease to anybody.
+        let to = standing
+            .first()
+            .map(|(id, _)| **id)
+            .filter(|first| since + lease <= now && standing.iter().all(|(id, _)| *id == first));
+        let mut observed = self.observed(Some(bound));
+        observed.shards[0].bound_to = to;
         let plan = plan(&self.spec, &observed);
         let violations = check(&self.spec, &observed, &plan);
         assert!(violations.is_empty(), "{violations:#?}\n{plan:#?}\n{}", self.history());
@@ -384,8 +409,7 @@ impl World {
         }
         // The operator's vote is kept before anybody can act on it.
         if let Step::Do(Action::Accept { config, .. }, _) = &shard.step
-            && let Some(old) = shard.config.as_ref().filter(|old| **old != **config)
-            && old.electorates().chain(config.electorates()).any(|one| one.voters.len().is_multiple_of(2))
+            && shard.needs_vote
         {
             self.witness = Some(Vote { epoch: config.epoch, master: config.master });
         }
@@ -398,7 +422,7 @@ impl World {
         let Some(i) = self.index(config.master) else { return };
         let Some(heard) = self.heard.get_mut(&self.nodes[i].name) else { return };
         let Some(report) = heard.report.clone().filter(|report| report.id == config.master) else { return };
-        heard.granted = Some(heard.at);
+        heard.granted.insert(config.master, heard.at);
         let same = report.run_id == self.nodes[i].life.to_string() && self.nodes[i].epoch() == config.epoch;
         if same && self.operator_reaches(i) {
             let node = &mut self.nodes[i];
@@ -412,7 +436,11 @@ impl World {
             NodeObserved {
                 name: node.name.clone(),
                 ordinal: node.ordinal,
-                presence: if node.running { Presence::Running } else { Presence::Exited },
+                presence: match node.running {
+                    _ if self.forgotten.contains(&node.ordinal) => Presence::Starting,
+                    true => Presence::Running,
+                    false => Presence::Exited,
+                },
                 report: heard.report.clone(),
                 silent_ms: self.now - heard.at,
                 address: None,
@@ -430,7 +458,8 @@ impl World {
         bound_ms: Option<u64>,
     ) -> Observed {
         let witness = self.witness.filter(|_| bound_ms.is_some());
-        let shard = ShardObserved { index: 0, workload_nodes, nodes, bound_ms, witness, wish: None };
+        let shard =
+            ShardObserved { index: 0, workload_nodes, nodes, bound_ms, bound_to: None, witness, wish: None };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }
 

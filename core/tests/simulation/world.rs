@@ -227,6 +227,7 @@ impl World {
             workload_nodes,
             nodes: nodes.collect(),
             bound_ms: Some(0),
+            bound_to: None,
             witness: None,
             wish: None,
         };

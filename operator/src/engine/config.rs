@@ -1,9 +1,9 @@
-//! The directives of `spec.config` that a running node takes at once.
+//! The directives of `spec.config`: those that a running node takes at once, and those that do nothing.
 
 use std::collections::BTreeMap;
 
 use kv_core::control::digest;
-use kv_core::directive::{Change, lookup};
+use kv_core::directive::{Change, lookup, without_effect};
 
 /// The live directives of a spec as the JSON text that `KV CONFIG` sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,9 +27,35 @@ pub fn live(config: &BTreeMap<String, String>) -> LiveConfig {
     LiveConfig { text, digest }
 }
 
+/// What was told of directives that do nothing.
+#[derive(Debug, Default)]
+pub struct Idle(Vec<&'static str>);
+
+impl Idle {
+    /// What there is to be told of those in `config`, if that is news.
+    pub fn news(&mut self, config: &BTreeMap<String, String>) -> Option<String> {
+        let idle = without_effect(config);
+        let news = idle != self.0 && !idle.is_empty();
+        self.0 = idle;
+        news.then(|| format!("in spec.config, accepted without effect: {}", self.0.join(", ")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directives_that_do_nothing_are_told_once() {
+        let config = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "4".to_owned())).collect();
+        let mut idle = Idle::default();
+        assert_eq!(idle.news(&config(&["maxclients"])), None);
+        let told = idle.news(&config(&["io-threads", "maxclients"]));
+        assert!(told.is_some_and(|told| told.ends_with(": io-threads")));
+        assert_eq!(idle.news(&config(&["io-threads"])), None, "it was told");
+        assert_eq!(idle.news(&config(&[])), None);
+        assert!(idle.news(&config(&["io-threads"])).is_some(), "once more after it was gone");
+    }
 
     #[test]
     fn only_live_directives_are_sent_in_order_of_their_name() {

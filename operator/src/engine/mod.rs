@@ -14,7 +14,6 @@ use kv_core::plan::{
     Action, ConditionKind, Observed, Plan, Problem, Reason, ShardObserved, ShardPlan, Step, Vote, WishEnd,
     plan, status,
 };
-use kv_core::quorum::Electorate;
 use kv_core::spec::ClusterSpec;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
@@ -24,12 +23,14 @@ use crate::provider::{Provider, Sighting};
 pub mod client;
 mod config;
 mod execute;
+mod health;
 mod jobs;
 mod prober;
 mod publish;
 mod resource;
 
 use client::{ClientError, Request};
+use health::Health;
 use jobs::{Done, Finished, Job, JobError, Jobs};
 use prober::NodeHandle;
 pub use prober::Prober;
@@ -91,10 +92,12 @@ pub struct Engine<P: Provider + 'static> {
     failures: BTreeMap<Job, String>,
     /// The last step of each shard, and how often it was taken in a row.
     steps: BTreeMap<u16, (Action, u32)>,
-    /// Shards that had a config, of which the conditions speak even while no node of theirs answers.
-    founded: BTreeSet<u16>,
+    /// What the conditions remember of the shards.
+    health: Health,
     /// What the last pass said of each condition, to tell changes.
     conditions: BTreeMap<ConditionKind, bool>,
+    /// What was told of directives without effect.
+    idle: config::Idle,
     /// Whether the workloads that are being applied may be outdated.
     apply_again: bool,
     /// When what could not be applied is to be tried again.
@@ -119,8 +122,9 @@ impl<P: Provider + 'static> Engine<P> {
             reporter: Reporter::start(publisher),
             failures: BTreeMap::new(),
             steps: BTreeMap::new(),
-            founded: BTreeSet::new(),
+            health: Health::default(),
             conditions: BTreeMap::new(),
+            idle: config::Idle::default(),
             apply_again: false,
             retry_apply: None,
             knows_nothing: true,
@@ -181,9 +185,12 @@ impl<P: Provider + 'static> Engine<P> {
         self.start_steps(&plan, &observed);
         self.start_maps(&plan);
         self.start_configs(&wanted.spec, &observed);
+        if let Some(text) = self.idle.news(&wanted.spec.config) {
+            self.tell(None, true, "DirectivesWithoutEffect", text);
+        }
         self.end_wishes(wanted, &plan);
         self.report(wanted, &observed, &plan, sighting.problems);
-        self.next_look(&wanted.spec, &observed)
+        self.next_look(&wanted.spec, &observed, &plan)
     }
 
     /// For how long the word of this operator, and of one that may have been before it, binds it.
@@ -192,8 +199,11 @@ impl<P: Provider + 'static> Engine<P> {
         let of_predecessor = lease.saturating_sub(self.started.elapsed());
         for shard in &mut observed.shards {
             shard.witness = votes.get(&shard.index).copied();
-            let bound = of_predecessor.max(self.prober.bound(shard.index, lease));
+            let granted = self.prober.bound(shard.index, lease);
+            let bound = granted.values().copied().fold(of_predecessor, Duration::max);
             shard.bound_ms = Some(u64::try_from(bound.as_millis()).unwrap_or(u64::MAX));
+            let only = granted.len() == 1 && of_predecessor == Duration::ZERO;
+            shard.bound_to = granted.into_keys().next().filter(|_| only);
         }
     }
 
@@ -394,9 +404,8 @@ impl<P: Provider + 'static> Engine<P> {
         all.extend(
             failed.map(|(job, text)| Problem { reason: job.failure_reason().into(), message: text.clone() }),
         );
-        let founded = plan.shards.iter().filter(|shard| shard.config.is_some()).map(|shard| shard.index);
-        self.founded.extend(founded);
-        let status = status(&wanted.spec, observed, plan, &self.founded, &all);
+        let memory = self.health.note(&wanted.spec, plan, Instant::now());
+        let status = status(&wanted.spec, observed, plan, memory, &all);
         for condition in
             status.conditions.iter().filter(|condition| condition.kind != ConditionKind::Progressing)
         {
@@ -418,25 +427,30 @@ impl<P: Provider + 'static> Engine<P> {
         self.reporter.status(StatusUpdate { generation: wanted.generation, status });
     }
 
-    /// When to look again if nothing happens: at the latest when a silent node begins to count as down.
-    fn next_look(&self, spec: &ClusterSpec, observed: &Observed) -> Instant {
+    /// When to look again if nothing happens: at the latest when a silent node begins to count as down, a shard as degraded,
+    /// or the operator is free to vote for another master.
+    fn next_look(&self, spec: &ClusterSpec, observed: &Observed, plan: &Plan) -> Instant {
         let now = Instant::now();
         let silent = observed.shards.iter().flat_map(|shard| &shard.nodes).map(|node| node.silent_ms);
         let until_down = silent
             .filter(|silent| (SILENT_MS..spec.failover.down_after_ms).contains(silent))
             .map(|silent| now + Duration::from_millis(spec.failover.down_after_ms - silent + 1));
+        let down: Vec<_> =
+            plan.shards.iter().filter(|shard| !shard.serving).map(|shard| shard.index).collect();
+        let bound = observed.shards.iter().filter(|shard| down.contains(&shard.index));
+        let bound = bound.filter_map(|shard| shard.bound_ms).filter(|&bound| bound > 0);
+        let until_free = bound.map(|bound| now + Duration::from_millis(bound + 1));
         let retry = self.retry_apply.filter(|at| *at > now);
-        until_down.chain(retry).chain(self.jobs.next_retry()).fold(now + TICK, Instant::min)
+        let retries = retry.into_iter().chain(self.jobs.next_retry());
+        let changes = until_down.chain(until_free).chain(self.health.next_change());
+        changes.chain(retries).fold(now + TICK, Instant::min)
     }
 }
 
-/// The vote that an action needs to be kept first: a new config of a shard in which the operator is a voter.
+/// The vote that a step needs, which is to be kept first.
 fn vote(shard: &ShardPlan, action: &Action) -> Option<Vote> {
     let Action::Accept { config, .. } = action else { return None };
-    let old = shard.config.as_ref().filter(|old| **old != **config)?;
-    let even = |electorate: Electorate| electorate.voters.len().is_multiple_of(2);
-    let votes = old.electorates().chain(config.electorates()).any(even);
-    votes.then_some(Vote { epoch: config.epoch, master: config.master })
+    shard.needs_vote.then_some(Vote { epoch: config.epoch, master: config.master })
 }
 
 /// What was seen, in the form that plans are made from.
@@ -457,7 +471,8 @@ pub fn observe(identity: &Identity, sighting: &Sighting, prober: &Prober) -> Obs
             nodes.sort_by_key(|node| node.ordinal);
             let workload = sighting.workloads.iter().find(|workload| workload.shard == index);
             let workload_nodes = workload.map(|workload| workload.nodes);
-            ShardObserved { index, workload_nodes, nodes, bound_ms: Some(0), witness: None, wish: None }
+            let (bound_ms, bound_to) = (Some(0), None);
+            ShardObserved { index, workload_nodes, nodes, bound_ms, bound_to, witness: None, wish: None }
         })
         .collect();
     Observed { uid: identity.uid.clone(), name: identity.name.clone(), shards }

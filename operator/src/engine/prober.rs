@@ -21,6 +21,9 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// For how long a grant stands that the engine does not repeat: one that hangs, or is none any more, grants nothing.
 const STANDS_FOR: Duration = Duration::from_secs(1);
 
+/// No lease is longer than this.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// A node that answered before, runs by the word of its provider, and refuses this many connections in a row, has
 /// ended: its machine says so.
 const REFUSALS_OF_AN_EXITED: u32 = 2;
@@ -36,8 +39,8 @@ struct Seen {
     error: Option<ClientError>,
     /// The epoch under which the node is granted its lease as the master, and until when the engine stands by that.
     grant: Option<(Epoch, Instant)>,
-    /// When it had last answered before it was granted: what it has is counted from before then.
-    granted: Option<Instant>,
+    /// Who was granted, and when it had last answered before: what it has is counted from before then.
+    granted: Option<(NodeId, Instant)>,
 }
 
 /// A node that can be called; what it answers is fed back into the cache.
@@ -93,7 +96,7 @@ impl Seen {
         let due = self.grant.filter(|(_, until)| now < *until);
         match (due, &self.report) {
             (Some((epoch, _)), Some(report)) if report.config.as_ref().is_some_and(|c| c.epoch == epoch) => {
-                self.granted = self.answered;
+                self.granted = self.answered.map(|at| (report.id, at)).or(self.granted);
                 Request::Grant { run_id: report.run_id.clone(), epoch, clock_ms: report.clock_ms }
             }
             _ => Request::Report,
@@ -187,8 +190,8 @@ pub struct Prober {
     password: String,
     wake: Arc<Notify>,
     nodes: BTreeMap<String, Tracked>,
-    /// When nodes of each shard were last granted a lease that are gone from sight: they may run on.
-    former: BTreeMap<u16, Option<Instant>>,
+    /// By shard, which nodes were granted a lease, and when last, that are gone from sight: they may run on.
+    former: BTreeMap<u16, BTreeMap<NodeId, Instant>>,
 }
 
 impl Prober {
@@ -208,9 +211,9 @@ impl Prober {
             gone.extend((!stays).then(|| (tracked.shard, lock(&tracked.seen).granted)));
             stays
         });
+        self.former.values_mut().for_each(|former| former.retain(|_, at| at.elapsed() < LONGEST));
         for (shard, granted) in gone {
-            let former = self.former.entry(shard).or_default();
-            *former = granted.max(*former);
+            self.former.entry(shard).or_default().extend(granted);
         }
         for node in sighted {
             let tracked = self.nodes.entry(node.name.clone()).or_insert_with(|| Tracked {
@@ -286,13 +289,21 @@ impl Prober {
         }
     }
 
-    /// For how long a node of this shard may still have what it was granted.
+    /// Which nodes of this shard may still have what they were granted, and for how long.
     #[must_use]
-    pub fn bound(&self, shard: u16, lease: Duration) -> Duration {
+    pub fn bound(&self, shard: u16, lease: Duration) -> BTreeMap<NodeId, Duration> {
         let of_shard = self.nodes.values().filter(|tracked| tracked.shard == shard);
         let granted = of_shard.filter_map(|tracked| lock(&tracked.seen).granted);
-        let latest = granted.chain(self.former.get(&shard).copied().flatten()).max();
-        latest.map_or(Duration::ZERO, |granted| lease.saturating_sub(granted.elapsed()))
+        let former = self.former.get(&shard).into_iter().flatten().map(|(id, at)| (*id, *at));
+        let mut bound = BTreeMap::new();
+        for (id, at) in former.chain(granted) {
+            let left = lease.saturating_sub(at.elapsed());
+            if left > Duration::ZERO {
+                let longest: &mut Duration = bound.entry(id).or_default();
+                *longest = left.max(*longest);
+            }
+        }
+        bound
     }
 
     /// All nodes that can be called.

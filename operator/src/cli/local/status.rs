@@ -1,9 +1,9 @@
 //! `kv-operator local status`.
 
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use kv_core::id::ClusterUid;
+use kv_core::plan::Memory;
 
 use super::output::all_processes;
 use super::show::table;
@@ -42,7 +42,7 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
         let sighting = sight_processes(layout, &identity.uid.0, &identity.name, &settings);
         let observed = look(&identity, &sighting).await;
         let plan = kv_core::plan::plan(&spec, &observed);
-        let status = kv_core::plan::status(&spec, &observed, &plan, &BTreeSet::new(), &[]);
+        let status = kv_core::plan::status(&spec, &observed, &plan, &Memory::default(), &[]);
         let update = StatusUpdate { generation: cluster.metadata.generation.unwrap_or_default(), status };
         Some(resource_status(&cluster, written.as_ref().map(|file| &file.status), &update, admit::now()))
     };
