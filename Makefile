@@ -91,6 +91,12 @@ bench: build tools ## Measure a node beside Valkey, and write docs/performance.m
 bench-faults: build tools ## Measure the faults of a local cluster; the output is for docs/performance.md
 	$(BIN)/kv-e2e bench local
 
+.PHONY: bench-sentinel
+bench-sentinel: build tools ## Measure failover beside that of Valkey with three sentinels
+	KV_PEER=$$(scripts/peer)
+	export KV_PEER
+	$(BIN)/kv-e2e bench sentinel
+
 .PHONY: bench-kind
 bench-kind: build ## Measure the faults of a cluster on kind
 	e2e/kind/cluster up

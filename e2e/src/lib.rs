@@ -7,3 +7,4 @@ pub mod ledger;
 pub mod measure;
 pub mod peer;
 pub mod scenario;
+pub mod sentinel;

@@ -9,6 +9,7 @@ use kv_e2e::ledger::route::Access;
 use kv_e2e::ledger::{Options, wire};
 use kv_e2e::measure;
 use kv_e2e::peer::{self, Scale};
+use kv_e2e::sentinel;
 
 /// Drives real clusters under test.
 #[derive(Parser)]
@@ -69,6 +70,12 @@ enum Bench {
     Kind {
         /// Runs of each fault.
         #[arg(long, default_value_t = 10)]
+        rounds: usize,
+    },
+    /// Failover of a local cluster beside that of Valkey with three sentinels (KV_PEER: the path of its server).
+    Sentinel {
+        /// Runs of each fault.
+        #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
     /// One node beside Valkey (KV_PEER: the path of its server).
@@ -133,6 +140,10 @@ async fn bench(what: Bench) -> Result<(), String> {
     let page = match what {
         Bench::Local { rounds } => measure::local(rounds).await,
         Bench::Kind { rounds } => measure::kind(rounds).await,
+        Bench::Sentinel { rounds } => match peer::program() {
+            Ok(peer) => sentinel::compare(&peer, rounds).await,
+            Err(error) => Err(error),
+        },
         Bench::Peer { rows, rounds, quick, write } => {
             let (scale, usual) = if quick { (Scale::QUICK, 2) } else { (Scale::FULL, 5) };
             let rounds = rounds.unwrap_or(usual);

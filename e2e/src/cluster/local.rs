@@ -230,7 +230,11 @@ impl Local {
         Ok(command.query_async(&mut connection).await?)
     }
 
-    async fn signal(&self, node: &str, which: Signal) -> Result<()> {
+    /// Sends a signal to a node's process.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub async fn signal(&self, node: &str, which: Signal) -> Result<()> {
         signal(self.process(node).await?.pid, which)
     }
 }

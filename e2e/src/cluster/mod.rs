@@ -19,7 +19,7 @@ pub use programs::Programs;
 
 use view::View;
 
-const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// Why something could not be done to a cluster, or did not come about.
 #[derive(Debug, thiserror::Error)]

@@ -73,13 +73,7 @@ impl Bench {
     /// # Errors
     /// If one of them is missing.
     pub fn find(scale: Scale) -> Result<Self> {
-        let peer = std::env::var_os("KV_PEER").map(PathBuf::from).ok_or_else(|| {
-            Error::Unexpected(
-                "no peer to compare with: set KV_PEER to the path of a valkey-server (scripts/peer makes one)"
-                    .into(),
-            )
-        })?;
-        Self::against(peer, scale)
+        Self::against(program()?, scale)
     }
 
     /// Our node beside a server program; the load generator is the one beside that.
@@ -135,6 +129,18 @@ impl Bench {
         }
         Ok(measured)
     }
+}
+
+/// The server program that KV_PEER names.
+///
+/// # Errors
+/// If it names none.
+pub fn program() -> Result<PathBuf> {
+    std::env::var_os("KV_PEER").map(PathBuf::from).ok_or_else(|| {
+        let text =
+            "no peer to compare with: set KV_PEER to the path of a valkey-server (scripts/peer makes one)";
+        Error::Unexpected(text.into())
+    })
 }
 
 /// Keeps this thread, and all that it starts, on one core.
