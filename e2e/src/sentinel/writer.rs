@@ -81,8 +81,9 @@ impl Writer {
         let mut master = master(&self.sentinels).await.map_err(Error::Unexpected)?;
         let mut missing = BTreeSet::new();
         for chunk in numbers.chunks(CHUNK) {
-            let keys: Vec<String> = chunk.iter().map(|number| format!("n:{number}")).collect();
-            let values: Vec<Option<u64>> = redis::cmd("MGET").arg(keys).query_async(&mut master).await?;
+            let mut gets = redis::pipe();
+            chunk.iter().for_each(|number| _ = gets.get(format!("n:{number}")));
+            let values: Vec<Option<u64>> = gets.query_async(&mut master).await?;
             let pairs = chunk.iter().zip(values);
             missing
                 .extend(pairs.filter(|(number, value)| *value != Some(**number)).map(|(number, _)| *number));
