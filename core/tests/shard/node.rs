@@ -295,9 +295,10 @@ impl Node {
 
     /// As the master: which waiting writes may be acknowledged now.
     pub fn acknowledge(&mut self, now: u64) -> Vec<Waiting> {
-        let Some(config) = self.config.clone().filter(|_| self.state() == NodeState::Master) else {
+        let Some(config) = self.config.as_ref().filter(|_| self.state() == NodeState::Master) else {
             return Vec::new();
         };
+        let holds_replies = config.holds_replies();
         let held = |id: NodeId| match self.acked.get(&id) {
             _ if id == self.id => Some(self.log.len() as u64),
             Some((offset, epoch)) if *epoch == config.epoch => Some(*offset as u64),
@@ -308,7 +309,7 @@ impl Node {
         if !self.holds_lease(now) {
             return Vec::new();
         }
-        let durable = if config.holds_replies() { self.durable } else { self.log.len() };
+        let durable = if holds_replies { self.durable } else { self.log.len() };
         let (done, waiting) = self.waiting.iter().partition(|write| write.offset <= durable);
         self.waiting = waiting;
         done

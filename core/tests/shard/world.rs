@@ -19,6 +19,16 @@ use crate::node::{Entry, Node, Waiting};
 
 pub const TICK_MS: u64 = 50;
 
+/// Writes down what happens, where one world is looked at.
+macro_rules! say {
+    ($world:ident, $($text:tt)*) => {
+        if $world.is_watched {
+            let text = format!($($text)*);
+            $world.log.push(format!("{} {text}", $world.now));
+        }
+    };
+}
+
 /// What the operator knows of a node.
 struct Heard {
     life: (NodeId, u32),
@@ -54,6 +64,8 @@ pub struct World {
     promised: Vec<u64>,
     /// The newest epoch that a write was acknowledged under.
     newest: Epoch,
+    /// Whether it is written down what happens.
+    is_watched: bool,
     log: Vec<String>,
     /// The operator's last step.
     last: String,
@@ -91,6 +103,7 @@ impl World {
             next_history: 0,
             promised: Vec::new(),
             newest: Epoch(0),
+            is_watched: std::env::var_os("SEED").is_some(),
             log: Vec::new(),
             last: String::new(),
         }
@@ -98,10 +111,6 @@ impl World {
 
     fn one_in(&mut self, n: u32) -> bool {
         self.rng.u32(0..n) == 0
-    }
-
-    fn say(&mut self, text: String) {
-        self.log.push(format!("{} {text}", self.now));
     }
 
     pub fn history(&self) -> String {
@@ -138,38 +147,38 @@ impl World {
     fn inject(&mut self) {
         for i in 0..self.nodes.len() {
             if self.one_in(400) && self.may_crash(i) {
-                self.say(format!("{} crashes", self.nodes[i].name));
+                say!(self, "{} crashes", self.nodes[i].name);
                 self.nodes[i].crash();
                 if self.one_in(4) && self.may_lose_volume(i) {
-                    self.say(format!("{} loses its volume", self.nodes[i].name));
+                    say!(self, "{} loses its volume", self.nodes[i].name);
                     let id = self.new_id();
                     self.nodes[i] = Node { running: false, ..Node::new(self.nodes[i].ordinal, id, self.now) };
                 }
             }
             if self.one_in(500) && self.nodes[i].state() == NodeState::Replica {
-                self.say(format!("{} is asked to lead", self.nodes[i].name));
+                say!(self, "{} is asked to lead", self.nodes[i].name);
                 self.nodes[i].asked_at = Some(self.now);
             }
             if self.one_in(300) {
                 let until = self.now + self.rng.u64(100..6000);
-                self.say(format!("{} is frozen until {until}", self.nodes[i].name));
+                say!(self, "{} is frozen until {until}", self.nodes[i].name);
                 self.nodes[i].frozen_until = until;
             }
             for j in 0..self.nodes.len() {
                 if i != j && self.one_in(200) {
                     let cut = self.rng.u32(0..3) == 0;
-                    self.say(format!("{i} to {j} cut: {cut}"));
+                    say!(self, "{i} to {j} cut: {cut}");
                     self.cut.insert((i as u16, j as u16), cut);
                 }
             }
             if self.one_in(200) {
                 let unseen = self.rng.u32(0..3) == 0;
-                self.say(format!("operator to {i} cut: {unseen}"));
+                say!(self, "operator to {i} cut: {unseen}");
                 self.unseen.insert(i as u16, unseen);
             }
             if self.one_in(300) {
                 let forgets = self.rng.u32(0..3) == 0;
-                self.say(format!("the provider forgets {i}: {forgets}"));
+                say!(self, "the provider forgets {i}: {forgets}");
                 if forgets {
                     self.forgotten.insert(i as u16);
                 } else {
@@ -180,16 +189,16 @@ impl World {
         if self.one_in(200) {
             self.operator = if self.operator.is_some() { None } else { Some(self.now) };
             self.heard.clear();
-            self.say(format!("operator since: {:?}", self.operator));
+            say!(self, "operator since: {:?}", self.operator);
         }
         if self.one_in(300) {
             self.spec.acknowledge = mode(&mut self.rng, self.spec.replicas_per_shard);
-            self.say(format!("{}", self.spec.acknowledge));
+            say!(self, "{}", self.spec.acknowledge);
         }
         if self.one_in(400) {
             self.spec.replicas_per_shard = self.rng.u16(1..5);
             self.spec.acknowledge = mode(&mut self.rng, self.spec.replicas_per_shard);
-            self.say(format!("{} replicas, {}", self.spec.replicas_per_shard, self.spec.acknowledge));
+            say!(self, "{} replicas, {}", self.spec.replicas_per_shard, self.spec.acknowledge);
         }
     }
 
@@ -252,10 +261,10 @@ impl World {
     /// Nodes ask each other; questions and answers take a while.
     fn ping(&mut self) {
         for i in 0..self.nodes.len() {
-            let Some(config) = self.nodes[i].config.clone().filter(|_| self.nodes[i].acts(self.now)) else {
-                continue;
-            };
+            let config = self.nodes[i].config.as_ref().filter(|_| self.nodes[i].acts(self.now));
+            let Some(config) = config else { continue };
             let voters: Vec<NodeId> = config.electorates().flat_map(|electorate| electorate.voters).collect();
+            let (master, epoch) = (config.master, config.epoch);
             let others: Vec<usize> =
                 voters.into_iter().filter_map(|id| self.index(id)).filter(|j| *j != i).collect();
             for j in others {
@@ -267,12 +276,10 @@ impl World {
                 let slow = self.faults && self.one_in(8);
                 let asked = self.now - self.rng.u64(if slow { 49..600 } else { 20..49 });
                 let heard = self.rng.u64(asked..self.now);
-                let of_master =
-                    |other: &ShardConfig| other.master == config.master && other.epoch == config.epoch;
-                let is_master = config.master == self.nodes[i].id;
-                let peer_config = self.nodes[j].config.clone();
-                let same = peer_config.as_ref().is_some_and(of_master)
-                    && (self.nodes[j].promised == config.epoch || self.nodes[j].renewing);
+                let of_master = |other: &ShardConfig| other.master == master && other.epoch == epoch;
+                let is_master = master == self.nodes[i].id;
+                let same = self.nodes[j].config.as_ref().is_some_and(of_master)
+                    && (self.nodes[j].promised == epoch || self.nodes[j].renewing);
                 if same && is_master {
                     self.nodes[j].heard_master = self.nodes[j].heard_master.max(heard);
                 }
@@ -335,7 +342,7 @@ impl World {
                 self.newest = epoch;
                 self.acked += 1;
                 if promises {
-                    self.say(format!("{} acknowledges {} under {epoch}", self.nodes[i].name, write.id));
+                    say!(self, "{} acknowledges {} under {epoch}", self.nodes[i].name, write.id);
                     self.promised.push(write.id);
                 }
             }
@@ -396,10 +403,12 @@ impl World {
         assert!(violations.is_empty(), "{violations:#?}\n{plan:#?}\n{}", self.history());
         let shard = plan.shards[0].clone();
         if !matches!(shard.step, Step::Nothing | Step::Wait(_)) {
-            self.say(format!("operator {:?}", shard.step));
+            say!(self, "operator {:?}", shard.step);
         }
         self.scale(plan.workloads[0].nodes);
-        self.last = format!("{:?}", shard.step);
+        if self.is_watched {
+            self.last = format!("{:?}", shard.step);
+        }
         let electing = matches!(
             &shard.step,
             Step::Do(Action::Prepare { consent: Consent::IfSilent | Consent::Ended, .. }, _)
@@ -469,7 +478,7 @@ impl World {
         self.nodes.truncate(usize::from(wanted));
         for name in gone {
             self.heard.remove(&name);
-            self.say(format!("{name} is taken away"));
+            say!(self, "{name} is taken away");
         }
         for ordinal in self.nodes.len()..usize::from(wanted) {
             let id = self.new_id();
@@ -481,12 +490,15 @@ impl World {
     fn propose(&mut self) {
         for i in 0..self.nodes.len() {
             let node = &self.nodes[i];
-            let Some(config) = node.config.clone().filter(|_| node.acts(self.now)) else { continue };
+            let Some(epoch) = node.config.as_ref().filter(|_| node.acts(self.now)).map(|one| one.epoch)
+            else {
+                continue;
+            };
             let patience = self.spec.failover.down_after_ms + 500 * (u64::from(node.ordinal) + 1);
             let silent = self.now - node.heard_master;
             let alone = node.asked_to_lead(self.now) && node.asked_at.is_some_and(|at| self.now - at >= 1000);
             let outdated = (0..self.nodes.len()).any(|j| {
-                let newer = self.nodes[j].epoch() > config.epoch && self.nodes[j].acts(self.now);
+                let newer = self.nodes[j].epoch() > epoch && self.nodes[j].acts(self.now);
                 newer && self.reaches(i, j) && self.reaches(j, i)
             });
             let node = &self.nodes[i];
@@ -495,6 +507,7 @@ impl World {
                 continue;
             }
             self.nodes[i].propose_at = self.now + patience;
+            let Some(config) = self.nodes[i].config.clone() else { continue };
             for _ in 0..4 {
                 let step = self.plan_at(i, &config, silent);
                 if let Some(Step::Wait(reason)) = &step
@@ -507,7 +520,7 @@ impl World {
                 if matches!(step, None | Some(Step::Nothing | Step::Wait(_))) {
                     break;
                 }
-                self.say(format!("node {i} {step:?}"));
+                say!(self, "node {i} {step:?}");
                 step.iter().for_each(|step| self.execute(step, Some(i)));
             }
         }
