@@ -166,6 +166,21 @@ pub struct NodeReport {
     /// How safe the writes are that a master acknowledges; `None` unless replies wait for other nodes.
     #[serde(default)]
     pub durability: Option<Durability>,
+    /// What this node gave up when it came to follow its present master; `None` until it has.
+    #[serde(default)]
+    pub discarded: Option<Discarded>,
+}
+
+/// What a node gave up of its data when it came to follow a master: what it held and the master had never got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Discarded {
+    /// The master.
+    pub master: NodeId,
+    /// Epoch of the config under which it came to follow it.
+    pub epoch: Epoch,
+    /// Bytes of the replication stream; `None` if nobody knows, as the node was restarted before.
+    pub bytes: Option<u64>,
 }
 
 /// How safe the writes are that a master acknowledges.

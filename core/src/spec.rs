@@ -19,10 +19,31 @@ pub struct ClusterSpec {
     pub acknowledge: Acknowledge,
     /// When a silent master is replaced, and what one does that hears nobody.
     pub failover: Failover,
+    /// Where masters should live; `None` if that is all the same.
+    pub preferred: Option<Preferred>,
     /// Whether nodes have a volume; without one a restarted node is blank.
     pub durable: bool,
     /// Directives for every node, validated against [`crate::directive`].
     pub config: BTreeMap<String, String>,
+}
+
+/// Where masters should live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preferred {
+    /// Where.
+    pub home: Home,
+    /// For how long a node there must have been in step before a master elsewhere hands over to it, in milliseconds; `None`
+    /// if it never does.
+    pub failback_ms: Option<u64>,
+}
+
+/// A place for masters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// The nodes in this zone.
+    Zone(String),
+    /// The node with this ordinal of each shard.
+    Ordinal(u16),
 }
 
 impl ClusterSpec {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kv_core::control::NodeReport;
 use kv_core::id::NodeId;
-use kv_core::plan::{Action, NodeObserved, Observed, Presence, ShardObserved, Step, Template, succeed};
+use kv_core::plan::{Action, NodeObserved, Observed, Presence, ShardObserved, Site, Step, Template, succeed};
 use kv_core::shard::{Member, ShardConfig};
 use kv_core::spec::ClusterSpec;
 
@@ -91,6 +91,7 @@ fn spec(config: &ShardConfig) -> ClusterSpec {
         topology: config.topology,
         acknowledge: config.acknowledge,
         failover: config.failover,
+        preferred: None,
         durable: true,
         config: BTreeMap::new(),
     }
@@ -113,6 +114,7 @@ fn observed(proposal: &Proposal, nodes: &BTreeMap<NodeId, Node>) -> Observed {
             report,
             address: None,
             template: Template::Current,
+            site: Site::default(),
         }
     });
     // Who proposes here is a voter itself, and no witness.

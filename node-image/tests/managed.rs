@@ -97,6 +97,30 @@ fn a_promise_fences_the_old_master_and_its_stream() {
 }
 
 #[test]
+fn a_returning_master_tells_how_many_bytes_it_discarded() {
+    let (a, b) = shard();
+    let () = a.run(&["SET", "a", "1"]).unwrap();
+    until("the write arrives", || b.report().offset == a.report().offset);
+    let prepare = |node: &Process| node.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap();
+    prepare(&b);
+    let () = a.run(&["SET", "tail", "lost"]).unwrap();
+    let (held, shared) = (prepare(&a).offset, b.report().offset);
+    assert!(held > shared);
+    let second = config(2, &b, &[&a]);
+    assert_eq!(accept(&b, &second).unwrap().discarded, None, "a master follows nobody");
+    accept(&a, &second).unwrap();
+    until("the old master follows", || streaming(&a));
+    let discarded = a.report().discarded.unwrap();
+    assert_eq!((discarded.master, discarded.epoch), (b.report().id, Epoch(2)));
+    assert_eq!(discarded.bytes, Some(held - shared));
+    assert_eq!(a.info("kv_discarded_bytes"), (held - shared).to_string());
+    // It stays told as long as the master does, though the link is made anew and goes on where it was.
+    let _: i64 = b.run(&["CLIENT", "KILL", "TYPE", "replica"]).unwrap();
+    until("it follows again", || a.report().partial_syncs == 1 && streaming(&a));
+    assert_eq!(a.report().discarded, Some(discarded));
+}
+
+#[test]
 fn a_promise_survives_a_kill() {
     let (mut a, _b) = shard();
     a.control(&["PREPARE", "uid", "0", "7", "ENDED"]).unwrap();

@@ -9,7 +9,7 @@ use crate::plan::{
     Action, NodeObserved, Observed, Plan, Presence, ShardObserved, ShardPlan, Step, Template, Vote,
 };
 use crate::shard::{Member, ShardConfig};
-use crate::spec::ClusterSpec;
+use crate::spec::{ClusterSpec, Home, Preferred};
 
 /// A rule that a plan breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +116,21 @@ impl<'a> Facts<'a> {
             || report.disk_error.is_some()
             || node.ordinal > self.spec.replicas_per_shard
             || node.template != Template::Current
+            || node.site.draining
             || self.somebody_else_is_asked(node)
+            || self.is_not_preferred(node)
+    }
+
+    /// Whether masters are to be brought back to a place where this node is not, and one is that has been in step for long.
+    fn is_not_preferred(&self, master: &NodeObserved) -> bool {
+        let Some(Preferred { home, failback_ms: Some(after) }) = &self.spec.preferred else { return false };
+        let lives_there = |node: &NodeObserved| match home {
+            Home::Zone(zone) => node.site.zone.as_deref() == Some(zone.as_str()),
+            Home::Ordinal(ordinal) => node.ordinal == *ordinal,
+        };
+        let paused = self.heard().any(|(node, report)| node.name == master.name && report.paused);
+        let comes_back = |node: &NodeObserved| lives_there(node) && (paused || node.site.steady_ms >= *after);
+        !lives_there(master) && self.heard().any(|(node, _)| comes_back(node))
     }
 
     /// Whether of all whose word counts under a config more than half have accepted it.

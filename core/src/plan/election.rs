@@ -215,11 +215,13 @@ impl<'v, 'a> Voters<'v, 'a> {
         let has_data = report.data >= DataState::Restored;
         let (epoch, offset) = (self.history_epoch(report), report.offset);
         let healthy = report.disk_error.is_none();
-        let stays = !seen.leaving() && !report.asked_to_yield;
+        let stays = !seen.leaving() && !report.asked_to_yield && !seen.node.site.draining;
         let current = seen.node.template == Template::Current;
         let wanted = self.view.wants(ordinal);
         let asked = self.view.is_asked(seen);
-        (has_data, epoch, offset, report.data, healthy, stays, wanted, asked, current, Reverse(ordinal))
+        let preferred = self.view.prefers(seen);
+        let data = (has_data, epoch, offset, report.data);
+        (data, healthy, stays, wanted, asked, current, preferred, Reverse(ordinal))
     }
 
     /// The epoch that the node's history was last written under. Copies of one history are ordered by their offsets alone, as

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use crate::control::{Consent, DataState, LinkState, NodeReport};
 use crate::plan::reason::{Departure, DiskError, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
-use crate::plan::{Action, Step, WishEnd, election, rollout};
+use crate::plan::{Action, Step, Template, WishEnd, election, rollout};
 use crate::shard::ShardConfig;
 
 /// For how long a master holds writes.
@@ -26,11 +26,13 @@ pub(super) fn hand_over(
         return None;
     }
     let wanted = wanted(view, config);
-    let only = match &departure {
-        Departure::Asked { .. } => wanted,
-        _ => None,
+    let may = |seen: &Seen<'_>| match &departure {
+        Departure::Asked { .. } => is(wanted, seen),
+        Departure::Draining { .. } => !seen.node.site.draining,
+        Departure::Homing { .. } => may_come_home(view, seen, report),
+        _ => true,
     };
-    let Some((target, target_report)) = successor(view, config, report, wanted, only) else {
+    let Some((target, target_report)) = successor(view, config, report, wanted, may) else {
         return Some(Step::Wait(match departure {
             Departure::DiskFull(_) => Reason::DiskFull { nodes: view.disk_errors() },
             departure => Reason::NoSuccessor { departure },
@@ -97,7 +99,8 @@ fn departure(
     } else {
         // A wish that cannot be granted now holds up nothing else.
         let asked = wanted(view, config);
-        let ready = asked.filter(|seen| successor(view, config, report, None, Some(*seen)).is_some());
+        let can = |may: &dyn Fn(&Seen<'_>) -> bool| successor(view, config, report, None, may).is_some();
+        let ready = asked.filter(|asked| can(&|seen| is(Some(asked), seen)));
         let departure = |seen: &Seen<'_>| {
             let successor = seen.node.name.clone();
             Departure::Asked { master: name.clone(), successor }
@@ -105,9 +108,37 @@ fn departure(
         ready
             .map(departure)
             .or_else(|| report.asked_to_yield.then(|| Departure::Yielding { master: name.clone() }))
+            .or_else(|| {
+                let goes = master.node.site.draining && can(&|seen| !seen.node.site.draining);
+                goes.then(|| Departure::Draining { master: name.clone() })
+            })
             .or_else(|| rollout::departure(view, config, master, report))
             .or_else(|| asked.map(departure))
+            .or_else(|| {
+                let goes = is_away(view, master) && can(&|seen| may_come_home(view, seen, report));
+                goes.then(|| Departure::Homing { master: name.clone() })
+            })
     }
+}
+
+/// Whether a master is not where masters should live, and to be brought back there, while nothing else is to be done with the
+/// nodes.
+fn is_away(view: &View<'_>, master: &Seen<'_>) -> bool {
+    let fails_back = view.spec.preferred.as_ref().is_some_and(|preferred| preferred.failback_ms.is_some());
+    let current = view.nodes.iter().all(|seen| seen.node.template == Template::Current);
+    fails_back && current && !view.prefers(master)
+}
+
+/// Whether a master may be brought back to this node: it has been in step for long. Once the master holds writes for it, it
+/// is.
+fn may_come_home(view: &View<'_>, seen: &Seen<'_>, master: &NodeReport) -> bool {
+    let after = view.spec.preferred.as_ref().and_then(|preferred| preferred.failback_ms);
+    let steady = after.is_some_and(|after| seen.node.site.steady_ms >= after) || master.paused;
+    view.prefers(seen) && !seen.node.site.draining && steady
+}
+
+fn is(one: Option<&Seen<'_>>, seen: &Seen<'_>) -> bool {
+    one.is_some_and(|one| one.node.name == seen.node.name)
 }
 
 /// The replica that was asked to lead, by a user's wish or itself, and that may stay.
@@ -133,18 +164,21 @@ pub(super) fn wish_end(view: &View<'_>, config: &ShardConfig) -> Option<WishEnd>
     }
 }
 
-/// The replica that should succeed a serving master: in step with it, there to stay, and able to keep writes. `wanted` comes
-/// first; if there is an `only` one, it or nobody.
+/// The replica that should succeed a serving master, of those that `may`: in step with it, there to stay, and able to keep
+/// writes. `wanted` comes first; then who is where masters should live, if it does not lag far behind.
 fn successor<'v, 'a>(
     view: &'v View<'a>,
     config: &ShardConfig,
     master: &NodeReport,
     wanted: Option<&Seen<'_>>,
-    only: Option<&Seen<'_>>,
+    may: impl Fn(&Seen<'_>) -> bool,
 ) -> Option<(&'v Seen<'a>, &'a NodeReport)> {
-    let is = |one: Option<&Seen<'_>>, seen: &Seen<'_>| one.is_some_and(|one| one.node.name == seen.node.name);
+    let suits = |seen: &Seen<'_>, report: &NodeReport| {
+        let near = master.offset.saturating_sub(report.offset) < MAX_LAG;
+        (!seen.node.site.draining, near && view.prefers(seen))
+    };
     view.answering()
-        .filter(|(seen, _)| only.is_none() || is(only, seen))
+        .filter(|(seen, _)| may(seen))
         .filter(|(_, report)| report.id != config.master && config.member(report.id).is_some())
         .filter(|(seen, _)| !seen.leaving() && view.wants(seen.node.ordinal))
         .filter(|(_, report)| report.disk_error.is_none())
@@ -154,7 +188,9 @@ fn successor<'v, 'a>(
             let streams = report.link.as_ref().is_some_and(|link| link.state == LinkState::Streaming);
             (report.promised == config.epoch && streams) || is_begun(view, master, seen, report)
         })
-        .max_by_key(|(seen, report)| (is(wanted, seen), report.offset, Reverse(seen.node.ordinal)))
+        .max_by_key(|(seen, report)| {
+            (is(wanted, seen), suits(seen, report), report.offset, Reverse(seen.node.ordinal))
+        })
 }
 
 /// Whether this replica was asked for its promise to succeed the paused master, and gave it, with which it takes nothing from

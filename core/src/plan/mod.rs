@@ -69,6 +69,19 @@ pub struct NodeObserved {
     pub address: Option<NodeAddress>,
     /// Whether it was started from what is wanted now.
     pub template: Template,
+    /// Where it stands, and how firmly.
+    pub site: Site,
+}
+
+/// Where a node stands, and how firmly, as far as is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// The zone of its machine; `None` if not known.
+    pub zone: Option<String>,
+    /// Whether its machine is to be emptied: what runs there goes soon.
+    pub draining: bool,
+    /// For how long it has been a replica in step with its parent, in milliseconds.
+    pub steady_ms: u64,
 }
 
 /// Whether a node was started from what its workload asks for now: image, resources and the like.

@@ -221,6 +221,30 @@ impl Reason {
         }
     }
 
+    /// What became of the master that is to be replaced, if that is what this is about.
+    #[must_use]
+    pub fn loss(&self) -> Option<&Loss> {
+        match self {
+            Self::Electing { loss, .. }
+            | Self::Promoting { loss, .. }
+            | Self::NoQuorum { loss, .. }
+            | Self::HeardByOthers { loss, .. }
+            | Self::NoCandidate { loss, .. } => Some(loss),
+            _ => None,
+        }
+    }
+
+    /// Why the master makes way that serves, if it is about to.
+    #[must_use]
+    pub fn departure(&self) -> Option<&Departure> {
+        match self {
+            Self::HandingOver { departure, .. }
+            | Self::SwitchingOver { departure, .. }
+            | Self::CatchingUp { departure, .. } => Some(departure),
+            _ => None,
+        }
+    }
+
     /// Whether clients wait for what comes next, so that the next look should be taken at once.
     #[must_use]
     pub fn is_pressing(&self) -> bool {
@@ -320,7 +344,9 @@ impl Loss {
         }
     }
 
-    fn code(&self) -> &'static str {
+    /// The code for events and receipts.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
         match self {
             Self::Exited { .. } => "MasterExited",
             Self::Silent { .. } => "MasterSilent",
@@ -369,9 +395,38 @@ pub enum Departure {
         /// The master.
         master: String,
     },
+    /// Its machine is to be emptied.
+    #[error("the machine of the master {master} is being drained")]
+    Draining {
+        /// The master.
+        master: String,
+    },
+    /// Masters should live elsewhere, and a node there has been in step for long.
+    #[error("the master {master} is not where masters should live (spec.failover.preferred)")]
+    Homing {
+        /// The master.
+        master: String,
+    },
     /// It cannot write to its disk, and refuses writes.
     #[error("the master {0}")]
     DiskFull(DiskError),
+}
+
+impl Departure {
+    /// The code for receipts.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Stopping { .. } => "MasterStopping",
+            Self::Surplus { .. } => "MasterSurplus",
+            Self::Asked { .. } => "SuccessorAsked",
+            Self::Yielding { .. } => "MasterYielding",
+            Self::Outdated { .. } => "MasterOutdated",
+            Self::Draining { .. } => "MasterDraining",
+            Self::Homing { .. } => "MasterAwayFromHome",
+            Self::DiskFull(_) => "MasterDiskFull",
+        }
+    }
 }
 
 /// A node that cannot write to its disk.

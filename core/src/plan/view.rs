@@ -5,7 +5,7 @@ use crate::id::{Epoch, NodeId};
 use crate::plan::reason::DiskError;
 use crate::plan::{NodeObserved, Observed, Presence, ShardObserved, Vote};
 use crate::shard::{Member, ShardConfig};
-use crate::spec::ClusterSpec;
+use crate::spec::{ClusterSpec, Home};
 
 /// A shard, with its newest config.
 pub(super) struct View<'a> {
@@ -151,6 +151,14 @@ impl<'a> View<'a> {
             Some(name) => seen.node.name == name,
             None => seen.report.is_some_and(|report| report.asked_to_lead),
         }
+    }
+
+    /// Whether masters should live where this node is.
+    pub fn prefers(&self, seen: &Seen<'_>) -> bool {
+        self.spec.preferred.as_ref().is_some_and(|preferred| match &preferred.home {
+            Home::Zone(zone) => seen.node.site.zone.as_ref() == Some(zone),
+            Home::Ordinal(ordinal) => seen.node.ordinal == *ordinal,
+        })
     }
 
     /// Whether the node answers and serves as a master.

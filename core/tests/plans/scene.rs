@@ -2,7 +2,7 @@
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 acknowledge=async\|semisync:1\|quorum:2 down-after=2000 durable=yes` | the spec |
+//! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 acknowledge=async\|semisync:1\|quorum:2 down-after=2000 durable=yes preferred=zone:eu:60000` | the spec |
 //! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes; with `bound=500:0` the operator may not vote against node 0 for so many ms (`bound=500`: it is not known against whom), with `witness=18:1` it has voted for node 1 under that epoch |
 //! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each; with `acknowledge=quorum:2` another mode than the spec's, with `overlap=0,1:2` voters of before and the copies that they keep |
 //! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
@@ -20,12 +20,13 @@ use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
 use kv_core::plan::{
-    Action, Memory, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, Vote, plan, status,
+    Action, Memory, NodeObserved, Observed, Plan, Presence, ShardObserved, Site, Step, Template, Vote, plan,
+    status,
 };
 use kv_core::quorum::{Acknowledge, Electorate};
 use kv_core::shard::{Member, ShardConfig};
 use kv_core::slot::even_share;
-use kv_core::spec::ClusterSpec;
+use kv_core::spec::{ClusterSpec, Home, Preferred};
 use kv_core::topology::Topology;
 
 use crate::show;
@@ -50,6 +51,7 @@ impl Default for Scene {
             topology: Topology::Star,
             acknowledge: Acknowledge::Async,
             failover: Failover::default(),
+            preferred: None,
             durable: true,
             config: BTreeMap::new(),
         };
@@ -99,6 +101,16 @@ fn acknowledge(text: &str) -> Acknowledge {
         "quorum" => Acknowledge::Quorum { copies: number(count), timeout_ms: 1000 },
         other => panic!("no such mode: {other}"),
     }
+}
+
+/// `ordinal:0`, `zone:eu` or, with the milliseconds after which masters are brought back, `zone:eu:60000`.
+fn preferred(text: &str) -> Option<Preferred> {
+    let mut words = text.split(':');
+    let home = match (words.next()?, words.next()?) {
+        ("ordinal", ordinal) => Home::Ordinal(number(ordinal)),
+        (_, zone) => Home::Zone(zone.to_owned()),
+    };
+    Some(Preferred { home, failback_ms: words.next().map(number) })
 }
 
 fn pairs<'a>(words: &[&'a str]) -> Vec<(&'a str, &'a str)> {
@@ -181,6 +193,7 @@ impl Scene {
                     }
                 }
                 "acknowledge" => self.spec.acknowledge = acknowledge(value),
+                "preferred" => self.spec.preferred = preferred(value),
                 other => panic!("no such part of a spec: {other}"),
             }
         }
@@ -279,6 +292,7 @@ impl Scene {
                 silent_ms: 0,
                 address: None,
                 template,
+                site: Site::default(),
             });
             nodes.len() - 1
         });
@@ -293,6 +307,9 @@ impl Scene {
                 ("template", "outdated") => node.template = Template::Outdated,
                 ("template", "stuck") => node.template = Template::Stuck,
                 ("silent", _) => node.silent_ms = number(value),
+                ("zone", _) => node.site.zone = Some(value.to_owned()),
+                ("draining", _) => node.site.draining = value == "yes",
+                ("steady", _) => node.site.steady_ms = number(value),
                 ("report", "none") => node.report = None,
                 ("state", _) => {
                     let config = self.last_config.as_ref().filter(|_| value != "blank");
@@ -411,6 +428,7 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         map_digest: String::new(),
         config_digest: String::new(),
         full_syncs: 0,
+        discarded: None,
         partial_syncs: 0,
         uptime_ms: 0,
         disk_error: None,

@@ -345,6 +345,7 @@ impl Node {
             map_digest: String::new(),
             config_digest: String::new(),
             full_syncs: 0,
+            discarded: None,
             partial_syncs: 0,
             uptime_ms: now - self.started,
             disk_error: None,

@@ -8,7 +8,7 @@ use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
 use kv_core::plan::{
-    Action, NodeObserved, Observed, Presence, ShardObserved, Step, Template, Vote, plan, succeed,
+    Action, NodeObserved, Observed, Presence, ShardObserved, Site, Step, Template, Vote, plan, succeed,
 };
 use kv_core::quorum::Acknowledge;
 use kv_core::shard::ShardConfig;
@@ -81,6 +81,7 @@ impl World {
             topology: Topology::Star,
             acknowledge: mode(&mut rng, replicas),
             failover: Failover::default(),
+            preferred: None,
             durable: true,
             config: BTreeMap::new(),
         };
@@ -454,6 +455,7 @@ impl World {
                 silent_ms: self.now - heard.at,
                 address: None,
                 template: Template::Current,
+                site: Site::default(),
             }
         });
         let workload_nodes = u16::try_from(self.nodes.len()).ok();
@@ -541,6 +543,7 @@ impl World {
                 report,
                 address: None,
                 template: Template::Current,
+                site: Site::default(),
             });
         }
         let last = nodes.iter().map(|node| node.ordinal).max().unwrap_or(0);

@@ -195,6 +195,7 @@ impl SimNode {
             map_digest: String::new(),
             config_digest: String::new(),
             full_syncs: 0,
+            discarded: None,
             partial_syncs: 0,
             uptime_ms: 0,
             clock_ms: 0,

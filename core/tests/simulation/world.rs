@@ -6,7 +6,9 @@ use kv_core::control::{NodeReport, NodeState};
 use kv_core::id::{ClusterUid, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
-use kv_core::plan::{Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Step, Template, plan};
+use kv_core::plan::{
+    Action, NodeObserved, Observed, Plan, Presence, ShardObserved, Site, Step, Template, plan,
+};
 use kv_core::quorum::Acknowledge;
 use kv_core::shard::ShardConfig;
 use kv_core::spec::ClusterSpec;
@@ -45,6 +47,7 @@ impl World {
             topology: topology(&mut rng),
             acknowledge: Acknowledge::Async,
             failover: Failover::default(),
+            preferred: None,
             durable: true,
             config: BTreeMap::new(),
         };
@@ -219,6 +222,7 @@ impl World {
                     true => Template::Current,
                     false => Template::Outdated,
                 },
+                site: Site::default(),
             }
         });
         let workload_nodes = u16::try_from(self.nodes.len()).ok();

@@ -167,6 +167,7 @@ fn stats(server: &Server, text: &mut String) {
     line!(text, "kv_snapshots_for_replicas:{}", stats.replica_snapshots);
     line!(text, "kv_full_syncs:{}", stats.full_syncs);
     line!(text, "kv_partial_syncs:{}", stats.partial_syncs);
+    line!(text, "kv_discarded_bytes:{}", stats.discarded_bytes);
     line!(text, "expired_keys:{}", stats.expired);
     line!(text, "evicted_keys:{}", stats.evicted);
     line!(text, "evicted_clients:{}", stats.evicted_clients);

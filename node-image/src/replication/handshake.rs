@@ -88,6 +88,8 @@ pub enum Outcome {
         stream_db: Option<usize>,
         /// Epoch of the master whose barrier the data hold; 0 if the parent did not say.
         write_epoch: Epoch,
+        /// The history that the parent's continues, and up to where, if the parent said so.
+        previous: Option<(String, u64)>,
     },
     /// The parent's snapshot holds what this node has no place for; the text says what.
     Unfit(String),
@@ -201,15 +203,23 @@ fn attach(target: &Target, shared: &Shared, report: &dyn Fn(Outcome)) -> io::Res
         }
         (Some("+FULLRESYNC"), Some(replid), Some(offset)) => {
             let offset = offset.parse().map_err(|_| unexpected("PSYNC", &reply))?;
-            load(link, target, shared, report, (replid.to_owned(), offset))
+            load(link, target, shared, report, Origin { replid: replid.to_owned(), offset, previous })
         }
         // A server from before Redis 2.8, or one that speaks of no histories: it cannot be gone on with later.
         (Some("-ERR"), ..) if target.peer.is_none() && !target.failover => {
             link.send(&["SYNC"])?;
-            load(link, target, shared, report, (super::random_hex(&mut fastrand::Rng::new()), 0))
+            let replid = super::random_hex(&mut fastrand::Rng::new());
+            load(link, target, shared, report, Origin { replid, offset: 0, previous })
         }
         _ => Err(unexpected("PSYNC", &reply)),
     }
+}
+
+/// What a parent said of its history, of which a snapshot comes.
+struct Origin {
+    replid: String,
+    offset: u64,
+    previous: Option<(String, u64)>,
 }
 
 /// Loads the snapshot that comes now.
@@ -218,7 +228,7 @@ fn load(
     target: &Target,
     shared: &Shared,
     report: &dyn Fn(Outcome),
-    (replid, offset): (String, u64),
+    Origin { replid, offset, previous }: Origin,
 ) -> io::Result<Outcome> {
     report(Outcome::SyncStarted);
     let empty = Keyspace::new(target.databases).tracking_as(target.tracking);
@@ -231,7 +241,7 @@ fn load(
     let (stream, leftover) = link.into_parts();
     let write_epoch = loaded.aux.write_epoch.unwrap_or_default();
     let keyspace = Box::new(loaded.keyspace);
-    Ok(Outcome::Loaded { stream, leftover, keyspace, replid, offset, stream_db, write_epoch })
+    Ok(Outcome::Loaded { stream, leftover, keyspace, replid, offset, stream_db, write_epoch, previous })
 }
 
 fn connect(target: &Target) -> io::Result<TcpStream> {

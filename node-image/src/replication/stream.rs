@@ -113,6 +113,18 @@ impl History {
         }
     }
 
+    /// How many bytes of this history one lacks that is called `replid`, stands at `offset`, and continues `previous` from
+    /// where that says on; `None` if nobody knows.
+    #[must_use]
+    pub fn beyond(&self, replid: &str, offset: u64, previous: Option<&(String, u64)>) -> Option<u64> {
+        let shared = match previous {
+            _ if replid == self.replid => Some(offset),
+            Some((previous, switch)) if *previous == self.replid => Some(*switch),
+            _ => None,
+        };
+        shared.map(|shared| self.offset().saturating_sub(shared))
+    }
+
     /// Whether a replica that holds the history `replid` up to `offset` can go on from there.
     #[must_use]
     pub fn resync(&self, replid: &str, offset: u64) -> ResyncVerdict {
@@ -134,6 +146,19 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_beyond_another_history_is_counted_where_they_parted() {
+        let mut history = History::new(&mut fastrand::Rng::with_seed(1), 1024);
+        history.backlog.append(&[0; 100]);
+        let own = history.replid.clone();
+        let other = "e".repeat(40);
+        assert_eq!(history.beyond(&other, 500, Some(&(own.clone(), 60))), Some(40));
+        assert_eq!(history.beyond(&other, 500, Some(&(own.clone(), 160))), Some(0));
+        assert_eq!(history.beyond(&own, 90, None), Some(10));
+        assert_eq!(history.beyond(&other, 500, Some(&("f".repeat(40), 60))), None);
+        assert_eq!(history.beyond(&other, 500, None), None);
+    }
 
     #[test]
     fn who_may_go_on() {

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use kv_core::control::DataState;
+use kv_core::control::{DataState, Discarded};
 use kv_core::id::{Epoch, NodeId};
 
 use super::{Event, Kind, Server, User};
@@ -206,14 +206,41 @@ impl Server {
                     self.drop_replicas();
                 }
                 self.stats.partial_syncs += 1;
+                self.note_discarded(Some(0));
                 notice!("Partial resynchronisation with the parent at offset {}", self.history.offset());
                 self.stream_from(stream, leftover);
             }
-            Outcome::Loaded { stream, leftover, keyspace, replid, offset, stream_db, write_epoch } => {
+            Outcome::Loaded {
+                stream,
+                leftover,
+                keyspace,
+                replid,
+                offset,
+                stream_db,
+                write_epoch,
+                previous,
+            } => {
+                let held_nothing = self.history.offset() == 0 && self.keyspace.total() == 0;
+                let beyond = self.history.beyond(&replid, offset, previous.as_ref());
+                self.note_discarded(if held_nothing { Some(0) } else { beyond });
                 self.load_snapshot(*keyspace, replid, offset, stream_db, write_epoch);
                 self.routing.set_data(DataState::Live);
                 self.stream_from(stream, leftover);
             }
+        }
+    }
+
+    /// This node has come to follow its master, and gave up so many bytes for it; `None`: nobody knows how many. What it gave
+    /// up at first is reported until it follows another master, or gives up more.
+    fn note_discarded(&mut self, bytes: Option<u64>) {
+        if let Some(bytes) = bytes.filter(|bytes| *bytes > 0) {
+            self.stats.discarded_bytes += bytes;
+            warning!("Discarded {bytes} bytes of the stream that the master had never got");
+        }
+        let Some(config) = self.routing.config() else { return };
+        let present = Discarded { master: config.master, epoch: config.epoch, bytes };
+        if bytes != Some(0) || self.discarded.is_none_or(|before| before.master != present.master) {
+            self.discarded = Some(present);
         }
     }
 

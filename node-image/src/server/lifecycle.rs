@@ -105,6 +105,7 @@ impl Server {
             history: History::new(&mut random, tunables.backlog),
             routing,
             link: None,
+            discarded: None,
             failover: None,
             sync_job: None,
             loading: None,

@@ -166,6 +166,8 @@ pub struct Server {
     pub history: History,
     /// The link to the parent, if this node is a replica.
     pub link: Option<ParentLink>,
+    /// What this node gave up when it came to follow its present master.
+    pub discarded: Option<kv_core::control::Discarded>,
     /// `FAILOVER` that is under way.
     pub failover: Option<failover::Failover>,
     /// The snapshot that is being sent to replicas.

@@ -102,6 +102,11 @@ impl Server {
             counter("kv_full_syncs_total", "Full synchronisations as a replica.", stats.full_syncs),
             counter("kv_partial_syncs_total", "Partial synchronisations as a replica.", stats.partial_syncs),
             counter(
+                "kv_discarded_bytes_total",
+                "Bytes of the stream that were given up for a master that had never got them.",
+                stats.discarded_bytes,
+            ),
+            counter(
                 "kv_stream_refused_total",
                 "Commands of the parent's stream that could not be applied.",
                 stats.stream_refused,

@@ -33,6 +33,7 @@ impl Server {
         match role {
             Some(Role::Master) => {
                 self.follow_nobody();
+                self.discarded = None;
                 self.routing.set_data(kv_core::control::DataState::Live);
                 self.begin_reign();
             }
@@ -157,6 +158,7 @@ impl Server {
             bound: self.bound_to_master().is_some(),
             isolated: self.isolated,
             durability: self.durability_report(),
+            discarded: self.discarded,
             disk_error: self.disk_error().or(self.routing.disk_error().map(str::to_owned)),
         })
     }

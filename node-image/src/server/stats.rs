@@ -45,6 +45,8 @@ pub struct Stats {
     pub full_syncs: u64,
     /// Partial synchronisations that this node went through as a replica.
     pub partial_syncs: u64,
+    /// Bytes of the stream that this node gave up, as a new master had never got them.
+    pub discarded_bytes: u64,
     /// Commands of the parent's stream that could not be applied; each ended the link.
     pub stream_refused: u64,
     /// Functions and scripts in the parent's stream that were left out.
@@ -92,6 +94,7 @@ impl Stats {
             sync_partial_err: 0,
             full_syncs: 0,
             partial_syncs: 0,
+            discarded_bytes: 0,
             stream_refused: 0,
             stream_left_out: 0,
             last_link_error: String::new(),

@@ -1,17 +1,18 @@
 //! `kubectl kv`: what one does with KvClusters beyond `kubectl get` and `apply`. kubectl finds the program `kubectl-kv` on PATH.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::json;
-use tokio::time::{Instant, sleep};
 
 use super::Failure;
-use crate::crd::KvCluster;
+use super::receipts::{self, Form};
+use super::switchover::{Place, Switchover};
+use crate::crd::{KvCluster, KvClusterStatus};
 use crate::wish;
 
 /// Works with KvClusters, as `kubectl kv`.
@@ -38,43 +39,15 @@ enum Command {
         #[command(flatten)]
         change: Switchover,
     },
+    /// Show receipts of the last changes of master: why, when each step was, who could have led, and what was lost.
+    Receipts {
+        /// Name of the KvCluster.
+        name: String,
+        /// Form of the output.
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Form,
+    },
 }
-
-/// A change of master that a user wants.
-#[derive(Debug, Parser)]
-#[group(skip)] // clap would name the group as the subcommand that these are part of.
-pub struct Switchover {
-    /// Index of the shard.
-    #[arg(long)]
-    pub shard: u16,
-    /// Name of the node that is to lead. Default: the ready replica that is behind the least.
-    #[arg(long)]
-    pub to: Option<String>,
-    /// Seconds to wait for it. Then the wish is taken back.
-    #[arg(long, default_value_t = 30)]
-    pub timeout: u64,
-}
-
-impl Switchover {
-    /// Until when it is waited for.
-    #[must_use]
-    pub fn deadline(&self) -> Instant {
-        Instant::now() + Duration::from_secs(self.timeout.min(24 * 3600))
-    }
-
-    /// Why it was not done in time.
-    #[must_use]
-    pub fn late(&self, node: &str, why: &str) -> Failure {
-        format!(
-            "{node} does not lead shard {} after {} s: {why}; it is not asked any more",
-            self.shard, self.timeout
-        )
-        .into()
-    }
-}
-
-/// How often to look whether it is done.
-pub const PERIOD: Duration = Duration::from_millis(100);
 
 /// Runs the subcommand.
 ///
@@ -83,9 +56,13 @@ pub const PERIOD: Duration = Duration::from_millis(100);
 pub async fn run(args: Kubectl) -> Result<ExitCode, Failure> {
     let client = connect(args.context).await?;
     let namespace = args.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
-    let api = Api::namespaced(client, &namespace);
+    let of = |name| Named { api: Api::namespaced(client, &namespace), name };
     match args.command {
-        Command::Switchover { name, change } => switchover(&api, &name, &change).await,
+        Command::Switchover { name, change } => change.run(&of(name)).await,
+        Command::Receipts { name, output } => {
+            let (_, status) = of(name).look().await?;
+            receipts::print(&status.failovers, output)
+        }
     }
 }
 
@@ -102,41 +79,21 @@ async fn connect(context: Option<String>) -> Result<Client, Failure> {
     Ok(Client::try_from(config).map_err(|error| failed(&error))?)
 }
 
-async fn switchover(api: &Api<KvCluster>, name: &str, change: &Switchover) -> Result<ExitCode, Failure> {
-    let shard = change.shard;
-    let status = api.get(name).await?.status.unwrap_or_default();
-    let node = wish::successor(&status, shard, change.to.as_deref())?;
-    wish_for(api, name, shard, Some(&node)).await?;
-    let deadline = change.deadline();
-    loop {
-        let object = api.get(name).await?;
-        let status = object.status.clone().unwrap_or_default();
-        let stands = wish::wishes(&object.metadata).get(&shard) == Some(&node);
-        if !stands && wish::leads(&status, shard, &node) {
-            println!("shard {shard}: {node} leads");
-            return Ok(ExitCode::SUCCESS);
-        }
-        if Instant::now() > deadline {
-            wish_for(api, name, shard, None).await?;
-            return Err(change.late(&node, &why(&status)));
-        }
-        sleep(PERIOD).await;
+/// A KvCluster of the API server.
+struct Named {
+    api: Api<KvCluster>,
+    name: String,
+}
+
+impl Place for Named {
+    async fn look(&self) -> Result<(ObjectMeta, KvClusterStatus), Failure> {
+        let object = self.api.get(&self.name).await?;
+        Ok((object.metadata, object.status.unwrap_or_default()))
     }
-}
 
-/// What a status says of a change that is not done yet.
-#[must_use]
-pub fn why(status: &crate::crd::KvClusterStatus) -> String {
-    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    ready.map_or_else(|| "there is no status".to_owned(), |ready| ready.message.clone())
-}
-
-async fn wish_for(
-    api: &Api<KvCluster>,
-    name: &str,
-    shard: u16,
-    node: Option<&str>,
-) -> Result<(), kube::Error> {
-    let patch = json!({ "metadata": { "annotations": { wish::annotation(shard): node } } });
-    api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+    async fn wish(&self, shard: u16, node: Option<&str>) -> Result<(), Failure> {
+        let patch = json!({ "metadata": { "annotations": { wish::annotation(shard): node } } });
+        self.api.patch_metadata(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
 }

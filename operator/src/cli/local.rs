@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::Failure;
-use super::kubectl::Switchover;
+use super::receipts::Form;
+use super::switchover::Switchover;
 use crate::provider::local::admit;
-use crate::provider::local::layout::Layout;
+use crate::provider::local::layout::{Layout, LayoutError};
 
 mod detach;
 mod down;
@@ -18,6 +19,8 @@ mod show;
 mod status;
 mod switchover;
 mod up;
+
+pub(super) use show::columns;
 
 /// Run a cluster as processes of this machine, without Kubernetes.
 #[derive(Debug, Parser)]
@@ -51,6 +54,12 @@ enum Command {
     },
     /// Have another node lead a shard: writes wait until it has all of the data, and go on there. None is lost or refused.
     Switchover(Switchover),
+    /// Show receipts of the last changes of master: why, when each step was, who could have led, and what was lost.
+    Receipts {
+        /// Form of the output.
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Form,
+    },
     /// Stop the cluster, whether `up` runs or not.
     Down {
         /// Remove the folder with all data, too.
@@ -97,8 +106,16 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Apply { file } => apply(&layout, &file),
         Command::Status { output } => status::status(&layout, output).await,
         Command::Switchover(change) => switchover::switchover(&layout, &change).await,
+        Command::Receipts { output } => receipts(&layout, output),
         Command::Down { purge } => down::down(&layout, purge).await,
     }
+}
+
+fn receipts(layout: &Layout, form: Form) -> Result<ExitCode, Failure> {
+    if admit::load(layout)?.is_none() {
+        return Err(LayoutError::NoCluster(layout.dir().to_owned()).into());
+    }
+    super::receipts::print(&layout.load_failovers()?, form)
 }
 
 fn apply(layout: &Layout, file: &std::path::Path) -> Result<ExitCode, Failure> {

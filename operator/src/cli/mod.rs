@@ -8,7 +8,9 @@ pub mod crd;
 pub mod kubectl;
 pub mod local;
 pub mod plan;
+mod receipts;
 pub mod run;
+mod switchover;
 
 /// Runs replicated, sharded key-value clusters, on Kubernetes or as local processes.
 #[derive(Debug, Parser)]

@@ -13,11 +13,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod document;
+mod failover;
+mod receipt;
 mod schema;
 mod status;
 mod validate;
 
 pub use document::{ReadError, read};
+pub use failover::{Failback, Failover, OnIsolation, Preferred};
+pub use receipt::{Candidate, Lost, Proposer, Receipt, ReceiptKind};
 pub use schema::{definition, definition_template, definition_yaml};
 pub use status::{KvClusterStatus, NodeHealth, NodeStatus, ShardStatus, State};
 pub use validate::{InvalidField, describe, quantity};
@@ -58,6 +62,11 @@ pub use validate::{InvalidField, describe, quantity};
     {
         "rule": "self.failover.onIsolation != 'KeepWriting' || self.replication.acknowledge.mode == 'Async'",
         "message": "spec.failover.onIsolation KeepWriting needs spec.replication.acknowledge.mode Async",
+    },
+    {
+        "rule": "!has(self.failover.preferred) || !has(self.failover.preferred.ordinal) \
+                 || self.failover.preferred.ordinal <= self.replicasPerShard",
+        "message": "spec.failover.preferred.ordinal must be at most spec.replicasPerShard",
     },
     {
         "rule": "self.replication.acknowledge.mode != 'SemiSync' \
@@ -233,64 +242,6 @@ pub enum TopologyType {
     Tree,
 }
 
-/// When a replica takes over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!has(self.lease) || duration(self.lease) < duration(self.downAfter)",
-    "message": "spec.failover.lease must be less than spec.failover.downAfter",
-}]))]
-pub struct Failover {
-    /// For how long a master's data port may not answer until the master counts as down, from 500ms to 60s.
-    /// A master whose process is known to have ended, or whose pod is being deleted, is replaced at once.
-    #[serde(default = "default_down_after")]
-    #[schemars(
-        length(max = 16),
-        regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$"),
-        extend("x-kubernetes-validations" = [{
-            "rule": "duration(self) >= duration('500ms') && duration(self) <= duration('60s')",
-            "message": "spec.failover.downAfter must be from 500ms to 60s",
-        }])
-    )]
-    pub down_after: String,
-
-    /// For how long a master goes on that cannot reach a majority of its shard's voters, from 200ms to less than
-    /// `downAfter`. The voters are the shard's nodes, and the operator where their number is even. Default: three quarters
-    /// of `downAfter`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 16),
-        regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$"),
-        extend("x-kubernetes-validations" = [{
-            "rule": "duration(self) >= duration('200ms') && duration(self) <= duration('60s')",
-            "message": "spec.failover.lease must be from 200ms to 60s",
-        }])
-    )]
-    pub lease: Option<String>,
-
-    /// What a master does then. RefuseWrites: it refuses them, as another one may have been elected. KeepWriting: it goes
-    /// on; what it acknowledges is lost if another one was. Only with spec.replication.acknowledge.mode Async.
-    #[serde(default)]
-    pub on_isolation: OnIsolation,
-}
-
-impl Default for Failover {
-    fn default() -> Self {
-        Self { down_after: default_down_after(), lease: None, on_isolation: OnIsolation::default() }
-    }
-}
-
-/// What a master does that cannot reach a majority of its shard's voters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum OnIsolation {
-    /// It refuses writes.
-    #[default]
-    RefuseWrites,
-    /// It goes on.
-    KeepWriting,
-}
-
 /// Where the data is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -416,8 +367,4 @@ fn default_replicas() -> u16 {
 
 fn default_acknowledge_timeout() -> String {
     "1s".into()
-}
-
-fn default_down_after() -> String {
-    "2s".into()
 }

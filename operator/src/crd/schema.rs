@@ -146,7 +146,12 @@ mod tests {
                 .cloned()
         };
         assert_eq!(default("replicasPerShard"), Some(json!(1)));
-        assert_eq!(default("failover"), Some(json!({ "downAfter": "2s", "onIsolation": "RefuseWrites" })));
+        assert_eq!(
+            default("failover"),
+            Some(json!({
+                "downAfter": "2s", "onIsolation": "RefuseWrites", "failback": "Never", "failbackAfter": "1m",
+            }))
+        );
         assert_eq!(default("replication/properties/topology/properties/type"), Some(json!("Star")));
         assert_eq!(default("storage/properties/volume/properties/retention"), Some(json!("Retain")));
     }

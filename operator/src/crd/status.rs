@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use kv_core::shard::Role;
 
+use super::Receipt;
+
 /// What is known of the cluster. A cache for users: nothing is decided from it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -51,6 +53,10 @@ pub struct KvClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["index"]))]
     pub shards: Vec<ShardStatus>,
+
+    /// The last changes of masters, at most 5, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failovers: Vec<Receipt>,
 }
 
 /// All conditions in one word.

@@ -6,11 +6,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use kv_core::quorum::Acknowledge;
-use kv_core::spec::ClusterSpec;
+use kv_core::spec::{ClusterSpec, Home, Preferred};
 use kv_core::{directive, lease, topology};
 
 use super::schema::MAX_NAME;
-use super::{AcknowledgeMode, KvCluster, KvClusterSpec, OnIsolation, Topology, TopologyType};
+use super::{AcknowledgeMode, Failback, KvCluster, KvClusterSpec, OnIsolation, Topology, TopologyType};
 
 /// A field that cannot be as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,7 @@ impl KvCluster {
         let topology = found.topology(&spec.replication.topology);
         let acknowledge = found.acknowledge(spec, topology);
         let failover = found.failover(spec);
+        let preferred = found.preferred(spec);
         if let Some(volume) = self.volume() {
             found.require(
                 quantity(&volume.size).is_some_and(|size| size > 0.0),
@@ -68,6 +69,7 @@ impl KvCluster {
                 topology,
                 acknowledge,
                 failover,
+                preferred,
                 durable: self.volume().is_some(),
                 config,
             })
@@ -156,6 +158,34 @@ impl Findings {
             || "KeepWriting needs spec.replication.acknowledge.mode Async".to_owned(),
         );
         lease::Failover { down_after_ms, lease_ms, on_isolation }
+    }
+
+    fn preferred(&mut self, spec: &KvClusterSpec) -> Option<Preferred> {
+        const FIELD: &str = "spec.failover.preferred";
+        let (wanted, highest) = (&spec.failover, spec.replicas_per_shard);
+        let bounds = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+        let told = "from 1s to 24h, such as 1m";
+        let after = self.duration("spec.failover.failbackAfter", &wanted.failback_after, bounds, told);
+        let fails_back = wanted.failback == Failback::WhenCaughtUp;
+        self.require(!fails_back || wanted.preferred.is_some(), "spec.failover.failback", || {
+            format!("WhenCaughtUp needs {FIELD}")
+        });
+        let home = wanted.preferred.as_ref().and_then(|preferred| {
+            match (preferred.zone.clone(), preferred.ordinal) {
+                (Some(zone), None) if !zone.is_empty() => Some(Home::Zone(zone)),
+                (None, Some(ordinal)) => {
+                    self.require(ordinal <= highest, &format!("{FIELD}.ordinal"), || {
+                        format!("must be at most {highest}, spec.replicasPerShard, not {ordinal}")
+                    });
+                    Some(Home::Ordinal(ordinal))
+                }
+                _ => {
+                    self.add(FIELD, "must have one of zone and ordinal");
+                    None
+                }
+            }
+        });
+        home.map(|home| Preferred { home, failback_ms: fails_back.then_some(after) })
     }
 
     fn duration(&mut self, field: &str, text: &str, bounds: RangeInclusive<Duration>, told: &str) -> u64 {
@@ -273,6 +303,18 @@ mod tests {
             (
                 "{shards: 1, failover: {onIsolation: KeepWriting}, replication: {acknowledge: {mode: SemiSync}}}",
                 &["spec.failover.onIsolation"],
+            ),
+            (
+                "{shards: 1, failover: {preferred: {ordinal: 1}, failback: WhenCaughtUp, failbackAfter: 1h}}",
+                &[],
+            ),
+            ("{shards: 1, failover: {preferred: {zone: eu}}}", &[]),
+            ("{shards: 1, failover: {preferred: {ordinal: 2}}}", &["spec.failover.preferred.ordinal"]),
+            ("{shards: 1, failover: {preferred: {zone: eu, ordinal: 0}}}", &["spec.failover.preferred"]),
+            ("{shards: 1, failover: {preferred: {}}}", &["spec.failover.preferred"]),
+            (
+                "{shards: 1, failover: {failback: WhenCaughtUp, failbackAfter: 999ms}}",
+                &["spec.failover.failbackAfter", "spec.failover.failback"],
             ),
             ("{shards: 1, replication: {acknowledge: {mode: SemiSync}}}", &[]),
             ("{shards: 1, replication: {acknowledge: {mode: Quorum, copies: 2, timeout: 200ms}}}", &[]),

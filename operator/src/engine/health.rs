@@ -63,6 +63,7 @@ mod tests {
             acknowledge: Acknowledge::Async,
             failover: Failover::default(),
             durable: true,
+            preferred: None,
             config: BTreeMap::new(),
         };
         let observed = Observed { uid: ClusterUid("u".into()), name: "a".into(), shards: Vec::new() };

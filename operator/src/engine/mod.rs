@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kv_core::control::Consent;
 use kv_core::id::{ClusterUid, NodeId};
 use kv_core::plan::{
@@ -18,6 +19,7 @@ use kv_core::spec::ClusterSpec;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::crd::{KvClusterStatus, ReceiptKind};
 use crate::provider::{Provider, Sighting};
 
 pub mod client;
@@ -27,6 +29,7 @@ mod health;
 mod jobs;
 mod prober;
 mod publish;
+mod receipts;
 mod resource;
 
 use client::{ClientError, Request};
@@ -36,6 +39,7 @@ use prober::NodeHandle;
 pub use prober::Prober;
 use publish::Reporter;
 pub use publish::{Event, Publisher, StatusUpdate};
+use receipts::{News, Receipts};
 pub use resource::resource_status;
 
 /// A pass is made at least this often, whatever happens.
@@ -55,6 +59,9 @@ const SLOW_DOWN: Duration = Duration::from_millis(100);
 
 /// How long one round of hasty probes may take.
 const HASTY: Duration = Duration::from_millis(100);
+
+/// The reason of the event that an old master has returned, and told what it discarded.
+pub const MASTER_RETURNED: &str = "MasterReturned";
 
 /// Whose engine it is.
 #[derive(Clone, Debug)]
@@ -94,6 +101,8 @@ pub struct Engine<P: Provider + 'static> {
     steps: BTreeMap<u16, (Action, u32)>,
     /// What the conditions remember of the shards.
     health: Health,
+    /// Receipts of changes of master.
+    receipts: Receipts,
     /// What the last pass said of each condition, to tell changes.
     conditions: BTreeMap<ConditionKind, bool>,
     /// What was told of directives without effect.
@@ -110,8 +119,14 @@ pub struct Engine<P: Provider + 'static> {
 
 impl<P: Provider + 'static> Engine<P> {
     /// An engine that has not seen anything yet. `wake` makes it look again at once: the provider notifies it when
-    /// something changed.
-    pub fn new(identity: Identity, provider: Arc<P>, publisher: impl Publisher, wake: Arc<Notify>) -> Self {
+    /// something changed. `before` is the status that the last one left, if it did.
+    pub fn new(
+        identity: Identity,
+        provider: Arc<P>,
+        publisher: impl Publisher,
+        wake: Arc<Notify>,
+        before: Option<&KvClusterStatus>,
+    ) -> Self {
         let prober = Prober::new(identity.uid.clone(), identity.control_password.clone(), Arc::clone(&wake));
         Self {
             identity,
@@ -123,6 +138,7 @@ impl<P: Provider + 'static> Engine<P> {
             failures: BTreeMap::new(),
             steps: BTreeMap::new(),
             health: Health::default(),
+            receipts: Receipts::of(before),
             conditions: BTreeMap::new(),
             idle: config::Idle::default(),
             apply_again: false,
@@ -189,6 +205,7 @@ impl<P: Provider + 'static> Engine<P> {
             self.tell(None, true, "DirectivesWithoutEffect", text);
         }
         self.end_wishes(wanted, &plan);
+        self.keep_receipts(&observed, &plan);
         self.report(wanted, &observed, &plan, sighting.problems);
         self.next_look(&wanted.spec, &observed, &plan)
     }
@@ -259,6 +276,37 @@ impl<P: Provider + 'static> Engine<P> {
         let shard = observed.shards.iter().filter(|shard| shard.index == index);
         let nodes = shard.flat_map(|shard| &shard.nodes).filter(|node| node.silent_ms < SILENT_MS);
         nodes.filter_map(|node| self.prober.node(node.report.as_ref()?.id)).collect()
+    }
+
+    /// Keeps receipts of changes of master, and tells of each when it is over, and when its old master has returned.
+    fn keep_receipts(&mut self, observed: &Observed, plan: &Plan) {
+        let now = Timestamp::now();
+        let served = |name: &str| {
+            let ago = self.prober.served(name)?.elapsed();
+            now.checked_sub(ago).ok()
+        };
+        for news in self.receipts.look(observed, plan, served, now) {
+            let (receipt, warning, reason, message) = match news {
+                News::Changed(receipt) => {
+                    let warning = receipt.kind != ReceiptKind::Planned;
+                    let reason = if warning { "FailedOver" } else { "HandedOver" };
+                    let message = receipt.to_string();
+                    (receipt, warning, reason, message)
+                }
+                News::Returned(receipt) => {
+                    let bytes = receipt.discarded_bytes.unwrap_or_default();
+                    let message = format!(
+                        "{} has returned, and discarded {bytes} bytes that {} had never got",
+                        receipt.from, receipt.to
+                    );
+                    (receipt, bytes > 0, MASTER_RETURNED, message)
+                }
+            };
+            let shard = Some(receipt.shard);
+            tracing::info!(cluster = %self.identity.name, shard, warning, reason, "{message}");
+            let receipt = Some(Box::new(receipt));
+            self.reporter.event(Event { shard, warning, reason: reason.to_owned(), message, receipt });
+        }
     }
 
     /// Takes away the wishes that have ended, and tells how.
@@ -393,7 +441,7 @@ impl<P: Provider + 'static> Engine<P> {
 
     fn tell(&self, shard: Option<u16>, warning: bool, reason: &str, message: String) {
         tracing::info!(cluster = %self.identity.name, shard, warning, reason, "{message}");
-        self.reporter.event(Event { shard, warning, reason: reason.to_owned(), message });
+        self.reporter.event(Event { shard, warning, reason: reason.to_owned(), message, receipt: None });
     }
 
     /// Tells the status, and an event for each condition that changed since the last pass.
@@ -424,7 +472,8 @@ impl<P: Provider + 'static> Engine<P> {
                 self.tell(None, warning, reason, condition.message.clone());
             }
         }
-        self.reporter.status(StatusUpdate { generation: wanted.generation, status });
+        let failovers = self.receipts.list().to_vec();
+        self.reporter.status(StatusUpdate { generation: wanted.generation, status, failovers });
     }
 
     /// When to look again if nothing happens: at the latest when a silent node begins to count as down, a shard as degraded,

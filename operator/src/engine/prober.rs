@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kv_core::control::NodeReport;
+use kv_core::control::{DataState, LinkState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
-use kv_core::plan::{NodeObserved, Presence};
+use kv_core::plan::{NodeObserved, Presence, Site};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -28,6 +28,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// ended: its machine says so.
 const REFUSALS_OF_AN_EXITED: u32 = 2;
 
+/// A node that does not answer so often in a row is not in step any more, as far as is known.
+const FAILURES_OF_AN_UNSTEADY: u32 = 3;
+
 /// What is known of one life of a node.
 #[derive(Debug)]
 struct Seen {
@@ -41,6 +44,25 @@ struct Seen {
     grant: Option<(Epoch, Instant)>,
     /// Who was granted, and when it had last answered before: what it has is counted from before then.
     granted: Option<(NodeId, Instant)>,
+    /// When it was last seen to take writes.
+    served: Option<Instant>,
+    /// Since when it has been a replica in step with its parent.
+    steady: Option<Instant>,
+}
+
+/// Whether a node is a replica that is in step with its parent, by its own word.
+fn is_in_step(report: &NodeReport) -> bool {
+    let streams = report.link.as_ref().is_some_and(|link| link.state == LinkState::Streaming);
+    let live = report.data == DataState::Live && report.disk_error.is_none();
+    report.state == NodeState::Replica && streams && live
+}
+
+/// Whether a node takes writes, by its own word.
+#[must_use]
+pub fn takes_writes(report: &NodeReport) -> bool {
+    let durable = report.durability.is_none_or(|durability| durability.settled || durability.degraded);
+    let leads = report.state == NodeState::Master && report.bound && durable;
+    leads && !report.paused && report.disk_error.is_none()
 }
 
 /// A node that can be called; what it answers is fed back into the cache.
@@ -87,6 +109,8 @@ impl Seen {
             error: None,
             grant: None,
             granted: None,
+            served: None,
+            steady: None,
         }
     }
 
@@ -113,10 +137,16 @@ impl Seen {
                     .report
                     .as_ref()
                     .is_some_and(|old| old.run_id == report.run_id && old.uptime_ms > report.uptime_ms);
+                let same_life = self.report.as_ref().is_some_and(|old| old.run_id == report.run_id);
                 if !older {
                     self.report = Some(report.clone());
                 }
                 self.answered = Some(Instant::now());
+                if takes_writes(report) {
+                    self.served = self.answered;
+                }
+                let since = self.steady.filter(|_| same_life).or(self.answered);
+                self.steady = since.filter(|_| is_in_step(report));
                 (self.failures, self.refusals, self.error) = (0, 0, None);
                 news && !older
             }
@@ -126,6 +156,7 @@ impl Seen {
                     return true;
                 }
                 self.failures = self.failures.saturating_add(1);
+                self.steady = self.steady.filter(|_| self.failures < FAILURES_OF_AN_UNSTEADY);
                 let refused = matches!(error, ClientError::Refused { .. });
                 self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
                 let news = self.error.as_ref() != Some(error) || self.refusals == REFUSALS_OF_AN_EXITED;
@@ -192,13 +223,15 @@ pub struct Prober {
     nodes: BTreeMap<String, Tracked>,
     /// By shard, which nodes were granted a lease, and when last, that are gone from sight: they may run on.
     former: BTreeMap<u16, BTreeMap<NodeId, Instant>>,
+    /// When nodes were last seen to take writes, in a life that is over.
+    served: BTreeMap<String, Instant>,
 }
 
 impl Prober {
     /// A prober that knows no node yet. `wake` is notified when something that matters changed.
     #[must_use]
     pub fn new(uid: ClusterUid, password: String, wake: Arc<Notify>) -> Self {
-        Self { uid, password, wake, nodes: BTreeMap::new(), former: BTreeMap::new() }
+        Self { uid, password, wake, nodes: BTreeMap::new(), former: BTreeMap::new(), served: BTreeMap::new() }
     }
 
     /// Probes exactly these nodes from now on. Another incarnation of a node is another node; a mere change of
@@ -208,7 +241,11 @@ impl Prober {
         self.nodes.retain(|name, tracked| {
             let stays =
                 sighted.iter().any(|node| node.name == *name && node.incarnation == tracked.incarnation);
-            gone.extend((!stays).then(|| (tracked.shard, lock(&tracked.seen).granted)));
+            if !stays {
+                let seen = lock(&tracked.seen);
+                gone.push((tracked.shard, seen.granted));
+                self.served.extend(seen.served.map(|served| (name.clone(), served)));
+            }
             stays
         });
         self.former.values_mut().for_each(|former| former.retain(|_, at| at.elapsed() < LONGEST));
@@ -257,13 +294,15 @@ impl Prober {
             silent_ms: 0,
             address: node.address.clone(),
             template: node.template,
+            site: Site { zone: node.zone.clone(), draining: node.draining, steady_ms: 0 },
         };
         if let Some(tracked) = self.nodes.get(&node.name) {
             let seen = lock(&tracked.seen);
             observed.presence = seen.presence(node.presence);
             observed.report = seen.report.clone();
             let since = seen.answered.unwrap_or(seen.first);
-            observed.silent_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            observed.silent_ms = millis(since.elapsed());
+            observed.site.steady_ms = seen.steady.map_or(0, |since| millis(since.elapsed()));
         }
         observed
     }
@@ -306,6 +345,13 @@ impl Prober {
         bound
     }
 
+    /// When the node of this name was last seen to take writes.
+    #[must_use]
+    pub fn served(&self, name: &str) -> Option<Instant> {
+        let present = self.nodes.get(name).and_then(|tracked| lock(&tracked.seen).served);
+        present.or_else(|| self.served.get(name).copied())
+    }
+
     /// All nodes that can be called.
     #[must_use]
     pub fn handles(&self) -> Vec<NodeHandle> {
@@ -322,6 +368,10 @@ impl Prober {
     }
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -329,7 +379,7 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kv_core::control::{Link, LinkState};
+    use kv_core::control::Link;
 
     fn report(uptime_ms: u64) -> NodeReport {
         serde_json::from_value(serde_json::json!({

@@ -9,6 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::crd::Receipt;
+
 /// How long to wait before a status is told again that could not be told.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -26,6 +28,8 @@ pub struct Event {
     pub reason: String,
     /// A sentence.
     pub message: String,
+    /// The receipt of the change of master that it is about.
+    pub receipt: Option<Box<Receipt>>,
 }
 
 /// A status together with the generation of the spec that it speaks of.
@@ -35,6 +39,8 @@ pub struct StatusUpdate {
     pub generation: i64,
     /// The status.
     pub status: ClusterStatus,
+    /// Receipts of the last changes of master, the latest first.
+    pub failovers: Vec<Receipt>,
 }
 
 /// Where status and events go. It is called for every pass: what is unchanged must cost nothing.

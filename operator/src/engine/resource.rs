@@ -28,6 +28,7 @@ pub fn resource_status(
         topology: topology(cluster),
         image: cluster.spec.image.clone().unwrap_or_default(),
         shards: status.shards.iter().map(shard).collect(),
+        failovers: update.failovers.clone(),
     }
 }
 

@@ -92,4 +92,8 @@ pub struct SightedNode {
     pub address: Option<NodeAddress>,
     /// Whether it was started from what is wanted now.
     pub template: Template,
+    /// The zone of its machine, if known.
+    pub zone: Option<String>,
+    /// Whether its machine is to be emptied.
+    pub draining: bool,
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use redis::Commands;
+use serde_json::json;
 
 use crate::harness::{Cluster, connect, eventually, master, signal};
 
@@ -70,7 +71,21 @@ fn a_killed_master_is_replaced_and_returns_as_a_replica() {
         assert!(gap < Duration::from_secs(2), "{gap:?}");
         cluster.wait_restarted(&old, pid);
         assert_ne!(master(&cluster.status().unwrap(), 0), old);
+        let receipts = cluster.receipts();
+        let receipt = &receipts[0];
+        assert_eq!((&receipt["from"], &receipt["by"]), (&json!(old), &json!("Operator")), "{receipt:#}");
+        assert_eq!(receipt["kind"], "Unplanned");
+        let names = receipt["candidates"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap());
+        assert!(names.eq(["shop-0-0", "shop-0-1"]), "{receipt:#}");
+        let refused = receipt["interruption"].as_str().unwrap().strip_suffix("ms").unwrap();
+        assert!(refused.parse::<u64>().unwrap() < 2000, "{receipt:#}");
+        assert_eq!(cluster.status().unwrap()["cluster"]["status"]["failovers"], receipts);
     }
+    let text = String::from_utf8(cluster.run(&["receipts"]).stdout).unwrap();
+    assert!(
+        text.contains("shard 0: shop-0-1 -> shop-0-0") && text.contains("new master takes writes"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -84,7 +99,32 @@ fn a_master_that_is_told_to_stop_hands_over_and_loses_nothing() {
         assert!(gap < Duration::from_millis(1000), "{gap:?}");
         assert!(found >= acknowledged, "{acknowledged} acknowledged, {found} found");
         cluster.wait_restarted(&old, pid);
+        let receipt = &cluster.receipts()[0];
+        assert_eq!((&receipt["kind"], &receipt["lost"]), (&json!("Planned"), &json!("None")), "{receipt:#}");
     }
+}
+
+#[test]
+fn an_election_without_an_operator_leaves_a_receipt_and_older_ones_stay() {
+    let mut cluster = Cluster::ready("{shards: 1, replicasPerShard: 2, failover: {downAfter: 1s}}");
+    let first = master(&cluster.status().unwrap(), 0);
+    signal(cluster.pid(&first), "KILL");
+    let status = cluster.wait_for("another master", |status| master(status, 0) != first);
+    let second = master(&status, 0);
+    let others: Vec<_> =
+        ["shop-0-0", "shop-0-1", "shop-0-2"].into_iter().filter(|name| *name != second).collect();
+    let ports: Vec<_> = others.iter().map(|name| cluster.port(name)).collect();
+    let pid = cluster.pid(&second);
+    cluster.kill_up();
+    signal(pid, "KILL");
+    let writes = |port: u16| connect(port).set::<_, _, ()>("key", "value").is_ok();
+    eventually("the nodes have elected one", || ports.iter().any(|port| writes(*port)).then_some(()));
+    cluster.up();
+    let status = cluster.wait_for("yet another master", |status| master(status, 0) != second);
+    let receipts = cluster.receipts();
+    let told = |index: usize| [&receipts[index]["from"], &receipts[index]["to"], &receipts[index]["by"]];
+    assert_eq!(told(0), [&json!(second), &json!(master(&status, 0)), &json!("Others")], "{receipts:#}");
+    assert_eq!(told(1), [&json!(first), &json!(second), &json!("Operator")], "{receipts:#}");
 }
 
 #[test]

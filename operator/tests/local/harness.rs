@@ -136,6 +136,11 @@ impl Cluster {
         self.run(&["apply", "-f", self.file().to_str().unwrap()])
     }
 
+    /// What `receipts -o json` prints.
+    pub fn receipts(&self) -> Value {
+        serde_json::from_slice(&self.run(&["receipts", "-o", "json"]).stdout).unwrap()
+    }
+
     /// What `status -o json` prints.
     pub fn status(&self) -> Option<Value> {
         let output = self.run(&["status", "-o", "json"]);

@@ -124,3 +124,53 @@ impl Drop for CutOff {
         }
     }
 }
+
+/// A Kubernetes node that takes no new pods, until it is drained of some, and this is ended or dropped.
+pub struct Cordoned {
+    node: Option<String>,
+}
+
+impl Cordoned {
+    /// Has a node take no new pods.
+    ///
+    /// # Errors
+    /// If kubectl fails.
+    pub async fn begin(node: &str) -> Result<Self> {
+        kubectl(&["cordon", node]).await?;
+        Ok(Self { node: Some(node.to_owned()) })
+    }
+
+    /// Evicts the pods of a KvCluster from it, as `kubectl drain` does, and waits until they are gone.
+    ///
+    /// # Errors
+    /// If they are not within two minutes.
+    pub async fn drain(&self, cluster: &str) -> Result<()> {
+        let pods = format!("--pod-selector=kvcluster.io/cluster={cluster}");
+        let node = self.node.as_deref().unwrap_or_default();
+        kubectl(&["drain", node, &pods, "--delete-emptydir-data", "--timeout=120s"]).await.map(drop)
+    }
+
+    /// Has it take pods again.
+    ///
+    /// # Errors
+    /// If kubectl fails.
+    pub async fn end(mut self) -> Result<()> {
+        let Some(node) = self.node.take() else { return Ok(()) };
+        kubectl(&["uncordon", &node]).await.map(drop)
+    }
+}
+
+impl Drop for Cordoned {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.take() {
+            // A test failed: the next one needs the node, and nothing better can be done about an error here.
+            let _tried = std::process::Command::new("kubectl").args(["uncordon", &node]).status();
+        }
+    }
+}
+
+async fn kubectl(arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("kubectl");
+    command.args(arguments);
+    output(command).await
+}

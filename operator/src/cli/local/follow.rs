@@ -84,7 +84,9 @@ impl Follower<'_> {
     }
 
     async fn tell(&self, warning: bool, reason: &str, message: String) {
-        self.teller.event(Event { shard: None, warning, reason: reason.to_owned(), message }).await;
+        self.teller
+            .event(Event { shard: None, warning, reason: reason.to_owned(), message, receipt: None })
+            .await;
     }
 }
 

@@ -116,6 +116,7 @@ impl Publisher for LocalPublisher {
         let mut cluster = self.cluster.borrow().clone();
         let before = self.layout.load_status().ok().flatten();
         let status = resource_status(&cluster, before.as_ref().map(|file| &file.status), update, now());
+        self.layout.save_failovers(&status.failovers)?;
         if before.is_none_or(|before| before.status != status) {
             self.layout.save_status(&status)?;
         }

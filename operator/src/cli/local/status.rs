@@ -43,7 +43,8 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
         let observed = look(&identity, &sighting).await;
         let plan = kv_core::plan::plan(&spec, &observed);
         let status = kv_core::plan::status(&spec, &observed, &plan, &Memory::default(), &[]);
-        let update = StatusUpdate { generation: cluster.metadata.generation.unwrap_or_default(), status };
+        let generation = cluster.metadata.generation.unwrap_or_default();
+        let update = StatusUpdate { generation, status, failovers: layout.load_failovers()? };
         Some(resource_status(&cluster, written.as_ref().map(|file| &file.status), &update, admit::now()))
     };
     let rows = all_processes(layout, &cluster, base_port);

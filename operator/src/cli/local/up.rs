@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::follow::{Follower, launch, retains, wanted};
 use super::output::{LocalPublisher, Screen, all_processes};
 use super::{Failure, UpArgs, admit_file};
-use crate::crd::KvCluster;
+use crate::crd::{KvCluster, KvClusterStatus};
 use crate::engine::{Engine, Event, Identity, Publisher};
 use crate::provider::local::launch::find_program;
 use crate::provider::local::layout::{Layout, LayoutError, Settings};
@@ -34,6 +34,7 @@ pub async fn up(layout: Layout, args: &UpArgs) -> Result<ExitCode, Failure> {
     };
     let settings = settings(&layout, args, &cluster)?;
     let launch = launch(&layout, &cluster, &spec, program)?;
+    let before = before(&layout);
     layout.forget_status();
 
     let screen = Arc::new(Screen::new());
@@ -55,11 +56,19 @@ pub async fn up(layout: Layout, args: &UpArgs) -> Result<ExitCode, Failure> {
     )?;
     let running = Running { layout, settings, screen, provider: Arc::new(provider), wake };
     tokio::select! {
-        () = running.work(cluster, &spec, identity, incident_rx) => {}
+        () = running.work(cluster, &spec, identity, &before, incident_rx) => {}
         () = stop.asked() => {}
     }
     running.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What an `up` before this one left: the status only if that was killed, and the nodes went on.
+fn before(layout: &Layout) -> KvClusterStatus {
+    let status = layout.load_status().ok().flatten().map(|file| file.status);
+    // Receipts that cannot be read are not worth a cluster that does not start.
+    let failovers = layout.load_failovers().unwrap_or_default();
+    KvClusterStatus { failovers, ..status.unwrap_or_default() }
 }
 
 /// With `RUST_LOG` the engine says what it does.
@@ -86,12 +95,14 @@ impl Running {
         cluster: KvCluster,
         spec: &ClusterSpec,
         identity: Identity,
+        before: &KvClusterStatus,
         mut incidents: UnboundedReceiver<Incident>,
     ) {
         let wanted = watch::Sender::new(wanted(&cluster, spec));
         let applied = watch::Sender::new(cluster);
         let publisher = LocalPublisher::new(&self.layout, &self.settings, applied.subscribe(), &self.screen);
-        let engine = Engine::new(identity, Arc::clone(&self.provider), publisher, Arc::clone(&self.wake));
+        let (provider, wake) = (Arc::clone(&self.provider), Arc::clone(&self.wake));
+        let engine = Engine::new(identity, provider, publisher, wake, Some(before));
         let teller = LocalPublisher::new(&self.layout, &self.settings, applied.subscribe(), &self.screen);
         let follower = Follower {
             layout: &self.layout,
@@ -180,5 +191,6 @@ fn event(incident: Incident) -> Event {
         warning: incident.warning,
         reason: incident.reason.into(),
         message: incident.message,
+        receipt: None,
     }
 }

@@ -221,7 +221,8 @@ impl Operator {
         self.wakers.insert(key.clone(), Arc::clone(&wake));
         let (wanted, wanted_rx) = watch::channel(wanted);
         tracing::info!(namespace = %key.0, cluster = %key.1, "takes care of the cluster");
-        let engine = Engine::new(identity, Arc::clone(&provider), publisher, wake);
+        let before = lock(&object).status.clone();
+        let engine = Engine::new(identity, Arc::clone(&provider), publisher, wake, before.as_ref());
         let task = tokio::spawn(engine.run(wanted_rx));
         let running = Running { uid, provider, object, wanted, task: task.abort_handle() };
         tokio::spawn(end_with(task));

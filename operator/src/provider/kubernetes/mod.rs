@@ -1,7 +1,8 @@
 //! Clusters on Kubernetes: a StatefulSet for each shard, and the Services, Secrets and other objects around them.
 //!
 //! `build` says what the objects are (pure), `differ` whether a live one departs from that (pure), `apply` writes,
-//! `view` reads pods as nodes (pure), `stores` are the watches, `hidden` finds pods that these miss. `controller` runs one engine for each KvCluster,
+//! `view` reads pods as nodes (pure), `stores` are the watches, `hidden` finds pods that these miss,
+//! `machines` what pods run on. `controller` runs one engine for each KvCluster,
 //! `witness` keeps the operator's votes,
 //! `publish` tells users what it does, `lease` lets one of several operators act.
 
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
-use kv_core::plan::{Template, Vote, Workload};
+use kv_core::plan::{Problem, Template, Vote, Workload};
 use serde_json::json;
 
 use super::{Applied, Provider, Sighting};
@@ -25,6 +26,7 @@ pub mod differ;
 pub mod health;
 pub mod hidden;
 pub mod lease;
+pub mod machines;
 pub mod names;
 pub mod publish;
 pub mod retries;
@@ -118,6 +120,17 @@ impl KubernetesProvider {
         }
     }
 
+    /// What to tell of a spec that speaks of zones, where these are not known.
+    fn zones_unknown(&self, cluster: &Cluster) -> Option<Problem> {
+        cluster.spec.failover.preferred.as_ref()?.zone.as_ref()?;
+        let error = self.stores.machines.error()?;
+        let message = format!(
+            "spec.failover.preferred.zone has no effect: the zones of the machines are not known: {error}; let the \
+             operator list and watch nodes (value watchNodes of the chart)"
+        );
+        Some(Problem { reason: "ZonesUnknown".into(), message })
+    }
+
     fn fingerprint(&self, cluster: Arc<Cluster>, wanted: &[Workload], hidden: &[Arc<Pod>]) -> Fingerprint {
         let key: Key = (cluster.namespace.clone(), cluster.name.clone());
         let claims = self.stores.claims_of(&key);
@@ -186,6 +199,7 @@ impl Provider for KubernetesProvider {
         let hidden = self.hidden.find(&self.client, &cluster, &self.stores).await;
         let mut sighting = view::sighting(&self.stores, &cluster.namespace, &cluster.name, &hidden);
         sighting.votes = self.witness.votes(&self.client, &cluster).await?;
+        sighting.problems.extend(self.zones_unknown(&cluster));
         lock(&self.memory).hidden = hidden;
         Ok(sighting)
     }

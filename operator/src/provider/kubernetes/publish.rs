@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{KubernetesProvider, lock, names};
 use crate::crd::{KvCluster, KvClusterStatus};
-use crate::engine::{Event, Publisher, StatusUpdate, resource_status};
+use crate::engine::{Event, MASTER_RETURNED, Publisher, StatusUpdate, resource_status};
 
 /// Statuses that differ in nothing but words are not told more often.
 const CALM: Duration = Duration::from_millis(500);
@@ -119,6 +119,10 @@ impl Publisher for KubernetesPublisher {
     }
 
     async fn event(&self, event: Event) {
+        let changed = event.receipt.as_ref().filter(|_| event.reason != MASTER_RETURNED);
+        if let Some((receipt, ms)) = changed.and_then(|receipt| Some((receipt, receipt.interruption_ms()?))) {
+            self.provider.metrics.changed_master(receipt.kind, ms);
+        }
         let object = Arc::clone(&lock(&self.object));
         let text = match event.shard {
             Some(shard) => format!("shard {shard}: {}", event.message),

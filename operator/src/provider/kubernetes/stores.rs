@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::build::Kind;
+use super::machines::Machines;
 use super::names;
 
 /// Namespace and name of a KvCluster.
@@ -39,6 +40,12 @@ impl Wakers {
     /// Wakes nobody any more for the cluster.
     pub fn remove(&self, key: &Key) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Wakes everybody.
+    pub fn wake_all(&self) {
+        let wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wakers.values().for_each(|notify| notify.notify_one());
     }
 
     fn wake(&self, object: &impl Resource) {
@@ -68,6 +75,8 @@ pub struct Stores {
     pub budgets: Store<PodDisruptionBudget>,
     /// PersistentVolumeClaims.
     pub claims: Store<PersistentVolumeClaim>,
+    /// The machines that pods run on, as far as this operator may look at them.
+    pub machines: Machines,
 }
 
 impl Stores {
@@ -80,6 +89,7 @@ impl Stores {
             configs: watch(client, namespace, wakers, tasks),
             budgets: watch(client, namespace, wakers, tasks),
             claims: watch(client, namespace, wakers, tasks),
+            machines: Machines::watch(client, wakers, tasks),
         }
     }
 

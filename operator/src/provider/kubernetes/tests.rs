@@ -103,6 +103,7 @@ fn provider(server: &Server, sets: &[Value], pods: &[Value]) -> KubernetesProvid
         configs: store(&[]),
         budgets: store(&[]),
         claims: store(&[]),
+        machines: machines::Machines::default(),
     };
     let passwords = Passwords { control: "c".into(), auth: Some("a".into()) };
     KubernetesProvider::new(server.client.clone(), stores, Arc::default(), cluster, passwords)

@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use kv_core::plan::{Presence, Problem, Template, Workload};
 use kv_core::shard::NodeAddress;
 
+use super::machines::{Machines, ZONE};
 use super::names;
 use super::stores::Stores;
 use crate::provider::{SightedNode, Sighting};
@@ -55,6 +56,9 @@ pub fn node(cluster: &str, namespace: &str, pod: &Pod, sets: &[Arc<StatefulSet>]
             bus_port: names::BUS_PORT,
         }),
         template: template(pod, sets.iter().find(|set| set.name_any() == names::shard(cluster, shard))),
+        // Newer releases of Kubernetes label pods with it.
+        zone: pod.labels().get(ZONE).cloned(),
+        draining: false,
         name,
     })
 }
@@ -171,10 +175,19 @@ pub fn sighting(stores: &Stores, namespace: &str, cluster: &str, hidden: &[Arc<P
     let sets = stores.sets_of(&key);
     Sighting {
         workloads: sets.iter().filter_map(|set| workload(set)).collect(),
-        nodes: pods.iter().filter_map(|pod| node(cluster, namespace, pod, &sets)).collect(),
+        nodes: pods
+            .iter()
+            .filter_map(|pod| Some(on_machine(node(cluster, namespace, pod, &sets)?, pod, &stores.machines)))
+            .collect(),
         problems: problems(&pods),
         votes: BTreeMap::new(),
     }
+}
+
+fn on_machine(node: SightedNode, pod: &Pod, machines: &Machines) -> SightedNode {
+    let name = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let machine = name.and_then(|name| machines.get(name)).unwrap_or_default();
+    SightedNode { zone: machine.zone.or(node.zone), draining: machine.draining, ..node }
 }
 
 #[cfg(test)]
@@ -286,6 +299,25 @@ mod tests {
             problems(&[pod(0), pod(1), pod(2), pod(3), pod(4)]).into_iter().map(|p| p.message).collect();
         assert_eq!(found[0], "pod shop-0-0 does not start: it ends again and again: no space left");
         assert_eq!(found[3..], ["2 more pods do not start".to_owned()]);
+    }
+
+    #[test]
+    fn a_node_is_where_its_pods_machine_is() {
+        let machines = Machines::made_up(&[
+            json!({ "metadata": { "name": "m", "labels": { ZONE: "eu" } }, "spec": { "unschedulable": true } }),
+            json!({ "metadata": { "name": "n" } }),
+        ]);
+        for (machine, zone, draining) in
+            [("m", "eu", true), ("n", "of-pod", false), ("unknown", "of-pod", false)]
+        {
+            let pod = json!({
+                "metadata": { "name": "shop-1-2", "labels": { ZONE: "of-pod" } },
+                "spec": { "nodeName": machine, "containers": [] },
+            });
+            let pod = serde_json::from_value(pod).unwrap();
+            let node = on_machine(node("shop", "market", &pod, &[]).unwrap(), &pod, &machines);
+            assert_eq!((node.zone.as_deref(), node.draining), (Some(zone), draining), "{machine}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! | `control-password` | password of the control users, readable by its owner only |
 //! | `settings.json` | base port and the shards' workloads |
 //! | `status.json` | the status that `up` wrote last, with its process id |
+//! | `failovers.json` | receipts of the last changes of master |
+//! | `votes.json` | what the operator has voted for last in each shard |
 //! | `secrets/NAME/password` | put there by the user, where `spec.auth.secretRef` names it |
 //! | `lock` | held by the `up` that runs, with its process id |
 //! | `up.log` | what a detached `up` printed |
@@ -23,7 +25,7 @@ use kv_core::plan::Workload;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::crd::KvClusterStatus;
+use crate::crd::{KvClusterStatus, Receipt};
 
 /// A file of the cluster's folder that could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +140,30 @@ impl Layout {
         let _ = fs::remove_file(self.status());
     }
 
+    fn failovers(&self) -> PathBuf {
+        self.dir.join("failovers.json")
+    }
+
+    /// Writes the receipts of the last changes of master, if they are others than there are.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn save_failovers(&self, receipts: &[Receipt]) -> Result<(), LayoutError> {
+        let path = self.failovers();
+        if self.load_failovers().is_ok_and(|before| before == receipts) {
+            return Ok(());
+        }
+        write_with(&path, &to_json(&path, &receipts)?, 0o644, false)
+    }
+
+    /// The receipts of the last changes of master, the latest first.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn load_failovers(&self) -> Result<Vec<Receipt>, LayoutError> {
+        Ok(read_json(&self.failovers())?.unwrap_or_default())
+    }
+
     /// What the operator has voted for last in each shard.
     #[must_use]
     pub fn votes(&self) -> PathBuf {
@@ -174,6 +200,7 @@ impl Layout {
             self.settings(),
             self.up_log(),
             self.votes(),
+            self.failovers(),
         ];
         let broken = |path: PathBuf| move |source| LayoutError::Write { path, source };
         for (path, removed) in std::iter::once(self.nodes())

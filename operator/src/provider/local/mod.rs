@@ -351,6 +351,8 @@ fn sighted(name: &str, shard: u16, ordinal: u16, ports: Ports, state: &State) ->
             bus_port: ports.bus,
         }),
         template: Template::Current,
+        zone: None,
+        draining: false,
     }
 }
 
