@@ -127,6 +127,8 @@ pub struct ShardPlan {
     pub serving: bool,
     /// Whether the serving master acknowledges writes as specified.
     pub durable: bool,
+    /// Whether its master follows a source, so that clients can only read.
+    pub follows: bool,
     /// Number of nodes that do what the config says: the serving master, and replicas whose stream flows.
     pub ready_nodes: u16,
     /// What became of the user's wish who is to lead; `None` if there is none, or it stands.
@@ -187,6 +189,13 @@ pub enum Action {
         /// After this many milliseconds the master goes on by itself.
         milliseconds: u64,
     },
+    /// Ask the master, which follows a source, to see to it that it has all of it.
+    CutOver {
+        /// The master.
+        master: NodeId,
+        /// Its present epoch.
+        epoch: Epoch,
+    },
     /// Ask the provider to start a node again from what is wanted now. It keeps its volume.
     Replace {
         /// Name of the node.
@@ -196,6 +205,7 @@ pub enum Action {
     },
 }
 
+mod adoption;
 mod change;
 pub mod check;
 mod election;
@@ -212,7 +222,8 @@ mod workload;
 
 pub use reason::{Change, Departure, DiskError, Loss, Reason};
 pub use status::{
-    ClusterStatus, Condition, ConditionKind, NodeCondition, NodeStatus, Problem, ShardStatus, status,
+    ClusterStatus, Condition, ConditionKind, NodeCondition, NodeStatus, Problem, ShardStatus, SourceStatus,
+    status,
 };
 
 use crate::spec::ClusterSpec;

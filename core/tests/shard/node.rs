@@ -356,6 +356,7 @@ impl Node {
                 settled: self.durable >= self.settle_at,
                 degraded: false,
             }),
+            source: None,
         }
     }
 }

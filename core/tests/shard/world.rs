@@ -66,6 +66,7 @@ impl World {
             topology: Topology::Star,
             acknowledge: mode(&mut rng, replicas),
             failover: Failover::default(),
+            source: None,
             durable: true,
             config: BTreeMap::new(),
         };
@@ -517,6 +518,7 @@ impl World {
                     }
                 }
             }
+            Step::Do(Action::CutOver { .. }, _) => panic!("nobody follows a source"),
             Step::Do(Action::Accept { config, first, then }, _) => {
                 if self.accept(config, *first, by) {
                     then.iter().for_each(|&id| _ = self.accept(config, id, by));

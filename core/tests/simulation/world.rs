@@ -45,6 +45,7 @@ impl World {
             topology: topology(&mut rng),
             acknowledge: Acknowledge::Async,
             failover: Failover::default(),
+            source: None,
             durable: true,
             config: BTreeMap::new(),
         };
@@ -260,6 +261,7 @@ impl World {
                     });
                 });
             }
+            Step::Do(Action::CutOver { .. }, _) => panic!("nobody follows a source"),
             Step::Do(Action::Accept { config, first, then }, _) => {
                 if self.accept(config, *first) {
                     then.iter().for_each(|&id| {

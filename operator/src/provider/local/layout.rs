@@ -6,7 +6,8 @@
 //! | `control-password` | password of the control users, readable by its owner only |
 //! | `settings.json` | base port and the shards' workloads |
 //! | `status.json` | the status that `up` wrote last, with its process id |
-//! | `secrets/NAME/password` | put there by the user, where `spec.auth.secretRef` names it |
+//! | `secrets/NAME/password` | put there by the user, where `spec.auth.secretRef` or `spec.source.secretRef` names it |
+//! | `secrets/NAME/username` | the same, of a source |
 //! | `lock` | held by the `up` that runs, with its process id |
 //! | `up.log` | what a detached `up` printed |
 //! | `nodes/NAME/data` | the node's own files |
@@ -156,7 +157,13 @@ impl Layout {
         self.dir.join("up.log")
     }
 
-    /// The password that `spec.auth.secretRef` names.
+    /// The user that `spec.source.secretRef` names, if any.
+    #[must_use]
+    pub fn username(&self, name: &str) -> PathBuf {
+        self.dir.join("secrets").join(name).join("username")
+    }
+
+    /// The password that `spec.auth.secretRef` or `spec.source.secretRef` names.
     #[must_use]
     pub fn secret(&self, name: &str) -> PathBuf {
         self.dir.join("secrets").join(name).join("password")
