@@ -11,6 +11,7 @@
 //! | `KV PREPARE uid shard epoch [ENDED\|RENEWAL epoch]` | the report, after the promise is on disk; without an argument a node refuses that heard the master within its lease (`STICKY`) |
 //! | `KV ACCEPT config` ([`ShardConfig`]) | the report, after the config is on disk and the role is taken |
 //! | `KV PAUSE uid shard epoch milliseconds` | the report, with writes held and `paused` true |
+//! | `KV CUTOVER uid shard epoch` | the report. The master that follows a source finds out whether it has all of it, see [`Following`] |
 //! | `KV MAP map` ([`ClusterMap`](crate::shard::ClusterMap)) | the report |
 //! | `KV CONFIG directives` (object of name → value; what is no longer named goes back to its start value) | the report, with `config_digest` of the text as sent |
 //!
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterUid, Epoch, NodeId};
 use crate::shard::ShardConfig;
+use crate::source::Following;
 
 /// The user that may run `KV` commands. It is not the default user, and may run nothing else but PING and AUTH.
 pub const USER: &str = "kv-operator";
@@ -166,6 +168,9 @@ pub struct NodeReport {
     /// How safe the writes are that a master acknowledges; `None` unless replies wait for other nodes.
     #[serde(default)]
     pub durability: Option<Durability>,
+    /// How far a master is that follows a source; `None` for any other node.
+    #[serde(default)]
+    pub source: Option<Following>,
     /// What this node gave up when it came to follow its present master; `None` until it has.
     #[serde(default)]
     pub discarded: Option<Discarded>,

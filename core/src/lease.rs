@@ -93,6 +93,7 @@ mod tests {
             acknowledge: Acknowledge::Async,
             topology: Topology::Star,
             failover: Failover { lease_ms: 100, ..Failover::default() },
+            source: None,
             overlap: Vec::new(),
             former: Vec::new(),
         }

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod quorum;
 pub mod shard;
 pub mod slot;
+pub mod source;
 pub mod spec;
 pub mod topology;
 

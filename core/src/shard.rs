@@ -8,6 +8,7 @@ use crate::id::{ClusterUid, Epoch, NodeId};
 use crate::lease::Failover;
 use crate::quorum::{Acknowledge, Electorate};
 use crate::slot::SlotSet;
+use crate::source::Source;
 use crate::topology::Topology;
 
 /// The longest that a master may be silent: a day.
@@ -63,6 +64,9 @@ pub struct ShardConfig {
     /// When its master counts as lost, and what one does that hears nobody.
     #[serde(default)]
     pub failover: Failover,
+    /// The server that the master follows, so that the shard takes no writes; `None` if the shard has data of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// While members or copies change: those of before, whose word counts as well. All of them must acknowledge a write, and
     /// all elect; so no decision of the one goes unseen by the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -240,6 +244,7 @@ mod tests {
             acknowledge: Acknowledge::Async,
             topology: Topology::Star,
             failover: Failover::default(),
+            source: None,
             overlap: Vec::new(),
             former: Vec::new(),
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::lease::Failover;
 use crate::quorum::Acknowledge;
+use crate::source::Source;
 use crate::topology::Topology;
 
 /// The wanted cluster, validated.
@@ -21,6 +22,8 @@ pub struct ClusterSpec {
     pub failover: Failover,
     /// Where masters should live; `None` if that is all the same.
     pub preferred: Option<Preferred>,
+    /// A running server that the shards follow until this is taken away; only of use when a shard is founded.
+    pub source: Option<Source>,
     /// Whether nodes have a volume; without one a restarted node is blank.
     pub durable: bool,
     /// Directives for every node, validated against [`crate::directive`].

@@ -3,6 +3,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod fanout;
 pub mod ledger;
 pub mod measure;
 pub mod peer;

@@ -7,9 +7,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use kv_e2e::ledger::route::Access;
 use kv_e2e::ledger::{Options, wire};
-use kv_e2e::measure;
 use kv_e2e::peer::{self, Scale};
-use kv_e2e::sentinel;
+use kv_e2e::{fanout, measure, sentinel};
 
 /// Drives real clusters under test.
 #[derive(Parser)]
@@ -78,6 +77,15 @@ enum Bench {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// What replicas cost their master, as a Star and as a Tree.
+    Fanout {
+        /// Runs of each.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Seconds that are measured in each.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
     /// One node beside Valkey (KV_PEER: the path of its server).
     Peer {
         /// Only rows whose name contains this, in any case.
@@ -144,6 +152,10 @@ async fn bench(what: Bench) -> Result<(), String> {
             Ok(peer) => sentinel::compare(&peer, rounds).await,
             Err(error) => Err(error),
         },
+        Bench::Fanout { rounds, seconds } => {
+            let blocking = tokio::task::spawn_blocking(move || fanout::measure(rounds, seconds));
+            blocking.await.map_err(|error| error.to_string())?
+        }
         Bench::Peer { rows, rounds, quick, write } => {
             let (scale, usual) = if quick { (Scale::QUICK, 2) } else { (Scale::FULL, 5) };
             let rounds = rounds.unwrap_or(usual);

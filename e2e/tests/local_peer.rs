@@ -54,6 +54,11 @@ fn snapshots_are_measured() {
 }
 
 #[test]
+fn full_synchronisations_are_measured() {
+    runs("full sync", 5, "duration");
+}
+
+#[test]
 fn latency_is_measured() {
     runs("full load", 3, "p50");
 }

@@ -16,3 +16,4 @@ pub mod replication;
 pub mod resp;
 pub mod sentinel;
 pub mod server;
+pub mod source;

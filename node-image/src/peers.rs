@@ -125,7 +125,7 @@ fn ask_on(id: NodeId, mut target: Target, news: &mpsc::Receiver<Target>, tell: &
     }
 }
 
-/// A connection to a node, as [`control::USER`].
+/// A connection to a node.
 pub(crate) type Connection = BufReader<TcpStream>;
 
 fn ask(connection: &mut Option<Connection>, target: &Target) -> io::Result<Box<NodeReport>> {
@@ -140,18 +140,23 @@ fn ask(connection: &mut Option<Connection>, target: &Target) -> io::Result<Box<N
 
 /// Connects, and logs in.
 pub(crate) fn connect(place: &Place, timeout: Duration) -> io::Result<Connection> {
+    let mut connection = dial(&place.addresses, timeout)?;
+    call(&mut connection, &["AUTH", control::USER, &place.password])?;
+    Ok(connection)
+}
+
+/// Connects to the first of these that can be reached.
+pub(crate) fn dial(addresses: &[(String, u16)], timeout: Duration) -> io::Result<Connection> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the node's address is not known");
     for address in
-        place.addresses.iter().flat_map(|(host, port)| (host.as_str(), *port).to_socket_addrs()).flatten()
+        addresses.iter().flat_map(|(host, port)| (host.as_str(), *port).to_socket_addrs()).flatten()
     {
         match TcpStream::connect_timeout(&address, timeout) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(timeout))?;
                 stream.set_write_timeout(Some(timeout))?;
-                let mut connection = BufReader::new(stream);
-                call(&mut connection, &["AUTH", control::USER, &place.password])?;
-                return Ok(connection);
+                return Ok(BufReader::new(stream));
             }
             Err(error) => last = error,
         }

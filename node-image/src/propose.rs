@@ -92,6 +92,8 @@ fn spec(config: &ShardConfig) -> ClusterSpec {
         acknowledge: config.acknowledge,
         failover: config.failover,
         preferred: None,
+        // Nobody but a user cuts over.
+        source: config.source.clone(),
         durable: true,
         config: BTreeMap::new(),
     }
@@ -157,7 +159,7 @@ fn act(config: &ShardConfig, action: &Action, nodes: &mut BTreeMap<NodeId, Node>
             let args = ["KV", "PAUSE", &config.uid.0, &shard, &epoch, &milliseconds.to_string()];
             node.ask(&args).map_err(|error| error.to_string())
         }
-        Action::Replace { .. } => Err("only an operator does that".into()),
+        Action::CutOver { .. } | Action::Replace { .. } => Err("only an operator does that".into()),
     }
 }
 

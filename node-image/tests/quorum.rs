@@ -3,13 +3,17 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use kv_core::control::NodeReport;
 use kv_core::quorum::{Acknowledge, Electorate};
 use kv_core::shard::ShardConfig;
 use rustix::process::Signal;
-use support::shard::{Shard, accept, config, tell_map};
-use support::until;
+use support::proxy::Proxy;
+use support::shard::{Shard, accept, config, tell_map, tell_map_at};
 use support::wire::Wire;
+use support::{Process, until};
 
 const LONG: u64 = 60_000;
 const SHORT: u64 = 300;
@@ -75,13 +79,85 @@ fn what_is_not_confirmed_in_time_is_said_to_be_uncertain() {
     assert_eq!(client.run("SET a 1"), "+OK");
     shard.nodes[1].signal(Signal::STOP);
     client.send(&["SET", "a", "2"]);
-    client.send(&["MGET", "a", "b"]);
+    client.send(&["MGET", "a", "{a}b"]);
     let reply = client.read() + &client.read();
     assert_eq!(reply.matches("-UNCERTAIN ").count(), 2, "{reply}");
     shard.nodes[1].signal(Signal::CONT);
     // The connection goes on, and what was uncertain is certain now.
     until("the replica has it", || client.run("GET a").starts_with('"'));
     assert_eq!(shard.nodes[1].report().offset, shard.master().report().offset);
+}
+
+#[test]
+fn only_what_tells_of_data_is_uncertain() {
+    let shard = shard(1, quorum(2, SHORT));
+    let mut client = Wire::connect(shard.master());
+    shard.nodes[1].signal(Signal::STOP);
+    let lines =
+        ["SET a 1", "MULTI", "INCR a", "EXEC", "HELLO 3", "GET a", "FOO", "SUBSCRIBE c", "PING", "DEL a"];
+    let mut whole = Vec::new();
+    for line in lines {
+        let words = words(line);
+        whole.extend(format!("*{}\r\n", words.len()).bytes());
+        words.iter().for_each(|word| whole.extend(format!("${}\r\n{word}\r\n", word.len()).bytes()));
+    }
+    client.send_bytes(&whole);
+    let replies: Vec<_> = lines.iter().map(|_| client.read()).collect();
+    let uncertain: Vec<_> = replies.iter().map(|reply| reply.starts_with("-UNCERTAIN ")).collect();
+    assert_eq!(uncertain, [true, false, false, true, false, true, false, false, false, true], "{replies:?}");
+    assert_eq!(replies[1..3], ["+OK", "+QUEUED"]);
+    assert!(replies[4].contains("proto") && replies[6].starts_with("-ERR unknown"), "{replies:?}");
+    assert_eq!(replies[8], "+PONG");
+    assert_eq!(shard.master().info("kv_uncertain_replies"), "4");
+    shard.nodes[1].signal(Signal::CONT);
+}
+
+#[test]
+fn a_message_to_who_waits_is_no_uncertain_reply() {
+    let shard = shard(1, quorum(2, SHORT));
+    let mut client = Wire::connect(shard.master());
+    assert!(client.run("SUBSCRIBE c").contains("subscribe"));
+    let mut writer = Wire::connect(shard.master());
+    assert!(writer.run("SUBSCRIBE d").contains("subscribe"));
+    assert!(writer.run("UNSUBSCRIBE d").contains("unsubscribe"));
+    shard.nodes[1].signal(Signal::STOP);
+    writer.send(&["SET", "a", "1"]);
+    writer.send(&["SUBSCRIBE", "c"]);
+    assert!(writer.read().starts_with("-UNCERTAIN "));
+    assert!(writer.read().contains("subscribe"));
+    shard.nodes[1].signal(Signal::CONT);
+}
+
+#[test]
+fn semisync_recovers_under_steady_load_as_soon_as_replicas_keep_up() {
+    let nodes = vec![Process::managed("s-0-0", &[]), Process::managed("s-0-1", &[])];
+    let slow = Proxy::slow(nodes[0].port, Duration::from_millis(5));
+    let acknowledge = Acknowledge::SemiSync { replicas: 1, timeout_ms: 1000 };
+    let config = ShardConfig { acknowledge, ..config(1, &nodes[0], &[&nodes[1]]) };
+    let shard = Shard { nodes, config };
+    shard.accept();
+    let both: Vec<_> = shard.nodes.iter().collect();
+    tell_map_at(&both, &shard.config, &[(shard.master().report().id, slow.port)]);
+    until("the master knows who has what", || settled(&shard));
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Something is always on its way: there is no moment in which the replica has everything.
+        for _ in 0..2 {
+            let mut client = Wire::connect(shard.master());
+            let ended = &ended;
+            scope.spawn(move || {
+                while !ended.load(Ordering::SeqCst) {
+                    assert_eq!(client.run("SET a 1"), "+OK");
+                }
+            });
+        }
+        shard.nodes[1].signal(Signal::STOP);
+        let went = std::panic::catch_unwind(|| until("it degrades", || degraded(&shard)));
+        shard.nodes[1].signal(Signal::CONT);
+        let came = std::panic::catch_unwind(|| until("it recovers", || !degraded(&shard)));
+        ended.store(true, Ordering::SeqCst);
+        assert!(went.is_ok() && came.is_ok());
+    });
 }
 
 #[test]

@@ -111,6 +111,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("masteruser", Kind::Text, "", "User that a replica presents to its parent.").operator(),
     directive("replica-serve-stale-data", Kind::Bool, "yes", "Answer reads while the link to the parent is down.").alias(&["slave-serve-stale-data"]),
     directive("replica-read-only", Kind::Bool, "yes", "Refuse writes on a replica.").alias(&["slave-read-only"]),
+    directive("replica-max-staleness", Kind::Integer { min: 0, max: i64::MAX }, "0", "Milliseconds by which a replica's data may be older than its master's for it to answer reads: clients of a cluster are sent to the master (MOVED), others are told MASTERDOWN; 0 for no bound. In a cluster the age is measured four times a second; elsewhere by the master's pings (repl-ping-replica-period)."),
     directive("repl-diskless-sync", Kind::Bool, "yes", "Send snapshots to replicas without a file; one that cannot take that gets a file in any case."),
     directive("repl-diskless-sync-delay", Kind::Integer { min: 0, max: i64::MAX }, "5", "Seconds to wait for more replicas before a snapshot is sent; for no longer than sending it takes unless repl-diskless-sync-max-replicas is set."),
     directive("repl-diskless-sync-max-replicas", Kind::Integer { min: 0, max: i64::MAX }, "0", "Do not wait when so many replicas are there; 0 for no such number."),

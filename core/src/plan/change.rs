@@ -4,7 +4,7 @@ use crate::control::{Consent, DataState, NodeReport};
 use crate::id::NodeId;
 use crate::plan::reason::{Change, Reason};
 use crate::plan::view::{Seen, View, epoch_of, ordinal_of};
-use crate::plan::{Action, Presence, Step, election};
+use crate::plan::{Action, Presence, Step, adoption, election};
 use crate::quorum::Electorate;
 use crate::shard::{Member, ShardConfig};
 use crate::topology::{Fitness, Seat, assign_parents};
@@ -37,7 +37,8 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
     let members = with_parents(view, config.master, members);
     let failover = view.spec.failover;
     let topology = view.spec.topology;
-    let mut new = ShardConfig { members, acknowledge, topology, failover, ..config.clone() };
+    let source = adoption::source(view, config, master.report);
+    let mut new = ShardConfig { members, acknowledge, topology, failover, source, ..config.clone() };
     new.overlap = if settles { Vec::new() } else { overlap(view, config, &new) };
     new.former = former(config, &new);
     let mut changes = differences(view, config, &new.members);
@@ -50,6 +51,7 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
     if new.failover != config.failover {
         changes.push(Change::FailsOver);
     }
+    changes.extend(adoption::change(config, &new));
     if settles {
         changes.push(Change::Settles);
     }

@@ -213,6 +213,15 @@ fn check_step(facts: &Facts<'_>, shard: &ShardPlan, rules: &mut Rules) {
             );
             rules.must(facts.heard_from(*target).is_some(), "the target of a pause answers");
         }
+        Step::Do(Action::CutOver { master, epoch }, _) => {
+            let follows =
+                facts.newest.is_some_and(|config| config.epoch == *epoch && config.source.is_some());
+            rules.must(follows && facts.spec.source.is_none(), "a cut-over was asked for by the user");
+            rules.must(
+                facts.serving().is_some_and(|(_, report)| report.id == *master),
+                "a cut-over is the serving master's",
+            );
+        }
         Step::Do(Action::Replace { node, template }, _) => check_replace(facts, node, *template, rules),
         Step::Do(Action::Accept { config, first, then }, _) => {
             rules.must(!then.contains(first), "the first one is not told twice");
@@ -262,10 +271,12 @@ fn check_prepare(facts: &Facts<'_>, epoch: Epoch, nodes: &[NodeId], consent: Con
         };
     }
     if let Some((node, master)) = facts.serving() {
-        let caught_up =
-            facts.heard().any(|(_, other)| other.id != master.id && other.offset == master.offset);
+        let follows = facts.newest.is_some_and(|config| config.source.is_some());
+        let caught_up = facts.heard().any(|(_, other)| {
+            other.id != master.id && (follows || master.paused && other.offset == master.offset)
+        });
         rules.must(
-            facts.must_go(node, master) && master.paused && caught_up,
+            facts.must_go(node, master) && caught_up,
             "no election while the master serves, but for a hand-over with writes held and a successor in step",
         );
     }
@@ -295,6 +306,7 @@ fn check_accept(facts: &Facts<'_>, config: &ShardConfig, first: NodeId, rules: &
         Some(old) => {
             rules.must(config.epoch > old.epoch, "epochs grow");
             rules.must(config.slots == old.slots, "a change of members leaves the slots alone");
+            check_source(facts, old, config, master, rules);
             match facts.serving() {
                 Some((_, serving)) => {
                     rules.must(serving.id == config.master, "a serving master is not replaced");
@@ -307,6 +319,28 @@ fn check_accept(facts: &Facts<'_>, config: &ShardConfig, first: NodeId, rules: &
                 None => check_election(facts, old, config, master, rules),
             }
         }
+    }
+}
+
+/// A shard with data of its own follows nobody, and one that follows a source does so until it has all of it, or somebody
+/// has what was written after that.
+fn check_source(
+    facts: &Facts<'_>,
+    old: &ShardConfig,
+    config: &ShardConfig,
+    master: &NodeReport,
+    rules: &mut Rules,
+) {
+    match (&old.source, &config.source) {
+        (None, Some(_)) => rules.must(false, "no source replaces the data of a shard"),
+        (Some(_), None) => {
+            let same = |other: &NodeReport| other.replid == master.replid && other.write_epoch > Epoch(0);
+            let written = facts.heard().any(|(_, other)| same(other));
+            let complete = master.source.as_ref().is_some_and(|source| source.complete);
+            let asked = facts.spec.source.is_none() && facts.serving().is_some() && complete;
+            rules.must(asked || written, "a source is followed until all of it is here");
+        }
+        _ => {}
     }
 }
 
@@ -386,7 +420,11 @@ fn check_election(
     let votes = old.electorates().any(|electorate| electorate.voters.contains(&master.id));
     rules.must(master.promised == config.epoch && votes, "the new master is a voter and promised");
     let all_answer = answering.len() == total;
-    rules.must(master.data == DataState::Live || all_answer, "restored data leads only when all answer");
+    let of_source = old.source.is_some() && master.write_epoch == Epoch(0);
+    rules.must(
+        master.data == DataState::Live || all_answer || of_source,
+        "restored data leads only when all answer",
+    );
     for other in answering {
         // Restored data leads only when all answer, see above: then it may be newer than what is live elsewhere.
         let trust = |report: &NodeReport| report.data.min(DataState::Restored);
@@ -394,7 +432,10 @@ fn check_election(
         // What was being loaded when the parent went says nothing by its offset.
         let comparable = other.data >= DataState::Restored && (all_answer || other.data == master.data);
         let same_history = other.replid == master.replid && comparable;
-        rules.must(!same_history || other.offset <= master.offset, "no member has more of the same history");
+        rules.must(
+            of_source || !same_history || other.offset <= master.offset,
+            "no member has more of the same history",
+        );
     }
 }
 

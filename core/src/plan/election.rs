@@ -21,6 +21,8 @@ struct Voters<'v, 'a> {
     /// Members that answer, and voters of before that do.
     answering: Vec<(&'v Seen<'a>, &'a NodeReport)>,
     electorates: Vec<Electorate>,
+    /// Whether the shard follows a source.
+    follows: bool,
     /// Whether the observer may vote where it is a voter.
     witness: bool,
 }
@@ -48,10 +50,14 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     let lets_go = |report: &NodeReport| loss.is_certain() || !report.bound;
     if promised(report) && voters.elect(|other| promised(other) && lets_go(other)) {
         let reason = match voters.best_data() {
-            DataState::Empty | DataState::Syncing => Reason::FoundingAnew { master: candidate },
-            DataState::Restored | DataState::Live => Reason::Promoting { loss, master: candidate },
+            DataState::Empty | DataState::Syncing if config.source.is_none() => {
+                Reason::FoundingAnew { master: candidate }
+            }
+            _ => Reason::Promoting { loss, master: candidate },
         };
-        return promote(view, config, report, epoch, reason);
+        let source = config.source.clone().filter(|_| voters.history_epoch(report) == Epoch(0));
+        let config = ShardConfig { source, ..config.clone() };
+        return promote(view, &config, report, epoch, reason);
     }
     if !voters.elect(lets_go) {
         let hearing = voters.answering.iter().filter(|(_, other)| !lets_go(other));
@@ -142,7 +148,8 @@ impl<'v, 'a> Voters<'v, 'a> {
             .answering()
             .filter(|(_, report)| votes(report.id) && !failed_to_promise(view, config, report))
             .collect();
-        Self { view, members, voters, answering, electorates, witness }
+        let follows = config.source.is_some();
+        Self { view, members, voters, answering, electorates, follows, witness }
     }
 
     /// Whether those that answer, and that `given` holds for, can elect a master: a majority of every electorate, and so
@@ -198,6 +205,8 @@ impl<'v, 'a> Voters<'v, 'a> {
     fn best(&self) -> Option<(&'v Seen<'a>, &'a NodeReport)> {
         let may_lead = |report: &NodeReport| match report.data {
             DataState::Live => true,
+            // Nobody has anything that the source has not.
+            _ if self.follows && self.history_epoch(report) == Epoch(0) => true,
             DataState::Restored => self.all_answer(),
             data => self.all_answer() && data == self.best_data(),
         };
@@ -220,8 +229,10 @@ impl<'v, 'a> Voters<'v, 'a> {
         let wanted = self.view.wants(ordinal);
         let asked = self.view.is_asked(seen);
         let preferred = self.view.prefers(seen);
-        let data = (has_data, epoch, offset, report.data);
-        (data, healthy, stays, wanted, asked, current, preferred, Reverse(ordinal))
+        // The rest of the source's stream comes to anybody.
+        let first = if self.follows && epoch == Epoch(0) { 0 } else { offset };
+        let data = (has_data, epoch, first, report.data);
+        (data, healthy, stays, wanted, asked, current, preferred, offset, Reverse(ordinal))
     }
 
     /// The epoch that the node's history was last written under. Copies of one history are ordered by their offsets alone, as

@@ -7,9 +7,10 @@ use crate::id::{Epoch, NodeId};
 use crate::plan::change::{fitness, sorted_members};
 use crate::plan::reason::Reason;
 use crate::plan::view::{Seen, View};
-use crate::plan::{Action, Step};
+use crate::plan::{Action, Step, adoption};
 use crate::shard::{Member, ShardConfig};
 use crate::slot::{SlotSet, even_share};
+use crate::source::Source;
 use crate::topology::{Seat, assign_parents};
 
 /// How old the last answer of a founder may be. A shard is founded on the word of its nodes that they know of no config.
@@ -18,15 +19,21 @@ const FRESH_MS: u64 = 1000;
 /// Founds a shard that never had a config, once all of its nodes answer.
 pub(super) fn found(view: &View<'_>) -> Step {
     let slots = even_share(view.index, view.spec.shards);
-    found_with(view, slots, |master| Reason::Founding { master })
+    found_with(view, slots, view.spec.source.clone(), |master| Reason::Founding { master })
 }
 
 /// Founds a shard once more whose members are all gone for good, with the slots that it had.
 pub(super) fn found_anew(view: &View<'_>, old: &ShardConfig) -> Step {
-    found_with(view, old.slots.clone(), |master| Reason::FoundingAnew { master })
+    let source = old.source.as_ref().map(|old| view.spec.source.as_ref().unwrap_or(old).clone());
+    found_with(view, old.slots.clone(), source, |master| Reason::FoundingAnew { master })
 }
 
-fn found_with(view: &View<'_>, slots: SlotSet, reason: impl Fn(String) -> Reason) -> Step {
+fn found_with(
+    view: &View<'_>,
+    slots: SlotSet,
+    source: Option<Source>,
+    reason: impl Fn(String) -> Reason,
+) -> Step {
     // A node beyond the spec that does not answer may hold a config too, and one whose last answer is not of this moment may
     // have accepted one since.
     let unheard = |seen: &&Seen<'_>| {
@@ -39,6 +46,9 @@ fn found_with(view: &View<'_>, slots: SlotSet, reason: impl Fn(String) -> Reason
         return Step::Wait(Reason::WaitingForNodes { nodes: missing });
     }
     let founders: Vec<_> = view.answering().filter(|(seen, _)| view.wants(seen.node.ordinal)).collect();
+    if let Some(wait) = source.as_ref().and_then(|source| adoption::would_lose(&founders, source)) {
+        return Step::Wait(wait);
+    }
     // Volumes may hold data from before, such as a snapshot that somebody put there: the most of it leads.
     let worth = |(seen, report): &&(&Seen<'_>, &NodeReport)| {
         let healthy = report.disk_error.is_none();
@@ -48,7 +58,7 @@ fn found_with(view: &View<'_>, slots: SlotSet, reason: impl Fn(String) -> Reason
         return Step::Wait(Reason::WaitingForNodes { nodes: missing });
     };
     let epoch = view.known_epoch().next_for(master.node.ordinal);
-    let config = first_config(view, &founders, report.id, epoch, slots);
+    let config = ShardConfig { source, ..first_config(view, &founders, report.id, epoch, slots) };
     let then = founders.iter().map(|(_, other)| other.id).filter(|&id| id != report.id).collect();
     Step::Do(
         Action::Accept { config: Box::new(config), first: report.id, then },
@@ -85,6 +95,7 @@ fn first_config(
         acknowledge: view.spec.acknowledge,
         topology: view.spec.topology,
         failover: view.spec.failover,
+        source: None,
         overlap: Vec::new(),
         former: Vec::new(),
     }

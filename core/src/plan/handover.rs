@@ -46,7 +46,10 @@ pub(super) fn hand_over(
         .durability
         .is_some_and(|durability| !durability.degraded && durability.durable < report.offset);
     let bytes = if owed { bytes.max(1) } else { bytes };
-    Some(match (report.paused, bytes) {
+    // What a source sends goes on to come, and its next reader goes on there: nothing is to be held.
+    let still = config.source.is_some() && bytes < MAX_LAG;
+    let (paused, bytes) = if still { (true, 0) } else { (report.paused, bytes) };
+    Some(match (paused, bytes) {
         (true, 0) => {
             let epoch = election::proposed_epoch(view, config, target.node.ordinal);
             let members = view.answering().filter(|(_, report)| config.member(report.id).is_some());

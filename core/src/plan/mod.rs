@@ -143,6 +143,8 @@ pub struct ShardPlan {
     pub serving: bool,
     /// Whether the serving master acknowledges writes as specified.
     pub durable: bool,
+    /// Whether its master follows a source, so that clients can only read.
+    pub follows: bool,
     /// Number of nodes that do what the config says: the serving master, and replicas whose stream flows.
     pub ready_nodes: u16,
     /// Whether the step needs the observer's own vote, which is to be kept before anybody can act on it.
@@ -154,10 +156,11 @@ pub struct ShardPlan {
 }
 
 impl ShardPlan {
-    /// Whether it does not serve, or a node is not ready that was, or that is not on its way for the first time.
+    /// Whether it does not serve, and follows no source, or a node is not ready that was, or that is not on its way for the first time.
     #[must_use]
     pub fn lacks(&self, spec: &ClusterSpec) -> bool {
-        !self.serving || self.ready_nodes + self.new_nodes < spec.nodes_per_shard()
+        let works = self.serving || self.follows;
+        !works || self.ready_nodes + self.new_nodes < spec.nodes_per_shard()
     }
 
     /// Whether what is done or waited for says that something is wrong.
@@ -222,6 +225,13 @@ pub enum Action {
         /// After this many milliseconds the master goes on by itself.
         milliseconds: u64,
     },
+    /// Ask the master, which follows a source, to see to it that it has all of it.
+    CutOver {
+        /// The master.
+        master: NodeId,
+        /// Its present epoch.
+        epoch: Epoch,
+    },
     /// Ask the provider to start a node again from what is wanted now. It keeps its volume.
     Replace {
         /// Name of the node.
@@ -231,6 +241,7 @@ pub enum Action {
     },
 }
 
+mod adoption;
 mod change;
 pub mod check;
 mod election;
@@ -247,7 +258,8 @@ mod workload;
 
 pub use reason::{Change, Departure, DiskError, Loss, Reason};
 pub use status::{
-    ClusterStatus, Condition, ConditionKind, Memory, NodeCondition, NodeStatus, Problem, ShardStatus, status,
+    ClusterStatus, Condition, ConditionKind, Memory, NodeCondition, NodeStatus, Problem, ShardStatus,
+    SourceStatus, status,
 };
 
 use crate::spec::ClusterSpec;

@@ -164,6 +164,73 @@ pub enum Reason {
         /// Which, and why.
         nodes: Vec<DiskError>,
     },
+    /// Volumes hold data that those of the source would replace.
+    #[error("does not follow {of}, as {} would lose data: take spec.source away, or create the cluster with empty volumes", .nodes.join(", "))]
+    SourceRefused {
+        /// The source.
+        of: String,
+        /// Who holds data.
+        nodes: Vec<String>,
+    },
+    /// The master is on the way to its source.
+    #[error("connects to {of}")]
+    ConnectsSource {
+        /// The source.
+        of: String,
+    },
+    /// The master gets a snapshot from its source.
+    #[error("copies the data of {of}")]
+    CopiesSource {
+        /// The source.
+        of: String,
+    },
+    /// The master cannot follow its source.
+    #[error("cannot follow {of}: {problem}")]
+    SourceFails {
+        /// The source.
+        of: String,
+        /// What is wrong, and what can be done.
+        problem: String,
+    },
+    /// The master follows its source.
+    #[error(
+        "follows {of}; clients can read, and writes are refused: when status.shards[0].source.lagBytes is small, \
+         remove spec.source to cut over"
+    )]
+    FollowsSource {
+        /// The source.
+        of: String,
+    },
+    /// The same, and something would keep a cut-over from happening.
+    #[error(
+        "follows {of}; clients can read, and writes are refused. A cut-over is not possible yet: {problem}"
+    )]
+    FollowsSourceBut {
+        /// The source.
+        of: String,
+        /// What is wrong, and what can be done.
+        problem: String,
+    },
+    /// A cut-over was asked for while the source is far ahead.
+    #[error("is to be cut over from {of}, and waits until less than 1 MB of its stream is missing")]
+    SourceAhead {
+        /// The source.
+        of: String,
+    },
+    /// The source takes no writes, and the last of its stream arrives.
+    #[error("is being cut over from {of}: takes in the last of its data")]
+    CuttingOver {
+        /// The source.
+        of: String,
+    },
+    /// A cut-over did not succeed.
+    #[error("cannot be cut over from {of}, and tries again: {problem}")]
+    CutOverFails {
+        /// The source.
+        of: String,
+        /// What is wrong, and what can be done.
+        problem: String,
+    },
     /// A node that never became ready was started from what is not wanted any more.
     #[error("starts {node} anew: it does not become ready, and what it was started from is outdated")]
     Replacing {
@@ -215,6 +282,15 @@ impl Reason {
             Self::Settling => "Settling",
             Self::NotDurable => "NotDurable",
             Self::DiskFull { .. } => "DiskFull",
+            Self::SourceRefused { .. } => "SourceRefused",
+            Self::ConnectsSource { .. } => "ConnectingToSource",
+            Self::CopiesSource { .. } => "CopyingSource",
+            Self::SourceFails { .. } => "SourceFails",
+            Self::FollowsSource { .. } => "FollowingSource",
+            Self::FollowsSourceBut { .. } => "CutOverNotPossible",
+            Self::SourceAhead { .. } => "SourceAhead",
+            Self::CuttingOver { .. } => "CuttingOver",
+            Self::CutOverFails { .. } => "CutOverFails",
             Self::Replacing { .. } => "ReplacingNode",
             Self::Renewing { .. } => "RenewingNode",
             Self::StrayNode { .. } => "StrayNode",
@@ -248,7 +324,7 @@ impl Reason {
     /// Whether clients wait for what comes next, so that the next look should be taken at once.
     #[must_use]
     pub fn is_pressing(&self) -> bool {
-        matches!(self, Self::CatchingUp { .. })
+        matches!(self, Self::CatchingUp { .. } | Self::CuttingOver { .. })
     }
 
     /// Whether it says that something is wrong, so that an event about it is a warning.
@@ -267,6 +343,9 @@ impl Reason {
             | Self::NoAgreement { .. }
             | Self::NoCandidate { .. }
             | Self::NoSuccessor { .. }
+            | Self::SourceRefused { .. }
+            | Self::SourceFails { .. }
+            | Self::CutOverFails { .. }
             | Self::StrayNode { .. } => true,
             _ => false,
         }
@@ -478,6 +557,16 @@ pub enum Change {
     },
     /// Replicas are to hang otherwise below the next master; below this one they do already.
     Reshapes,
+    /// Another source is followed, or in another way.
+    Follows {
+        /// The source.
+        source: String,
+    },
+    /// The source is followed no more: writes are taken.
+    CutsOver {
+        /// The source.
+        source: String,
+    },
     /// When a silent master is replaced, or what one does that hears nobody.
     FailsOver,
     /// The word of those that were members before counts no more: nothing depends on it.
@@ -495,6 +584,8 @@ impl Change {
             Self::Stays => "EpochRenewed",
             Self::Acknowledges { .. } => "AcknowledgeChanged",
             Self::Reshapes => "TopologyChanged",
+            Self::Follows { .. } => "SourceChanged",
+            Self::CutsOver { .. } => "CutOver",
             Self::FailsOver => "FailoverChanged",
             Self::Settles => "MembersSettled",
         }
@@ -512,6 +603,10 @@ impl fmt::Display for Change {
             Self::Stays => write!(f, "changes nothing but the epoch that nodes have agreed to"),
             Self::Acknowledges { mode } => write!(f, "acknowledges writes by {mode}"),
             Self::Reshapes => write!(f, "takes spec.replication.topology"),
+            Self::Follows { source } => write!(f, "follows {source}"),
+            Self::CutsOver { source } => {
+                write!(f, "has all of {source}, follows it no more, and takes writes")
+            }
             Self::FailsOver => write!(f, "takes spec.failover"),
             Self::Settles => write!(f, "ends the overlap of the old and the new quorum"),
         }

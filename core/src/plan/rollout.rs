@@ -14,7 +14,8 @@ const MAX_LAG: u64 = 64 << 20;
 
 /// Where nothing else is to be done, starts the next outdated node anew that does not lead.
 pub(super) fn roll(view: &View<'_>, step: Step) -> Step {
-    let next = view.config.filter(|_| step == Step::Nothing).and_then(|config| next(view, config));
+    let settled = matches!(step, Step::Nothing | Step::Wait(Reason::FollowsSource { .. }));
+    let next = view.config.filter(|_| settled).and_then(|config| next(view, config));
     next.map_or(step, |seen| {
         let node = seen.node.name.clone();
         let template = seen.node.template;

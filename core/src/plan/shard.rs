@@ -5,23 +5,28 @@ use crate::id::Epoch;
 use crate::plan::master::{self, Master};
 use crate::plan::reason::Reason;
 use crate::plan::view::{Seen, View, epoch_of};
-use crate::plan::{Action, ShardPlan, Step, Template, change, election, founding, handover, rollout};
+use crate::plan::{
+    Action, ShardPlan, Step, Template, adoption, change, election, founding, handover, rollout,
+};
 use crate::shard::ShardConfig;
 
 /// Decides the next step of a shard.
 pub(super) fn plan(view: &View<'_>) -> ShardPlan {
-    let (step, serving, durable) = match view.config {
-        None => (founding::found(view), false, false),
+    let (step, serving, durable, follows) = match view.config {
+        None => (founding::found(view), false, false, false),
         Some(config) => {
             let master = master::find(view, config);
             let serves = match &master {
-                Master::Serves(_, report) if report.disk_error.is_none() => Some(*report),
+                Master::Serves(_, report) if report.disk_error.is_none() && config.source.is_none() => {
+                    Some(*report)
+                }
                 _ => None,
             };
             let durable = config.acknowledge == view.spec.acknowledge
                 && serves
                     .is_some_and(|report| report.durability.is_none_or(|durability| !durability.degraded));
-            (next_step(view, config, master), serves.is_some(), durable)
+            let follows = config.source.is_some() && matches!(master, Master::Serves(..));
+            (next_step(view, config, master), serves.is_some(), durable, follows)
         }
     };
     let ready = view.config.map_or(0, |config| {
@@ -37,6 +42,7 @@ pub(super) fn plan(view: &View<'_>) -> ShardPlan {
         config: view.config.cloned(),
         serving,
         durable,
+        follows,
         ready_nodes: u16::try_from(ready).unwrap_or(u16::MAX),
         wish: view.config.and_then(|config| handover::wish_end(view, config)),
         new_nodes: u16::try_from(new).unwrap_or(u16::MAX),
@@ -50,7 +56,7 @@ fn is_new(view: &View<'_>, name: &str) -> bool {
     let Some(member) = members.iter().find(|member| member.name == name) else { return true };
     view.answering().any(|(_, report)| {
         report.id == member.id && report.data <= DataState::Syncing && report.write_epoch == Epoch(0)
-    }) && view.config.is_some_and(|config| config.master != member.id)
+    }) && view.config.is_some_and(|config| config.master != member.id || config.source.is_some())
 }
 
 fn next_step(view: &View<'_>, config: &ShardConfig, master: Master<'_, '_>) -> Step {
@@ -71,6 +77,7 @@ fn next_step(view: &View<'_>, config: &ShardConfig, master: Master<'_, '_>) -> S
             change::reconfigure(view, config, master)
                 .or_else(|| inform(view, config))
                 .or(hand_over)
+                .or_else(|| adoption::next(view, config, report))
                 .unwrap_or_else(|| settled(view, config))
         }
         Master::Unaware => inform(view, config).unwrap_or(Step::Nothing),

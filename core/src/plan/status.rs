@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::NodeState;
 use crate::id::{Epoch, NodeId};
 use crate::plan::view::{View, views};
-use crate::plan::{Observed, Plan, Presence, ShardPlan, Step, Template};
+use crate::plan::{Observed, Plan, Presence, ShardPlan, Step, Template, adoption};
 use crate::quorum::Acknowledge;
 use crate::shard::{Role, ShardConfig};
 use crate::slot::SlotSet;
@@ -17,7 +17,8 @@ use crate::spec::ClusterSpec;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStatus {
-    /// Ready, Progressing, Degraded, UpToDate and, where acknowledged writes promise something, Durable, in this order.
+    /// Ready, Progressing, Degraded, UpToDate and, where acknowledged writes promise something, Durable, and, while a shard
+    /// follows a source, Adopting, in this order.
     pub conditions: Vec<Condition>,
     /// Nodes that do what their shard's config says.
     pub ready_nodes: u32,
@@ -57,6 +58,8 @@ pub enum ConditionKind {
     UpToDate,
     /// Acknowledged writes are as safe as specified. Only where they promise something.
     Durable,
+    /// The shard follows `spec.source`, or is being cut over from it. Only where there is a source.
+    Adopting,
 }
 
 /// Something that went wrong outside the plan: a spec that cannot be taken, an object that cannot be written.
@@ -80,8 +83,24 @@ pub struct ShardStatus {
     pub master: Option<String>,
     /// The slots that it serves.
     pub slots: SlotSet,
+    /// The server that it follows; `None` if it has data of its own.
+    pub source: Option<SourceStatus>,
     /// Its nodes, those that should be there and those that are, in order of their name.
     pub nodes: Vec<NodeStatus>,
+}
+
+/// What is told of a source that a shard follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Host and port.
+    pub address: String,
+    /// Whether its data is here, and its stream flows.
+    pub following: bool,
+    /// Bytes of its stream that are still to come, if known.
+    pub lag_bytes: Option<u64>,
+    /// What is wrong with the link, or keeps a cut-over from happening.
+    pub problem: Option<String>,
 }
 
 /// What is told of a node.
@@ -150,11 +169,13 @@ pub fn status(
     let total_nodes = u32::from(spec.shards) * u32::from(spec.nodes_per_shard());
     let ready_nodes = plan.shards.iter().map(|shard| u32::from(shard.ready_nodes)).sum();
     let masters = plan.shards.iter().filter(|shard| shard.serving).count();
-    let facts = Facts { spec, plan, memory, problems, ready_nodes, total_nodes };
+    let problems: Vec<_> = problems.iter().cloned().chain(refused_source(spec, plan)).collect();
+    let facts = Facts { spec, plan, memory, problems: &problems, ready_nodes, total_nodes };
     ClusterStatus {
         conditions: [facts.ready(), facts.progressing(), facts.degraded(), up_to_date(spec, observed)]
             .into_iter()
             .chain(facts.durable())
+            .chain(facts.adopting())
             .collect(),
         ready_nodes,
         total_nodes,
@@ -248,6 +269,19 @@ impl Facts<'_> {
         Condition { kind: ConditionKind::Degraded, status, reason, message }
     }
 
+    /// What a shard that follows a source does, or waits for.
+    fn adopting(&self) -> Option<Condition> {
+        let follows =
+            |shard: &&ShardPlan| shard.config.as_ref().is_some_and(|config| config.source.is_some());
+        let shard = self.plan.shards.iter().find(follows)?;
+        let (reason, message) = match &shard.step {
+            Step::Wait(reason) | Step::Do(_, reason) => (reason.code(), reason.to_string()),
+            Step::Nothing => return None,
+        };
+        let (reason, message) = (reason.to_owned(), format!("shard {} {message}", shard.index));
+        Some(Condition { kind: ConditionKind::Adopting, status: true, reason, message })
+    }
+
     fn durable(&self) -> Option<Condition> {
         if !self.spec.acknowledge.holds_replies() {
             return None;
@@ -274,6 +308,18 @@ impl Facts<'_> {
         let status = short.is_empty();
         Some(Condition { kind: ConditionKind::Durable, status, reason: reason.to_owned(), message })
     }
+}
+
+/// A source that was named for a cluster that has data already.
+fn refused_source(spec: &ClusterSpec, plan: &Plan) -> Option<Problem> {
+    let configs = plan.shards.iter().filter_map(|shard| shard.config.as_ref());
+    let refused = adoption::is_refused(spec.source.as_ref(), configs);
+    let source = spec.source.as_ref().filter(|_| refused)?;
+    let message = format!(
+        "spec.source is not followed: the data of {source} would replace those of this cluster; remove spec.source, or \
+         create another cluster with it"
+    );
+    Some(Problem { reason: "SourceRefused".to_owned(), message })
 }
 
 fn up_to_date(spec: &ClusterSpec, observed: &Observed) -> Condition {
@@ -314,8 +360,21 @@ fn shard_status(view: &View<'_>) -> ShardStatus {
         epoch: view.config.map_or(Epoch(0), |config| config.epoch),
         master: view.config.map(|config| view.name_of(config, config.master)),
         slots: view.config.map(|config| config.slots.clone()).unwrap_or_default(),
+        source: view.config.and_then(|config| source_status(view, config)),
         nodes: names.into_iter().map(|name| node_status(view, name)).collect(),
     }
+}
+
+fn source_status(view: &View<'_>, config: &ShardConfig) -> Option<SourceStatus> {
+    let address = config.source.as_ref()?.to_string();
+    let report = view.node(config.master).filter(|seen| seen.answers).and_then(|seen| seen.report);
+    let link = report.and_then(|report| report.source.clone()).unwrap_or_default();
+    Some(SourceStatus {
+        address,
+        following: report.is_some_and(adoption::is_following),
+        lag_bytes: link.lag_bytes,
+        problem: link.problem,
+    })
 }
 
 fn node_status(view: &View<'_>, name: String) -> NodeStatus {

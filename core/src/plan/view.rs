@@ -3,7 +3,7 @@
 use crate::control::{DataState, LinkState, NodeReport, NodeState};
 use crate::id::{Epoch, NodeId};
 use crate::plan::reason::DiskError;
-use crate::plan::{NodeObserved, Observed, Presence, ShardObserved, Vote};
+use crate::plan::{NodeObserved, Observed, Presence, ShardObserved, Vote, adoption};
 use crate::shard::{Member, ShardConfig};
 use crate::spec::{ClusterSpec, Home};
 
@@ -180,7 +180,8 @@ impl<'a> View<'a> {
             return false;
         }
         if member.id == config.master {
-            return report.state == NodeState::Master;
+            return report.state == NodeState::Master
+                && (config.source.is_none() || adoption::is_following(report));
         }
         let follows = report.link.as_ref().is_some_and(|link| {
             link.state == LinkState::Streaming && (link.parent.is_none() || link.parent == member.parent)

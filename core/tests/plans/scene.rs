@@ -7,6 +7,7 @@
 //! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each; with `acknowledge=quorum:2` another mode than the spec's, with `overlap=0,1:2` voters of before and the copies that they keep |
 //! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
 //! | `node 1 disk=full` | it cannot write to its disk; `disk=dead`: it cannot even write a promise |
+//! | `spec source=old:6379` | the shards follow it; a config with `source=old:6379` does, `source=none` ends it; `node 0 link=streaming lag=0 cutting-over=yes complete=yes problem=...` is how far its master is |
 //! | `gone 1` | the node is not there any more |
 //! | `apply` | the nodes that answer do what the last plan asks of them |
 //! | `show status` | the next output is the status instead of the plan |
@@ -26,6 +27,7 @@ use kv_core::plan::{
 use kv_core::quorum::{Acknowledge, Electorate};
 use kv_core::shard::{Member, ShardConfig};
 use kv_core::slot::even_share;
+use kv_core::source::{Following, Source, Writers};
 use kv_core::spec::{ClusterSpec, Home, Preferred};
 use kv_core::topology::Topology;
 
@@ -52,6 +54,7 @@ impl Default for Scene {
             acknowledge: Acknowledge::Async,
             failover: Failover::default(),
             preferred: None,
+            source: None,
             durable: true,
             config: BTreeMap::new(),
         };
@@ -111,6 +114,11 @@ fn preferred(text: &str) -> Option<Preferred> {
         (_, zone) => Home::Zone(zone.to_owned()),
     };
     Some(Preferred { home, failback_ms: words.next().map(number) })
+}
+
+fn source(text: &str) -> Option<Source> {
+    let (host, port) = text.split_once(':')?;
+    Some(Source { host: host.into(), port: number(port), secret: None, writers: Writers::Pause })
 }
 
 fn pairs<'a>(words: &[&'a str]) -> Vec<(&'a str, &'a str)> {
@@ -194,6 +202,7 @@ impl Scene {
                 }
                 "acknowledge" => self.spec.acknowledge = acknowledge(value),
                 "preferred" => self.spec.preferred = preferred(value),
+                "source" => self.spec.source = source(value),
                 other => panic!("no such part of a spec: {other}"),
             }
         }
@@ -258,12 +267,14 @@ impl Scene {
             acknowledge,
             topology: self.spec.topology,
             failover: self.spec.failover,
+            source: None,
             overlap: Vec::new(),
             former: Vec::new(),
         };
         for (key, value) in pairs(&options) {
             match key {
                 "acknowledge" => config.acknowledge = self::acknowledge(value),
+                "source" => config.source = source(value),
                 "overlap" => {
                     let (voters, copies) = value.split_once(':').expect("VOTERS:COPIES");
                     let voters = voters.split(',').map(|node| id(index, node)).collect();
@@ -360,6 +371,10 @@ impl Scene {
             Step::Do(Action::Pause { master, .. }, _) => {
                 self.report_of(master).into_iter().for_each(|report| report.paused = true);
             }
+            Step::Do(Action::CutOver { master, .. }, _) => {
+                let report = self.report_of(master).into_iter();
+                report.for_each(|report| report.source.get_or_insert_default().cutting_over = true);
+            }
             Step::Do(Action::Replace { node: name, .. }, _) => {
                 let nodes = self.observed.shards.iter_mut().flat_map(|shard| &mut shard.nodes);
                 for node in nodes.filter(|node| node.name == name) {
@@ -383,7 +398,9 @@ fn accept(report: &mut NodeReport, config: &ShardConfig) {
     report.renewing = false;
     report.state = if config.master == report.id { NodeState::Master } else { NodeState::Replica };
     report.link = member.and_then(|member| member.parent).map(streaming);
-    report.data = DataState::Live;
+    report.data = if config.source.is_some() { report.data } else { DataState::Live };
+    report.source =
+        config.source.as_ref().filter(|_| config.master == report.id).map(|_| Following::default());
     report.paused = false;
     report.config = Some(config.clone());
 }
@@ -437,6 +454,7 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         bound: false,
         isolated: false,
         durability: None,
+        source: None,
     }
 }
 
@@ -475,6 +493,13 @@ fn set_report(
         ("durable", _) => report.durability.get_or_insert(DURABLE).durable = number(value),
         ("settled", _) => report.durability.get_or_insert(DURABLE).settled = value == "yes",
         ("degraded", _) => report.durability.get_or_insert(DURABLE).degraded = value == "yes",
+        ("keys", _) => report.keys = number(value),
+        ("lag", _) => report.source.get_or_insert_default().lag_bytes = Some(number(value)),
+        ("cutting-over", _) => report.source.get_or_insert_default().cutting_over = value == "yes",
+        ("complete", _) => report.source.get_or_insert_default().complete = value == "yes",
+        ("problem", _) => {
+            report.source.get_or_insert_default().problem = (value != "none").then(|| value.into());
+        }
         ("bound", _) => report.bound = value == "yes",
         ("yields", _) => report.asked_to_yield = value == "yes",
         ("asked", _) => report.asked_to_lead = value == "yes",

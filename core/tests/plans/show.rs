@@ -36,6 +36,9 @@ fn config(config: &ShardConfig) -> String {
     for overlap in &config.overlap {
         write!(text, " with {} of {}", overlap.copies, tokens(&overlap.voters)).expect("a text");
     }
+    if let Some(source) = &config.source {
+        write!(text, " of {source}").expect("a text");
+    }
     if config.slots != SlotSet::all() {
         write!(text, " slots {}", config.slots).expect("a text");
     }
@@ -88,6 +91,7 @@ fn action(action: &Action) -> String {
         Action::Accept { config: new, first, then } => {
             format!("accept {} at {}, then {}", config(new), token(*first), tokens(then))
         }
+        Action::CutOver { master, epoch } => format!("cut over at {} under {epoch}", token(*master)),
         Action::Replace { node, .. } => format!("replace {node}"),
         Action::Pause { master, target, epoch, milliseconds } => {
             format!(
@@ -110,6 +114,11 @@ pub fn status(status: &ClusterStatus) -> String {
         let master = shard.master.as_deref().unwrap_or("nobody");
         writeln!(text, "shard {} under {} by {master}, slots {}", shard.index, shard.epoch, shard.slots)
             .expect("a text");
+        if let Some(source) = &shard.source {
+            let lag = source.lag_bytes.map(|bytes| format!(", lag {bytes} bytes")).unwrap_or_default();
+            let does = if source.following { "follows" } else { "does not follow" };
+            writeln!(text, "  {does} {}{lag}", source.address).expect("a text");
+        }
         for node in &shard.nodes {
             let role = node.role.map_or("no member".to_owned(), |role| format!("{role:?}"));
             let parent = node.parent.as_deref().map(|parent| format!(" of {parent}")).unwrap_or_default();

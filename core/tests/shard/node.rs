@@ -358,6 +358,7 @@ impl Node {
                 settled: self.durable >= self.settle_at,
                 degraded: false,
             }),
+            source: None,
         }
     }
 }

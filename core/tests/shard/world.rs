@@ -82,6 +82,7 @@ impl World {
             acknowledge: mode(&mut rng, replicas),
             failover: Failover::default(),
             preferred: None,
+            source: None,
             durable: true,
             config: BTreeMap::new(),
         };
@@ -562,6 +563,7 @@ impl World {
                     }
                 }
             }
+            Step::Do(Action::CutOver { .. }, _) => panic!("nobody follows a source"),
             Step::Do(Action::Accept { config, first, then }, _) => {
                 if self.accept(config, *first, by) {
                     then.iter().for_each(|&id| _ = self.accept(config, id, by));

@@ -203,6 +203,7 @@ impl SimNode {
             bound: false,
             isolated: false,
             durability: None,
+            source: None,
             disk_error: self.full.then(|| "full".to_owned()),
         }
     }

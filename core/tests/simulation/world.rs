@@ -48,6 +48,7 @@ impl World {
             acknowledge: Acknowledge::Async,
             failover: Failover::default(),
             preferred: None,
+            source: None,
             durable: true,
             config: BTreeMap::new(),
         };
@@ -265,6 +266,7 @@ impl World {
                     });
                 });
             }
+            Step::Do(Action::CutOver { .. }, _) => panic!("nobody follows a source"),
             Step::Do(Action::Accept { config, first, then }, _) => {
                 if self.accept(config, *first) {
                     then.iter().for_each(|&id| {

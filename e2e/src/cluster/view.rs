@@ -74,6 +74,20 @@ pub struct Shard {
     pub master: Option<String>,
     /// The nodes.
     pub nodes: Vec<Node>,
+    /// The server that it follows.
+    pub source: Option<Source>,
+}
+
+/// A server that a shard follows.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Source {
+    /// Whether its data is here, and its stream flows.
+    pub following: bool,
+    /// Bytes that are still to come.
+    pub lag_bytes: Option<u64>,
+    /// What is wrong.
+    pub problem: Option<String>,
 }
 
 /// A node.

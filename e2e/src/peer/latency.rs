@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -64,7 +65,9 @@ impl Scenario for Latency {
         client::set(&mut server.connect()?, keys, VALUE)?;
         let count = (rate * bench.scale.latency.as_secs_f64()) as usize;
         let mut times =
-            Schedule::new(server.address, keys, Duration::from_secs_f64(1.0 / rate), count)?.run()?;
+            Schedule::of(server.address, (keys, VALUE), Duration::from_secs_f64(1.0 / rate), count)?
+                .warmed_up()
+                .run_until(&AtomicBool::new(false))?;
         times.sort_by(f64::total_cmp);
         Ok([50.0, 99.0, 99.9].map(|percent| percentile(&times, percent)).to_vec())
     }
@@ -88,7 +91,7 @@ struct Client {
 }
 
 /// `count` requests, one each `interval`.
-struct Schedule {
+pub(super) struct Schedule {
     clients: Vec<Client>,
     epoll: Epoll,
     /// Different keys.
@@ -103,7 +106,13 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(address: SocketAddr, keys: usize, interval: Duration, count: usize) -> Result<Self> {
+    /// For so many keys, with values of so many bytes.
+    pub(super) fn of(
+        address: SocketAddr,
+        (keys, bytes): (usize, usize),
+        interval: Duration,
+        count: usize,
+    ) -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(std::io::Error::from)?;
         let mut clients = Vec::new();
         for number in 0..CONNECTIONS {
@@ -114,19 +123,25 @@ impl Schedule {
             epoll.add(&stream, event).map_err(std::io::Error::from)?;
             clients.push(Client { stream, unsent: Vec::new(), waiting: VecDeque::new() });
         }
-        let (warm_up, value) = (count / WARM_UP, client::value(VALUE));
-        Ok(Self { clients, epoll, keys, interval, count, warm_up, value, times: Vec::with_capacity(count) })
+        let (warm_up, value) = (0, client::value(bytes));
+        Ok(Self { clients, epoll, keys, interval, count, warm_up, value, times: Vec::new() })
     }
 
-    /// Sends what is due and takes what comes, without ever sleeping: this thread has a core of its own.
-    fn run(mut self) -> Result<Vec<f64>> {
+    /// The first ones do not count.
+    pub(super) fn warmed_up(self) -> Self {
+        Self { warm_up: self.count / WARM_UP, ..self }
+    }
+
+    /// Sends what is due and takes what comes, without ever sleeping: this thread has a core of its own. Ends when all is
+    /// answered, or something else has `ended`.
+    pub(super) fn run_until(mut self, ended: &AtomicBool) -> Result<Vec<f64>> {
         let began = Instant::now();
         let interval = self.interval;
         let due = |number: usize| began + interval.mul_f64(number as f64);
         let deadline = due(self.count) + WITHIN;
         let counted = self.count - self.warm_up;
         let mut next = 0;
-        while self.times.len() < counted {
+        while self.times.len() < counted && !ended.load(Ordering::Relaxed) {
             let now = Instant::now();
             while next < self.count && due(next) <= now {
                 self.send(next, due(next))?;
@@ -149,9 +164,10 @@ impl Schedule {
         // Each connection sends by turns, too.
         let (reply, begins_with) = if (number / CONNECTIONS).is_multiple_of(2) {
             write!(client.unsent, "*2\r\n$3\r\nGET\r\n$16\r\n{key}\r\n")?;
-            (format!("${VALUE}\r\n").len() + VALUE + 2, b'$')
+            (format!("${}\r\n", self.value.len()).len() + self.value.len() + 2, b'$')
         } else {
-            write!(client.unsent, "*3\r\n$3\r\nSET\r\n$16\r\n{key}\r\n${VALUE}\r\n{}\r\n", self.value)?;
+            let len = self.value.len();
+            write!(client.unsent, "*3\r\n$3\r\nSET\r\n$16\r\n{key}\r\n${len}\r\n{}\r\n", self.value)?;
             ("+OK\r\n".len(), b'+')
         };
         client.waiting.push_back(Waiting { number, due, left: reply, begins_with: Some(begins_with) });

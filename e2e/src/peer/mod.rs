@@ -21,6 +21,7 @@ mod scale;
 pub mod servers;
 mod snapshot;
 pub mod stats;
+mod sync;
 pub mod table;
 pub mod throughput;
 
@@ -62,6 +63,7 @@ fn scenarios(scale: Scale) -> Vec<Box<dyn Scenario>> {
     all.extend(memory::keys().into_iter().map(|one| Box::new(one) as Box<dyn Scenario>));
     all.extend(memory::collections(scale).into_iter().map(|one| Box::new(one) as Box<dyn Scenario>));
     all.push(Box::new(snapshot::Snapshot::of(scale)));
+    all.push(Box::new(sync::FullSync::of(scale)));
     all.push(Box::new(latency::Latency::default()));
     all.push(Box::new(connections::Connections::of(scale)));
     all
@@ -144,7 +146,7 @@ pub fn program() -> Result<PathBuf> {
 }
 
 /// Keeps this thread, and all that it starts, on one core.
-fn pin_to(core: usize) -> Result<()> {
+pub(crate) fn pin_to(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).map_err(|error| {
         Error::Unexpected(format!("cannot keep the clients on core {core} (two are needed): {error}"))

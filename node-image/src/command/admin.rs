@@ -119,7 +119,10 @@ fn get(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
             // An alias is shown only to whoever asks for it by name.
             let exact = args.from(2).iter().any(|pattern| pattern.eq_ignore_ascii_case(name.as_bytes()));
             if exact || (*name == directive.name && args.from(2).iter().any(wanted)) {
+                // What the operator gave a node to log in elsewhere is not for its clients.
+                let hidden = directive.name == "masterauth" && server.routing.is_managed();
                 let value = server.config.settings.get(directive.name).map(ToString::to_string);
+                let value = value.filter(|_| !hidden);
                 found.push((name, value.unwrap_or_default()));
             }
         }

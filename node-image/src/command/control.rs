@@ -31,12 +31,13 @@ fn kv(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
         b"prepare" if (5..=7).contains(&args.len()) => prepare(server, args),
         b"accept" if args.len() == 3 => accept(server, args),
         b"pause" if args.len() == 6 => pause(server, args),
+        b"cutover" if args.len() == 5 => cut_over(server, args),
         b"map" if args.len() == 3 => map(server, args),
         b"config" if args.len() == 3 => config(server, args),
         _ => {
             return Err(CommandError::text(
                 "ERR unknown subcommand or wrong number of arguments; try KV REPORT | PING uid shard id epoch | PREPARE uid shard epoch [ENDED | RENEWAL epoch] | ACCEPT \
-                 config | PAUSE uid shard epoch milliseconds | MAP map | CONFIG directives",
+                 config | PAUSE uid shard epoch milliseconds | CUTOVER uid shard epoch | MAP map | CONFIG directives",
             ));
         }
     };
@@ -87,6 +88,7 @@ fn accept(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     let before = server.routing.config().map(|config| config.master);
     let reigned = server.routing.state() == NodeState::Master;
     let failover = server.routing.config().map(|config| config.failover);
+    server.check_cut_over(&config)?;
     server.hold_replies();
     if server.routing.accept(config)? {
         crate::notice!("Accepted config of epoch {epoch}");
@@ -135,6 +137,16 @@ fn pause(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     }
     server.hold_writes(server.clock.instant + Duration::from_millis(milliseconds.min(LONGEST)));
     Ok(())
+}
+
+fn cut_over(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
+    let epoch = target(server, args)?;
+    let present = server.routing.config().map_or(Epoch(0), |config| config.epoch);
+    if epoch != present {
+        let promised = server.routing.promised();
+        return Err(Refusal::StaleEpoch { asked: epoch, promised }.into());
+    }
+    Ok(server.begin_cut_over()?)
 }
 
 fn map(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {

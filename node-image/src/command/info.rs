@@ -205,6 +205,9 @@ fn replication(server: &Server, text: &mut String) {
             }
             line!(text, "slave_read_repl_offset:{}", server.history.offset());
             line!(text, "slave_repl_offset:{}", server.history.offset());
+            if let Some(age) = server.data_age_ms().filter(|age| *age < u64::MAX) {
+                line!(text, "kv_data_age_ms:{age}");
+            }
             if let Some(since) = link.down_since {
                 line!(text, "master_link_down_since_seconds:{}", server.millis_since(since) / 1000);
             }

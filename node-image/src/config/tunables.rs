@@ -46,6 +46,8 @@ pub struct Tunables {
     pub replica_read_only: bool,
     /// `replica-serve-stale-data`.
     pub serve_stale: bool,
+    /// `replica-max-staleness` in milliseconds; `None` for no bound.
+    pub max_staleness: Option<u64>,
     /// `kv-dirty-reads`.
     pub dirty_reads: bool,
     /// `kv-replica-reads`.
@@ -103,6 +105,7 @@ impl Tunables {
                 .filter(|(replicas, lag)| *replicas > 0 && *lag > 0),
             replica_read_only: settings.bool("replica-read-only"),
             serve_stale: settings.bool("replica-serve-stale-data"),
+            max_staleness: Some(settings.number("replica-max-staleness")).filter(|most| *most > 0),
             dirty_reads: settings.bool("kv-dirty-reads"),
             replica_reads: settings.bool("kv-replica-reads"),
             cluster_enabled: settings.bool("cluster-enabled"),

@@ -324,6 +324,7 @@ mod tests {
                 acknowledge: kv_core::quorum::Acknowledge::Async,
                 topology: kv_core::topology::Topology::Star,
                 failover: kv_core::lease::Failover::default(),
+                source: None,
                 overlap: Vec::new(),
                 former: Vec::new(),
             });

@@ -235,7 +235,9 @@ fn load(
     let loaded = link.snapshot(empty, &shared.progress)?;
     let stream_db = loaded.aux.repl_stream_db.and_then(|db| usize::try_from(db).ok());
     if let Some(db) = stream_db.filter(|db| *db >= target.databases) {
-        let text = format!("The parent's stream is in database {db}: raise the directive databases");
+        let text = format!(
+            "The parent's stream is in database {db}: a cluster has database 0 only, another node as many as its directive databases says"
+        );
         return Ok(Outcome::Unfit(text));
     }
     let (stream, leftover) = link.into_parts();

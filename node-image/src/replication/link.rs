@@ -24,6 +24,8 @@ pub struct ParentLink {
     pub stage: Stage,
     /// When the parent was last heard.
     pub heard: Instant,
+    /// When the parent's stream last said something; `None` if it never did.
+    pub streamed: Option<Instant>,
     /// When the link went down; `None` while it is up.
     pub down_since: Option<Instant>,
     /// How often in a row that was so: see [`ParentLink::hold_back`].
@@ -58,6 +60,7 @@ impl ParentLink {
             generation,
             stage: Stage::Idle { retry_at: now },
             heard: now,
+            streamed: None,
             down_since: Some(now),
             refusals: 0,
             held_back: now,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Instant;
 
 use kv_core::directive::OutputLimit;
@@ -108,10 +109,12 @@ pub struct Held {
     parts: VecDeque<Part>,
 }
 
-/// Replies of one tick.
+/// Replies of one tick that follow on each other.
 #[derive(Debug)]
 struct Part {
     bytes: usize,
+    /// They tell what was written, or found, in data that may yet vanish. The others hold in any case.
+    tells: bool,
     /// The offset of the stream at which they were computed.
     offset: u64,
     since: Instant,
@@ -120,6 +123,12 @@ struct Part {
 impl Held {
     fn bytes(&self) -> usize {
         self.free + self.parts.iter().map(|part| part.bytes).sum::<usize>()
+    }
+
+    fn push(&mut self, part: Part) {
+        if part.bytes > 0 {
+            self.parts.push_back(part);
+        }
     }
 
     /// Lets those go that were computed up to `durable`. Returns whether there were any.
@@ -226,6 +235,10 @@ pub struct Client {
     pub reserved: bool,
     /// Replies that wait for other nodes; `None` if all of the output may leave.
     pub held: Option<Box<Held>>,
+    /// The command that runs has written, or looked at data.
+    pub tells: bool,
+    /// Where in the output replies of this tick stand that tell nothing of data, and messages.
+    plain: Vec<Range<usize>>,
     /// `CLIENT NO-EVICT`: `maxmemory-clients` spares it.
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`: what it reads counts as not used.
@@ -328,6 +341,8 @@ impl Client {
             wants_write: false,
             reserved: false,
             held: None,
+            tells: false,
+            plain: Vec::new(),
             no_evict: false,
             no_touch: false,
             replies: Replies::Sent,
@@ -451,29 +466,54 @@ impl Client {
 
     /// Holds what was added to the output since the last time, until other nodes hold the stream up to `offset`.
     pub fn hold(&mut self, offset: u64, now: Instant) {
-        let pending = self.pending();
         let held = self.held.get_or_insert_default();
-        let bytes = pending.saturating_sub(held.bytes());
-        if bytes > 0 {
-            held.parts.push_back(Part { bytes, offset, since: now });
+        let mut at = self.written + held.bytes();
+        let part = |bytes, tells| Part { bytes, tells, offset, since: now };
+        for plain in self.plain.drain(..) {
+            let (start, end) = (plain.start.max(at), plain.end.max(at));
+            held.push(part(start - at, true));
+            held.push(part(end - start, false));
+            at = end;
+        }
+        held.push(part(self.output.len().saturating_sub(at), true));
+    }
+
+    /// What was added to the output since it had this length tells nothing of data.
+    pub fn note_plain(&mut self, start: usize) {
+        let end = self.output.len();
+        match self.plain.last_mut() {
+            Some(last) if last.end == start => last.end = end,
+            _ if start < end => self.plain.push(start..end),
+            _ => {}
         }
     }
 
-    /// Turns held replies into `error`: those from before `until`, or all. Returns how many there were; `None` if one
-    /// cannot be told from the next.
+    /// What was added to the output in this tick is held, or needs not be.
+    pub fn forget_plain(&mut self) {
+        self.plain.clear();
+    }
+
+    /// Turns held replies that tell of data into `error`: those from before `until`, or all. Returns how many there were;
+    /// `None` if one cannot be told from the next.
     pub fn fail_held(&mut self, error: &str, until: Option<Instant>) -> Option<u64> {
         let Some(held) = &mut self.held else { return Some(0) };
         let late = |part: &Part| until.is_none_or(|until| part.since <= until);
-        let mut bytes = 0;
+        let start = self.written + held.free;
+        let (mut end, mut count, mut instead) = (start, 0, Vec::new());
         while let Some(part) = held.parts.front().filter(|part| late(part)) {
-            bytes += part.bytes;
+            let replies = self.output.get(end..end + part.bytes)?;
+            match part.tells {
+                true => count += fail_replies(replies, error, &mut instead)?,
+                false => instead.extend_from_slice(replies),
+            }
+            end += part.bytes;
             held.parts.pop_front();
         }
-        let start = self.written + held.free;
-        let mut instead = Vec::new();
-        let count = fail_replies(self.output.get(start..start + bytes)?, error, &mut instead)?;
         held.free += instead.len();
-        self.output.splice(start..start + bytes, instead);
+        // What follows moves.
+        let moved = |at: usize| (at + start + instead.len()).saturating_sub(end);
+        self.plain.iter_mut().for_each(|plain| *plain = moved(plain.start)..moved(plain.end));
+        self.output.splice(start..end, instead);
         Some(count)
     }
 

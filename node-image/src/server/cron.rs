@@ -48,6 +48,7 @@ impl Server {
         self.trim_buffers();
         self.accept(); // what a lack of descriptors left waiting
         self.tend_link();
+        self.tend_adoption();
         self.drop_silent_replicas();
         self.tend_clients();
         self.close_misdirected();

@@ -31,9 +31,10 @@ impl Server {
     ) -> bool {
         let args = Args::new(args);
         let Some(spec) = spec else {
-            self.begin_reply(key);
+            let start = self.begin_reply(key);
             self.abort_transaction(key);
             self.refuse(key, &unknown_command(args));
+            self.end_reply(key, start);
             return true;
         };
         if self.tunables.maxmemory > 0 {
@@ -46,19 +47,28 @@ impl Server {
             }
             return false;
         }
-        self.begin_reply(key);
+        let start = self.begin_reply(key);
         match verdict {
             Verdict::Run => self.run_command(key, spec, args),
             Verdict::Queue => self.queue(key, spec, args),
             refused => self.reject(key, spec, refused),
         }
+        self.end_reply(key, start);
         true
     }
 
-    /// A command is about to be answered.
-    fn begin_reply(&mut self, key: ClientKey) {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.replies = client.replies.of_next_command();
+    /// A command is about to be answered. Returns where in the output that begins.
+    fn begin_reply(&mut self, key: ClientKey) -> usize {
+        let Some(client) = self.clients.get_mut(key) else { return 0 };
+        client.replies = client.replies.of_next_command();
+        client.tells = false;
+        client.output.len()
+    }
+
+    /// A command was answered; its reply begins there.
+    fn end_reply(&mut self, key: ClientKey, start: usize) {
+        if let Some(client) = self.clients.get_mut(key).filter(|client| !client.tells) {
+            client.note_plain(start);
         }
     }
 
@@ -119,6 +129,7 @@ impl Server {
         let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
         let (start, db) = (client.output.len(), client.db);
         client.read_offset = self.durability.data_offset;
+        client.tells = true;
         let reply = if client.replies.are_muted() {
             self.void.clear();
             Reply::new(&mut self.void, client.protocol).limited(0)
@@ -218,7 +229,15 @@ impl Server {
         }
         let Some(slot) = slot else { return Verdict::Run };
         readonly |= self.tunables.replica_reads && self.is_single_shard();
-        match self.routing.route(slot, writes, readonly) {
+        let route = match self.routing.route(slot, writes, readonly) {
+            Route::Here if !any.contains(Flags::PUBSUB) && self.is_stale() => self.routing.to_master(slot),
+            route => route,
+        };
+        match route {
+            Route::Here if self.awaits_source() => {
+                let text = "LOADING This node has no data of the server that it adopts (spec.source) yet";
+                Verdict::Redirect(CommandError::text(text))
+            }
             Route::Here => Verdict::Run,
             Route::Hold if self.pause.is_some() => Verdict::Hold,
             Route::Hold => Verdict::Redirect(CommandError::text("CLUSTERDOWN The cluster is down")),
@@ -237,6 +256,10 @@ impl Server {
         if any.contains(Flags::MAY_REPLICATE) && self.holds_writes() && self.link.is_none() {
             return Verdict::Hold;
         }
+        if any.contains(Flags::READONLY) && self.is_stale() {
+            let text = "MASTERDOWN The data of this replica are older than replica-max-staleness allows";
+            return Verdict::Refuse(CommandError::text(text));
+        }
         match self.link.as_ref() {
             Some(link)
                 if !self.tunables.serve_stale && link.client().is_none() && !all.contains(Flags::STALE) =>
@@ -252,6 +275,11 @@ impl Server {
         let refuse = |text: &'static str| Verdict::Refuse(CommandError::text(text));
         if self.failover.is_some() {
             return Verdict::Hold;
+        }
+        if let Some(source) = self.source() {
+            return Verdict::Refuse(CommandError::text(format!(
+                "READONLY This cluster follows {source}, and takes writes once spec.source is removed"
+            )));
         }
         if self.link.is_some() && (self.tunables.replica_read_only || self.routing.is_managed()) {
             return refuse("READONLY You can't write against a read only replica.");

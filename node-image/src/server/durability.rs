@@ -39,6 +39,8 @@ pub struct Durability {
     pub(super) data_offset: u64,
     /// Replies leave without waiting (SemiSync): the replicas are too far behind.
     degraded: bool,
+    /// While degraded: where the stream stood at some moment. It recovers when replicas have that within the timeout.
+    probe: Option<(u64, Instant)>,
     /// Since when too few replicas are attached for a write to be acknowledged.
     short_since: Option<Instant>,
     /// Times that replies were no longer waited for.
@@ -144,12 +146,24 @@ impl Server {
         let reached = Some(self.durable_offset()).filter(|reached| *reached >= self.durability.barrier);
         let durable = reached.unwrap_or(0).max(self.durability.durable);
         self.durability.durable = durable;
-        if self.durability.degraded && durable >= offset {
+        if self.durability.degraded && self.keeps_up(mode, durable, offset) {
             self.durability.degraded = false;
             notice!("The replicas have caught up: replies wait for {mode} again");
         }
         self.note_shortage(mode);
         if self.durability.degraded { u64::MAX } else { durable }
+    }
+
+    /// Whether the replicas have all there is, or, as new writes come all the time, had what there was a moment ago so soon that
+    /// a reply would not have waited for too long.
+    fn keeps_up(&mut self, mode: Acknowledge, durable: u64, offset: u64) -> bool {
+        let now = self.clock.instant;
+        let (asked, since) = *self.durability.probe.get_or_insert((offset, now));
+        if durable < asked {
+            return false;
+        }
+        self.durability.probe = None;
+        durable >= offset || self.millis_since(since) < mode.timeout_ms().unwrap_or(0)
     }
 
     fn durable_offset(&self) -> u64 {
@@ -209,6 +223,7 @@ impl Server {
                     "Too few replicas acknowledged writes within {timeout:?}: replies no longer wait for them"
                 );
                 self.durability.degraded = true;
+                self.durability.probe = None;
                 self.durability.degradations += 1;
                 self.release_held(u64::MAX);
             }

@@ -158,11 +158,17 @@ impl Server {
                 history if history.is_recorded() => (history.replid.clone(), history.offset()),
                 _ => (String::new(), 0),
             },
-            databases: self.settings.databases,
+            databases: self.stream_databases(),
             tracking: self.tunables.tracking,
             timeout: self.tunables.repl_timeout.max(Duration::from_secs(1)),
             failover: self.failover.as_ref().is_some_and(|failover| failover.in_progress()),
         }
+    }
+
+    /// How many databases a parent's data may be in. Clients of a cluster reach the first one only, so that what is in others
+    /// would be lost to them.
+    pub(super) fn stream_databases(&self) -> usize {
+        if self.adoption.is_some() { 1 } else { self.keyspace.databases() }
     }
 
     /// What came of an attempt. What comes of one that was given up is dropped, and its socket with it.
@@ -220,6 +226,8 @@ impl Server {
                 write_epoch,
                 previous,
             } => {
+                // What a source says of epochs is of another cluster.
+                let write_epoch = if self.adoption.is_some() { Epoch(0) } else { write_epoch };
                 let held_nothing = self.history.offset() == 0 && self.keyspace.total() == 0;
                 let beyond = self.history.beyond(&replid, offset, previous.as_ref());
                 self.note_discarded(if held_nothing { Some(0) } else { beyond });
@@ -260,6 +268,7 @@ impl Server {
         self.clients.iter_mut().for_each(|(_, client)| (client.write_offset, client.read_offset) = (0, 0));
         self.history.stream_db = stream_db;
         self.stats.full_syncs += 1;
+        self.freshness = super::staleness::Freshness::default();
         self.routing.restore_write_epoch(write_epoch);
         self.restart_aof();
     }

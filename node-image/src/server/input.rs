@@ -234,6 +234,7 @@ impl Server {
                     && let Some(link) = &mut self.link
                 {
                     link.heard = self.clock.instant;
+                    link.streamed = Some(self.clock.instant);
                     self.stats.replication_input_bytes += count as u64;
                 }
                 // Besides acknowledgements there are empty lines, while it loads a snapshot.

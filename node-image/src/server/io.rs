@@ -50,6 +50,7 @@ impl Server {
 
     fn write_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        client.forget_plain();
         let pending = client.pending();
         self.clients.peaks.note_output(pending);
         let Some(client) = self.clients.get_mut(key) else { return };

@@ -288,6 +288,7 @@ impl Server {
             self.lease.leaving_since = leaving.then_some(since);
         }
         self.note_caught_up(&report, answer.asked_ms);
+        self.note_freshness(&report, answer.asked_ms);
         self.lease.reports.insert(answer.id, (*report, answer.asked_ms));
         self.count_lease();
     }
@@ -295,7 +296,9 @@ impl Server {
     /// A stream flows. What this node acknowledged before it was restarted may be gone with its memory: until it has all
     /// that its master had at some moment since, its data do not count for more than they did.
     pub(super) fn begin_catching_up(&mut self) {
-        if self.routing.is_managed() && self.routing.data() == DataState::Restored {
+        // A source has all there is; what was restored is its past.
+        let of_node = self.routing.is_managed() && self.adoption.is_none();
+        if of_node && self.routing.data() == DataState::Restored {
             self.lease.catching_up = Some(clock_ms());
         } else {
             self.routing.set_data(DataState::Live);

@@ -106,11 +106,13 @@ impl Server {
             routing,
             link: None,
             discarded: None,
+            adoption: None,
             failover: None,
             sync_job: None,
             loading: None,
             persistence: Persistence::new(&config, clock.unix_ms),
             lease: super::lease::Lease::new(),
+            freshness: super::staleness::Freshness::default(),
             sentinel: Sentinel::new(sentinel_port),
             misdirected: Vec::new(),
             isolated: false,
@@ -168,7 +170,8 @@ impl Server {
                 self.routing.identity(),
                 self.routing.state()
             );
-            if self.routing.role() == Some(Role::Replica) {
+            let follows = self.routing.config().is_some_and(|config| config.source.is_some());
+            if self.routing.role() == Some(Role::Replica) || follows {
                 self.history.resume(self.restored_db);
                 self.follow_configured_parent();
             }

@@ -50,6 +50,12 @@ pub enum Refusal {
     /// The promise could not be written.
     #[error("ERR {0}")]
     State(#[from] StateError),
+    /// The node follows no source.
+    #[error("ERR this node follows no source (spec.source)")]
+    NoSource,
+    /// The node is to follow its source no more, and lacks some of it.
+    #[error("ERR this node does not have all of {0}, and goes on to follow it")]
+    Incomplete(String),
     /// The node is no master, or not the one that was meant.
     #[error("ERR this node is not the serving master of its shard")]
     NotMaster,
@@ -437,11 +443,15 @@ impl Routing {
                 NodeState::Master => Route::Here,
                 NodeState::Replica if readonly && !writes && self.data != DataState::Empty => Route::Here,
                 NodeState::Fenced | NodeState::Joining => Route::Hold,
-                NodeState::Replica | NodeState::Blank => {
-                    self.moved(slot, self.newest_own().map(|config| config.master))
-                }
+                NodeState::Replica | NodeState::Blank => self.to_master(slot),
             },
         }
+    }
+
+    /// Sends a client to the master of this shard.
+    #[must_use]
+    pub fn to_master(&self, slot: Slot) -> Route {
+        self.moved(slot, self.newest_own().map(|config| config.master))
     }
 
     fn moved(&self, slot: Slot, master: Option<NodeId>) -> Route {

@@ -4,6 +4,7 @@
 //! once. Everything else that happens (signals, what comes of handshakes and saves) arrives as an [`Event`].
 
 mod accept;
+mod adoption;
 mod client;
 mod clients;
 mod cron;
@@ -27,6 +28,7 @@ mod propagate;
 mod publish;
 mod pubsub;
 mod role;
+mod staleness;
 mod stats;
 mod transactions;
 mod wait;
@@ -36,6 +38,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use kv_core::source::Source;
 use mio::{Events, Poll, Waker};
 
 pub use client::{Account, Blocked, Client, ClientKey, Kind, Replies, User};
@@ -57,6 +60,7 @@ use crate::propose::Proposed;
 use crate::replication::{History, Outcome, ParentLink, SyncJob};
 use crate::resp::Reply;
 use crate::sentinel::Sentinel;
+use crate::source::News;
 
 /// What other threads tell the data thread.
 pub enum Event {
@@ -68,6 +72,8 @@ pub enum Event {
     Peer(Answer),
     /// What came of an election that this node began.
     Proposed(Proposed),
+    /// What was seen of the source that is followed.
+    Source(Source, News),
 }
 
 /// Sends events to the data thread, and wakes it.
@@ -168,6 +174,8 @@ pub struct Server {
     pub link: Option<ParentLink>,
     /// What this node gave up when it came to follow its present master.
     pub discarded: Option<kv_core::control::Discarded>,
+    /// The source that this node follows in place of a reign of its own.
+    pub adoption: Option<adoption::Adoption>,
     /// `FAILOVER` that is under way.
     pub failover: Option<failover::Failover>,
     /// The snapshot that is being sent to replicas.
@@ -178,6 +186,8 @@ pub struct Server {
     pub persistence: persistence::Persistence,
     /// What is known of the other nodes of the shard.
     pub lease: lease::Lease,
+    /// How new this replica's data is.
+    freshness: staleness::Freshness,
     /// What is told on `sentinel-port`.
     pub sentinel: Sentinel,
     /// Clients that were told to go elsewhere, and may not understand that.
@@ -282,6 +292,7 @@ impl Server {
             Event::Attached(generation, outcome) => self.on_attached(generation, outcome),
             Event::Peer(answer) => self.on_peer(answer),
             Event::Proposed(outcome) => self.on_proposed(outcome),
+            Event::Source(of, news) => self.on_source(&of, news),
         }
     }
 

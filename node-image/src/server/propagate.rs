@@ -136,6 +136,7 @@ impl Server {
     }
 
     fn apply_command(&mut self, key: ClientKey, args: Args<'_>) -> Result<(), String> {
+        let databases = self.stream_databases();
         let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
         let Some(beside) = beside_data(args) else {
             let db = client.db;
@@ -144,7 +145,7 @@ impl Server {
         match beside {
             Beside::Nothing => {}
             Beside::Select => {
-                let db = select(args, self.keyspace.databases())?;
+                let db = select(args, databases)?;
                 client.db = db;
                 self.history.stream_db = Some(db);
             }
@@ -279,7 +280,7 @@ pub(super) fn select(args: Args<'_>, databases: usize) -> Result<usize, String> 
     usize::try_from(db)
         .ok()
         .filter(|chosen| *chosen < databases)
-        .ok_or_else(|| format!("database {db} does not exist here: raise the directive databases"))
+        .ok_or_else(|| format!("database {db} does not exist here: a cluster has database 0 only, another node as many as its directive databases says"))
 }
 
 /// Appends a command as an array of bulk strings.

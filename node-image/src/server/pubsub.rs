@@ -243,6 +243,7 @@ impl Server {
         if after != before
             && let Some(client) = self.clients.get_mut(key)
         {
+            client.tells = true;
             client.write_offset = after;
         }
         self.reply(key).count(receivers);
@@ -319,12 +320,14 @@ fn send(clients: &mut Clients, key: ClientKey, frame: &[u8], own: bool, tunables
     if most > 0 && waiting as u64 > most {
         return;
     }
+    let start = client.output.len();
     let out = match client.session.as_mut() {
         Some(session) if own => &mut session.own_messages,
         _ => &mut client.output,
     };
     out.push(kind);
     out.extend_from_slice(body);
+    client.note_plain(start);
     clients.queue_write(key);
 }
 

@@ -9,7 +9,8 @@ use super::{Ending, Kind, Server};
 use crate::peers::clock_ms;
 use crate::warning;
 
-/// How the argument of GETACK begins that marks the begin of a master's reign; its epoch follows.
+/// How the argument of GETACK begins that marks the begin of a master's reign; the cluster's UID and the epoch follow. What a
+/// source that is a node of another cluster has written is no reign of this one.
 const BARRIER: &str = "kv-epoch:";
 
 impl Server {
@@ -30,19 +31,27 @@ impl Server {
     /// `reigned`: whether it was the serving master before; `before`: when masters counted as lost.
     pub(crate) fn take_role(&mut self, reigned: bool, before: Option<Failover>) {
         let (role, id) = (self.routing.role(), self.routing.id());
+        let source = self.routing.config().and_then(|config| config.source.clone());
         match role {
+            Some(Role::Master) if source.is_some() => {
+                source.into_iter().for_each(|source| self.follow_source(source));
+                self.attach_now();
+            }
             Some(Role::Master) => {
+                self.leave_source(true);
                 self.follow_nobody();
                 self.discarded = None;
                 self.routing.set_data(kv_core::control::DataState::Live);
                 self.begin_reign();
             }
             Some(Role::Replica) => {
+                self.leave_source(false);
                 self.follow_configured_parent();
                 self.attach_now();
                 self.send_ack();
             }
             None => {
+                self.leave_source(false);
                 self.drop_link();
                 self.link = None;
                 self.drop_replicas();
@@ -60,8 +69,10 @@ impl Server {
     /// of this epoch; nothing is acknowledged before enough nodes have. A master that stays writes one, too: a rival that
     /// was elected meanwhile, and led nobody, has one of its own. Any Redis takes it for a request to acknowledge.
     fn begin_reign(&mut self) {
-        let Some(epoch) = self.routing.config().map(|config| config.epoch) else { return };
-        let barrier = format!("{BARRIER}{epoch}");
+        let Some((uid, epoch)) = self.routing.config().map(|config| (&config.uid.0, config.epoch)) else {
+            return;
+        };
+        let barrier = format!("{BARRIER}{uid}:{epoch}");
         self.append_beat(&[b"REPLCONF", b"GETACK", barrier.as_bytes()]);
         self.durability.data_offset = self.history.offset();
         self.durability.barrier = self.history.offset();
@@ -71,7 +82,12 @@ impl Server {
     /// The parent's stream holds a barrier, if this is one.
     pub(super) fn note_barrier(&mut self, argument: &[u8]) {
         let text = std::str::from_utf8(argument).unwrap_or_default();
-        if let Some(epoch) = text.strip_prefix(BARRIER).and_then(|epoch| epoch.parse().ok()) {
+        let Some((uid, epoch)) = text.strip_prefix(BARRIER).and_then(|barrier| barrier.rsplit_once(':'))
+        else {
+            return;
+        };
+        let ours = self.routing.identity().is_some_and(|identity| identity.uid.0 == uid);
+        if let Some(epoch) = epoch.parse().ok().filter(|_| ours) {
             self.note_write_epoch(Epoch(epoch));
         }
     }
@@ -159,6 +175,7 @@ impl Server {
             isolated: self.isolated,
             durability: self.durability_report(),
             discarded: self.discarded,
+            source: self.source_report(),
             disk_error: self.disk_error().or(self.routing.disk_error().map(str::to_owned)),
         })
     }

@@ -236,6 +236,7 @@ impl Server {
         if let Some(client) = self.clients.get_mut(key) {
             client.last_command = "exec";
             if after != before {
+                client.tells = true;
                 client.write_offset = after;
             }
         }

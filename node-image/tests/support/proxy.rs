@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// Passes connections on to a port of this machine, as long as it is not cut.
 pub struct Proxy {
@@ -14,6 +15,8 @@ pub struct Proxy {
 
 struct Shared {
     target: u16,
+    /// How long each piece is under way.
+    delay: Duration,
     cut: AtomicBool,
     ended: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
@@ -34,10 +37,12 @@ impl Shared {
             return drop(client.shutdown(Shutdown::Both));
         };
         for (from, to) in [(&client, &server), (&server, &client)] {
+            let delay = self.delay;
             let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             thread::spawn(move || {
                 let mut buffer = vec![0; 64 * 1024];
                 while let Ok(count @ 1..) = from.read(&mut buffer) {
+                    thread::sleep(delay);
                     if to.write_all(&buffer[..count]).is_err() {
                         break;
                     }
@@ -52,10 +57,16 @@ impl Shared {
 
 impl Proxy {
     pub fn new(target: u16) -> Self {
+        Self::slow(target, Duration::ZERO)
+    }
+
+    /// A network on which everything is under way for a while.
+    pub fn slow(target: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             target,
+            delay,
             cut: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             open: Mutex::default(),

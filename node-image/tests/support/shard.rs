@@ -28,6 +28,7 @@ pub fn config(epoch: u64, master: &Process, replicas: &[&Process]) -> ShardConfi
         acknowledge: Acknowledge::Async,
         topology: kv_core::topology::Topology::Star,
         failover: kv_core::lease::Failover::default(),
+        source: None,
         overlap: Vec::new(),
         former: Vec::new(),
     }
@@ -47,7 +48,21 @@ pub fn address(node: &Process) -> NodeAddress {
 }
 
 pub fn tell_map(nodes: &[&Process], config: &ShardConfig) {
-    let addresses: BTreeMap<_, _> = nodes.iter().map(|node| (node.report().id, address(node))).collect();
+    tell_map_at(nodes, config, &[]);
+}
+
+/// The same, with other ports in place of some nodes' own.
+pub fn tell_map_at(nodes: &[&Process], config: &ShardConfig, ports: &[(NodeId, u16)]) {
+    let mut addresses: BTreeMap<_, _> = nodes.iter().map(|node| (node.report().id, address(node))).collect();
+    for &(id, port) in ports {
+        let at = addresses.entry(id).or_insert_with(|| NodeAddress {
+            ip: "127.0.0.1".into(),
+            hostname: String::new(),
+            port,
+            bus_port: port,
+        });
+        at.port = port;
+    }
     let map = ClusterMap { uid: config.uid.clone(), shards: vec![config.clone()], addresses, down: vec![] };
     for node in nodes {
         node.control(&["MAP", &serde_json::to_string(&map).unwrap()]).unwrap();

@@ -26,6 +26,10 @@ impl Wire {
         self.0.get_mut().write_all(request.as_bytes()).unwrap();
     }
 
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).unwrap();
+    }
+
     /// The next reply or push: its lines, separated by spaces, without the lengths of strings.
     pub fn read(&mut self) -> String {
         let mut line = String::new();

@@ -23,7 +23,7 @@ pub use document::{ReadError, read};
 pub use failover::{Failback, Failover, OnIsolation, Preferred};
 pub use receipt::{Candidate, Lost, Proposer, Receipt, ReceiptKind};
 pub use schema::{definition, definition_template, definition_yaml};
-pub use status::{KvClusterStatus, NodeHealth, NodeStatus, ShardStatus, State};
+pub use status::{KvClusterStatus, NodeHealth, NodeStatus, ShardStatus, SourceStatus, State};
 pub use validate::{InvalidField, describe, quantity};
 
 /// The wanted cluster.
@@ -73,6 +73,10 @@ pub use validate::{InvalidField, describe, quantity};
                  || (has(self.replication.acknowledge.replicas) ? self.replication.acknowledge.replicas : 1) \
                  <= self.replicasPerShard",
         "message": "spec.replication.acknowledge.replicas must be at most spec.replicasPerShard",
+    },
+    {
+        "rule": "!has(self.source) || self.shards == 1",
+        "message": "spec.source can be adopted by a cluster of one shard only: spec.shards must be 1",
     },
 ]))]
 pub struct KvClusterSpec {
@@ -125,6 +129,49 @@ pub struct KvClusterSpec {
     /// How clients log in. Absent: with a password that is generated into the Secret `NAME-auth`, key `password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
+
+    /// A running Redis or Valkey to take over from, only of use for a new cluster of one shard. The cluster starts as its
+    /// replica: clients can read, and writes are refused. To cut over, remove spec.source: the cluster takes writes as
+    /// soon as it has all of the source's data. Until then putting it back takes that back. The condition Adopting and
+    /// status.shards[0].source tell how far it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+}
+
+/// A running Redis or Valkey.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// Host name or IP address of the server, a master.
+    #[schemars(length(min = 1, max = 253))]
+    pub host: String,
+
+    /// Its port.
+    #[serde(default = "default_source_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+
+    /// A Secret in the same namespace: the key `password` holds the password, and `username` the user, if that is not the
+    /// default user. The user must be allowed to run PSYNC, REPLCONF, PING, INFO and CLIENT. Absent: no login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+
+    /// What is done with the source's writers at the cut-over. Pause: the source holds their writes (CLIENT PAUSE WRITE, Redis
+    /// 6.2 and later) until the cluster has everything, and for a minute more. Stopped: nothing, as you have stopped them; the
+    /// cluster is not cut over while the source takes writes.
+    #[serde(default)]
+    pub writers: Writers,
+}
+
+/// What is done with a source's writers at the cut-over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Writers {
+    /// Their writes are held.
+    #[default]
+    Pause,
+    /// Nothing: they have been stopped.
+    Stopped,
 }
 
 /// How data is copied from a shard's master to its replicas.
@@ -363,6 +410,10 @@ impl KvCluster {
 
 fn default_replicas() -> u16 {
     1
+}
+
+fn default_source_port() -> u16 {
+    6379
 }
 
 fn default_acknowledge_timeout() -> String {

@@ -20,7 +20,8 @@ pub struct KvClusterStatus {
     /// Ready: every shard serves, every node is in step, and nothing is left to do. Progressing: something is being done
     /// or waited for. Degraded: something that worked, or should work, does not. UpToDate: every node was started from
     /// what is specified now. Durable, where
-    /// acknowledged writes promise something: they are as safe as specified. The reason is for programs, the message for people.
+    /// acknowledged writes promise something: they are as safe as specified. Adopting, while spec.source is followed: how far
+    /// that is, and what to do next. The reason is for programs, the message for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -92,10 +93,34 @@ pub struct ShardStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slots: Vec<String>,
 
+    /// The server that the shard follows; absent if it has data of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceStatus>,
+
     /// The nodes in order of their name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub nodes: Vec<NodeStatus>,
+}
+
+/// The server that a shard follows until it is cut over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Its host and port.
+    pub address: String,
+
+    /// Whether its data is here, and its stream flows.
+    #[serde(default)]
+    pub following: bool,
+
+    /// Bytes of its stream that are still to come; absent while that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
+
+    /// What is wrong, or keeps a cut-over from coming about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A node.

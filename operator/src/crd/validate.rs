@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use kv_core::quorum::Acknowledge;
 use kv_core::spec::{ClusterSpec, Home, Preferred};
-use kv_core::{directive, lease, topology};
+use kv_core::{directive, lease, source, topology};
 
 use super::schema::MAX_NAME;
-use super::{AcknowledgeMode, Failback, KvCluster, KvClusterSpec, OnIsolation, Topology, TopologyType};
+use super::{
+    AcknowledgeMode, Failback, KvCluster, KvClusterSpec, OnIsolation, Topology, TopologyType, Writers,
+};
 
 /// A field that cannot be as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +61,7 @@ impl KvCluster {
                 || format!("must be a quantity above 0, such as 10Gi, not {:?}", volume.size),
             );
         }
+        let source = found.source(spec);
         let config: BTreeMap<String, String> =
             spec.config.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
         found.0.extend(wrong_directives(&config));
@@ -70,6 +73,7 @@ impl KvCluster {
                 acknowledge,
                 failover,
                 preferred,
+                source,
                 durable: self.volume().is_some(),
                 config,
             })
@@ -186,6 +190,31 @@ impl Findings {
             }
         });
         home.map(|home| Preferred { home, failback_ms: fails_back.then_some(after) })
+    }
+
+    fn source(&mut self, spec: &KvClusterSpec) -> Option<source::Source> {
+        let wanted = spec.source.as_ref()?;
+        let readable = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+        let named = !wanted.host.is_empty() && wanted.host.len() <= 253 && wanted.host.chars().all(readable);
+        self.require(named, "spec.source.host", || {
+            format!("must be a host name or an IP address, not {:?}", wanted.host)
+        });
+        self.require(wanted.port > 0, "spec.source.port", || "must be from 1 to 65535, not 0".to_owned());
+        self.require(spec.shards == 1, "spec.source", || {
+            format!(
+                "can be adopted by a cluster of one shard only: spec.shards must be 1, not {}",
+                spec.shards
+            )
+        });
+        Some(source::Source {
+            host: wanted.host.clone(),
+            port: wanted.port,
+            secret: wanted.secret_ref.as_ref().map(|secret| secret.name.clone()),
+            writers: match wanted.writers {
+                Writers::Pause => source::Writers::Pause,
+                Writers::Stopped => source::Writers::Stopped,
+            },
+        })
     }
 
     fn duration(&mut self, field: &str, text: &str, bounds: RangeInclusive<Duration>, told: &str) -> u64 {
@@ -345,6 +374,9 @@ mod tests {
                 "{shards: 1, config: {maxmemroy: 512mb, timeout: soon}}",
                 &["spec.config.maxmemroy", "spec.config.timeout"],
             ),
+            ("{shards: 1, source: {host: old.example}}", &[]),
+            ("{shards: 2, source: {host: old.example}}", &["spec.source"]),
+            ("{shards: 1, source: {host: 'a b', port: 0}}", &["spec.source.host", "spec.source.port"]),
             ("{shards: 1, storage: {volume: {size: 1.5Gi}}}", &[]),
             ("{shards: 1, storage: {volume: {size: lots}}}", &["spec.storage.volume.size"]),
             ("{shards: 1, storage: {volume: {size: 0Gi}}}", &["spec.storage.volume.size"]),

@@ -113,6 +113,13 @@ pub enum Request {
         /// Go on by itself after this.
         milliseconds: u64,
     },
+    /// See to it that all of the source is there.
+    CutOver {
+        /// The shard.
+        shard: u16,
+        /// The master's epoch.
+        epoch: Epoch,
+    },
     /// Know the cluster.
     Map(ClusterMap),
     /// Take these directives: a JSON object as text, whose digest the node reports from then on.
@@ -128,6 +135,7 @@ impl Request {
             Self::Prepare { .. } => "KV PREPARE",
             Self::Accept(_) => "KV ACCEPT",
             Self::Pause { .. } => "KV PAUSE",
+            Self::CutOver { .. } => "KV CUTOVER",
             Self::Map(_) => "KV MAP",
             Self::Config(_) => "KV CONFIG",
         }
@@ -154,6 +162,7 @@ impl Request {
             Self::Pause { shard, epoch, milliseconds } => {
                 command.arg("PAUSE").arg(&uid.0).arg(*shard).arg(epoch.0).arg(*milliseconds)
             }
+            Self::CutOver { shard, epoch } => command.arg("CUTOVER").arg(&uid.0).arg(*shard).arg(epoch.0),
             Self::Map(map) => command.arg("MAP").arg(serde_json::to_string(map)?),
             Self::Config(text) => command.arg("CONFIG").arg(text),
         };

@@ -39,7 +39,7 @@ pub fn handles(action: &Action, prober: &Prober) -> Handles {
     let ids: Vec<NodeId> = match action {
         Action::Prepare { nodes, .. } => nodes.clone(),
         Action::Accept { first, then, .. } => std::iter::once(*first).chain(then.iter().copied()).collect(),
-        Action::Pause { master, .. } => vec![*master],
+        Action::Pause { master, .. } | Action::CutOver { master, .. } => vec![*master],
         Action::Replace { .. } => Vec::new(),
     };
     ids.into_iter().filter_map(|id| Some((id, prober.node(id)?))).collect()
@@ -75,6 +75,10 @@ pub async fn execute<P: Provider>(
         Action::Pause { master, epoch, milliseconds, .. } => {
             let request = Request::Pause { shard, epoch: *epoch, milliseconds: *milliseconds };
             one(*master, handles)?.call(&request).await?;
+            Ok(())
+        }
+        Action::CutOver { master, epoch } => {
+            one(*master, handles)?.call(&Request::CutOver { shard, epoch: *epoch }).await?;
             Ok(())
         }
         Action::Replace { node, template } => {

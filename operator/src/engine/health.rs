@@ -64,6 +64,7 @@ mod tests {
             failover: Failover::default(),
             durable: true,
             preferred: None,
+            source: None,
             config: BTreeMap::new(),
         };
         let observed = Observed { uid: ClusterUid("u".into()), name: "a".into(), shards: Vec::new() };

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::client::ClientError;
 use super::execute::ExecuteError;
+use crate::provider::Login;
 
 /// Something that the engine does beside its passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +26,8 @@ pub enum Job {
     Config(NodeId),
     /// Take away a wish that has ended.
     Wish(u16),
+    /// Look up how to log in at the source.
+    Login,
 }
 
 impl Job {
@@ -32,7 +35,7 @@ impl Job {
     pub const fn shard(self) -> Option<u16> {
         match self {
             Self::Shard(shard) | Self::Wish(shard) => Some(shard),
-            Self::Apply | Self::Map(_) | Self::Config(_) => None,
+            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Login => None,
         }
     }
 
@@ -44,6 +47,7 @@ impl Job {
             Self::Map(_) => "MapRefused",
             Self::Config(_) => "ConfigRefused",
             Self::Wish(_) => "WishNotEnded",
+            Self::Login => "NoLogin",
         }
     }
 
@@ -51,7 +55,9 @@ impl Job {
     const fn pause_after_failure(self) -> Duration {
         match self {
             Self::Shard(_) => Duration::from_millis(200),
-            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Wish(_) => Duration::from_secs(1),
+            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Wish(_) | Self::Login => {
+                Duration::from_secs(1)
+            }
         }
     }
 
@@ -62,6 +68,8 @@ impl Job {
             // So long does it take at most until it is seen that the wish is gone.
             Self::Wish(_) => Some(Duration::from_secs(1)),
             Self::Map(_) | Self::Config(_) => Some(Duration::from_millis(50)),
+            // A changed Secret is not told.
+            Self::Login => Some(Duration::from_secs(10)),
             Self::Shard(_) | Self::Apply => None,
         }
     }
@@ -83,6 +91,8 @@ pub enum Done {
     Stepped(Box<Action>, Reason),
     /// A wish was taken away.
     Granted,
+    /// This is how to log in at the source whose Secret is named so.
+    Login(String, Login),
     /// A node or a shard was asked or told; what it answered is in the prober's cache.
     Told,
 }

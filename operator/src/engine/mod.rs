@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::crd::{KvClusterStatus, ReceiptKind};
-use crate::provider::{Provider, Sighting};
+use crate::provider::{Login, Provider, Sighting};
 
 pub mod client;
 mod config;
@@ -107,6 +107,8 @@ pub struct Engine<P: Provider + 'static> {
     conditions: BTreeMap<ConditionKind, bool>,
     /// What was told of directives without effect.
     idle: config::Idle,
+    /// How to log in at the source that is followed, and the name of its Secret.
+    login: Option<(String, Login)>,
     /// Whether the workloads that are being applied may be outdated.
     apply_again: bool,
     /// When what could not be applied is to be tried again.
@@ -141,6 +143,7 @@ impl<P: Provider + 'static> Engine<P> {
             receipts: Receipts::of(before),
             conditions: BTreeMap::new(),
             idle: config::Idle::default(),
+            login: None,
             apply_again: false,
             retry_apply: None,
             knows_nothing: true,
@@ -200,7 +203,7 @@ impl<P: Provider + 'static> Engine<P> {
         self.start_apply(&plan);
         self.start_steps(&plan, &observed);
         self.start_maps(&plan);
-        self.start_configs(&wanted.spec, &observed);
+        self.start_configs(&wanted.spec, &plan, &observed);
         if let Some(text) = self.idle.news(&wanted.spec.config) {
             self.tell(None, true, "DirectivesWithoutEffect", text);
         }
@@ -230,7 +233,8 @@ impl<P: Provider + 'static> Engine<P> {
             Step::Do(Action::Prepare { consent, .. }, _) => matches!(consent, Consent::Renewal(_)),
             _ => true,
         };
-        let serving = plan.shards.iter().filter(|shard| shard.serving && stays(&shard.step));
+        let serves = |shard: &&ShardPlan| shard.serving || shard.follows;
+        let serving = plan.shards.iter().filter(serves).filter(|shard| stays(&shard.step));
         let configs = serving.filter_map(|shard| shard.config.as_ref());
         self.prober.grant(&configs.map(|config| (config.master, config.epoch)).collect());
     }
@@ -354,8 +358,29 @@ impl<P: Provider + 'static> Engine<P> {
         }
     }
 
-    fn start_configs(&mut self, spec: &ClusterSpec, observed: &Observed) {
-        let wanted = config::live(&spec.config);
+    /// Looks up from time to time how to log in at the source, as long as one is followed. False if that is not known yet.
+    fn start_login(&mut self, spec: &ClusterSpec, plan: &Plan) -> bool {
+        let followed = plan.shards.iter().filter_map(|shard| shard.config.as_ref()?.source.as_ref());
+        let to_be = spec.source.iter().filter(|_| plan.shards.iter().any(|shard| shard.config.is_none()));
+        let Some(secret) = followed.chain(to_be).find_map(|source| source.secret.clone()) else {
+            self.login = None;
+            self.failures.remove(&Job::Login);
+            return true;
+        };
+        let known = self.login.as_ref().is_some_and(|(of, _)| *of == secret);
+        let provider = Arc::clone(&self.provider);
+        self.jobs.start(Job::Login, async move {
+            let login = provider.login(&secret).await.map_err(JobError::Provider)?;
+            Ok(Done::Login(secret, login))
+        });
+        known
+    }
+
+    fn start_configs(&mut self, spec: &ClusterSpec, plan: &Plan, observed: &Observed) {
+        if !self.start_login(spec, plan) {
+            return;
+        }
+        let wanted = config::live(&spec.config, self.login.as_ref().map(|(_, login)| login));
         let nodes =
             observed.shards.iter().flat_map(|shard| &shard.nodes).filter(|node| node.silent_ms < SILENT_MS);
         let targets: Vec<NodeId> = nodes
@@ -394,6 +419,10 @@ impl<P: Provider + 'static> Engine<P> {
                         true
                     }
                     Done::Granted => false,
+                    Done::Login(secret, login) => {
+                        let login = Some((secret, login));
+                        std::mem::replace(&mut self.login, login.clone()) != login
+                    }
                     Done::Told => matches!(job, Job::Shard(_)),
                 }
             }
@@ -464,6 +493,7 @@ impl<P: Provider + 'static> Engine<P> {
                     (ConditionKind::Degraded, false) => (false, "Recovered"),
                     (ConditionKind::UpToDate, true) => (false, "UpToDate"),
                     (ConditionKind::UpToDate, false) => (false, "OutdatedNodes"),
+                    (ConditionKind::Adopting, _) => continue,
                     (ConditionKind::Durable, true) => (false, "Durable"),
                     (ConditionKind::Durable, false) => (true, "NotDurable"),
                     (_, true) => (false, "Ready"),

@@ -173,6 +173,9 @@ impl Seen {
     }
 }
 
+/// How far behind a source is far.
+const FAR: u64 = 1 << 20;
+
 /// Whether two reports differ in anything but the growth of what always grows.
 fn matters(old: &NodeReport, new: &NodeReport) -> bool {
     let still = |report: &NodeReport| {
@@ -180,6 +183,9 @@ fn matters(old: &NodeReport, new: &NodeReport) -> bool {
         (report.offset, report.keys, report.uptime_ms, report.clock_ms) = (0, 0, 0, 0);
         if let Some(durability) = report.durability.as_mut() {
             durability.durable = 0;
+        }
+        if let Some(lag) = report.source.as_mut().and_then(|source| source.lag_bytes.as_mut()) {
+            *lag = u64::from(*lag >= FAR);
         }
         if let Some(link) = report.link.as_mut() {
             link.silent_ms = 0;

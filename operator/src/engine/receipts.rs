@@ -386,6 +386,7 @@ mod tests {
             acknowledge: Acknowledge::Async,
             failover: Failover::default(),
             preferred: None,
+            source: None,
             durable: true,
             config: BTreeMap::new(),
         }
@@ -410,6 +411,7 @@ mod tests {
             acknowledge: Acknowledge::Async,
             topology: Topology::Star,
             failover: Failover::default(),
+            source: None,
             overlap: Vec::new(),
             former: Vec::new(),
         }

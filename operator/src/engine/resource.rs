@@ -5,7 +5,9 @@ use k8s_openapi::jiff::Timestamp;
 use kv_core::plan;
 
 use super::StatusUpdate;
-use crate::crd::{KvCluster, KvClusterStatus, NodeHealth, NodeStatus, ShardStatus, State, TopologyType};
+use crate::crd::{
+    KvCluster, KvClusterStatus, NodeHealth, NodeStatus, ShardStatus, SourceStatus, State, TopologyType,
+};
 
 /// The status of a KvCluster. A condition keeps the time of its last transition from the status before.
 #[must_use]
@@ -66,8 +68,18 @@ fn shard(shard: &plan::ShardStatus) -> ShardStatus {
         index: shard.index,
         epoch: shard.epoch.0,
         master: shard.master.clone(),
+        source: shard.source.as_ref().map(source),
         slots: shard.slots.ranges().iter().map(ToString::to_string).collect(),
         nodes: shard.nodes.iter().map(node).collect(),
+    }
+}
+
+fn source(source: &plan::SourceStatus) -> SourceStatus {
+    SourceStatus {
+        address: source.address.clone(),
+        following: source.following,
+        lag_bytes: source.lag_bytes,
+        problem: source.problem.clone(),
     }
 }
 

@@ -37,12 +37,33 @@ pub trait Provider: Send + Sync {
     /// If it cannot be taken away.
     fn end_wish(&self, shard: u16, node: &str) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// User and password of a server that a shard follows (`spec.source.secretRef`).
+    ///
+    /// # Errors
+    /// If they are not there.
+    fn login(&self, secret: &str) -> impl Future<Output = Result<Login, Self::Error>> + Send;
+
     /// Starts a node anew, from what is wanted now. It keeps its volume. Does nothing if the node is of another template
     /// than `seen` by now (one that was stuck has become ready), or is another one.
     ///
     /// # Errors
     /// If the provider refuses.
     fn replace(&self, node: &str, seen: Template) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// User and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user; `None` for the default user.
+    pub username: Option<String>,
+    /// The password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 /// What applying came to.

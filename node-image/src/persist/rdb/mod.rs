@@ -184,6 +184,8 @@ pub enum RdbErrorKind {
     #[error("corrupt: {0}")]
     Corrupt(&'static str),
     /// A database number that this node does not have.
-    #[error("database {0} does not exist here: raise the directive databases")]
+    #[error(
+        "database {0} does not exist here: a cluster has database 0 only, another node as many as its directive databases says"
+    )]
     Database(u64),
 }

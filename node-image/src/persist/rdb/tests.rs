@@ -393,7 +393,7 @@ fn errors_say_what_and_where() {
         ),
         (
             b"REDIS0009\xfe\x10\x00\x01k\x01v\xff\0\0\0\0\0\0\0\0".to_vec(),
-            "RDB, at byte 16: database 16 does not exist here: raise the directive databases",
+            "RDB, at byte 16: database 16 does not exist here: a cluster has database 0 only, another node as many as its directive databases says",
         ),
     ] {
         assert_eq!(load(bytes.as_slice(), 16).unwrap_err().to_string(), text);

@@ -86,7 +86,7 @@ pub fn table(cluster: &KvCluster, processes: &[ProcessRow], now: Timestamp) -> V
     for condition in &status.conditions {
         let bad = match condition.type_.as_str() {
             "Ready" => condition.status == "False",
-            "Degraded" => condition.status == "True",
+            "Degraded" | "Adopting" => condition.status == "True",
             _ => false,
         };
         if bad {

@@ -15,7 +15,7 @@ use kube::{Client, Resource, ResourceExt};
 use kv_core::plan::{Problem, Template, Vote, Workload};
 use serde_json::json;
 
-use super::{Applied, Provider, Sighting};
+use super::{Applied, Login, Provider, Sighting};
 use crate::crd::KvCluster;
 use crate::wish::{annotation, wishes};
 
@@ -235,6 +235,10 @@ impl Provider for KubernetesProvider {
 
     async fn vote(&self, shard: u16, vote: Vote) -> Result<(), Error> {
         Ok(self.witness.vote(&self.client, &self.cluster(), shard, vote).await?)
+    }
+
+    async fn login(&self, secret: &str) -> Result<Login, Error> {
+        Ok(secrets::login(&self.client, &self.cluster(), secret).await?)
     }
 
     async fn end_wish(&self, shard: u16, node: &str) -> Result<(), Error> {

@@ -11,12 +11,16 @@ use serde_json::json;
 use super::apply::ApplyError;
 use super::build::Cluster;
 use super::{explain, names};
+use crate::provider::Login;
 
 /// Key of the control password in its Secret.
 const CONTROL_KEY: &str = "control-password";
 
 /// Key of a client's password in its Secret.
 const PASSWORD_KEY: &str = "password";
+
+/// Key of a user in the Secret of a source.
+const USERNAME_KEY: &str = "username";
 
 /// Why a cluster's Secrets are not there.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -49,6 +53,12 @@ pub enum SecretError {
         /// The key.
         key: &'static str,
     },
+    /// The Secret of a source is not there, or lacks its password.
+    #[error(
+        "Secret {0}, which spec.source.secretRef names, has no key password; create it in the namespace of the KvCluster, \
+         with the keys password and, if the user is not the default one, username"
+    )]
+    NoLogin(String),
     /// The system has no random bytes.
     #[error("no random bytes for a password: {0}")]
     Random(getrandom::Error),
@@ -92,6 +102,21 @@ pub async fn ensure(
 /// If it cannot be read, or belongs to somebody else.
 pub async fn control_password(client: &Client, cluster: &Cluster) -> Result<Option<String>, SecretError> {
     find(client, cluster, &names::control(&cluster.name), CONTROL_KEY).await
+}
+
+/// User and password of a Secret that a user made, as those of type kubernetes.io/basic-auth have them.
+///
+/// # Errors
+/// If it cannot be read, or is not there, or has no password.
+pub async fn login(client: &Client, cluster: &Cluster, name: &str) -> Result<Login, SecretError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
+    let secret = api.get_opt(name).await.map_err(|source| failed("get", name, source))?;
+    let text = |key: &str| {
+        let value = secret.as_ref()?.data.as_ref()?.get(key)?;
+        String::from_utf8(value.0.clone()).ok().filter(|text| !text.is_empty())
+    };
+    let password = text(PASSWORD_KEY).ok_or_else(|| SecretError::NoLogin(name.to_owned()))?;
+    Ok(Login { username: text(USERNAME_KEY), password })
 }
 
 async fn ensure_one(

@@ -8,7 +8,8 @@
 //! | `status.json` | the status that `up` wrote last, with its process id |
 //! | `failovers.json` | receipts of the last changes of master |
 //! | `votes.json` | what the operator has voted for last in each shard |
-//! | `secrets/NAME/password` | put there by the user, where `spec.auth.secretRef` names it |
+//! | `secrets/NAME/password` | put there by the user, where `spec.auth.secretRef` or `spec.source.secretRef` names it |
+//! | `secrets/NAME/username` | the same, of a source |
 //! | `lock` | held by the `up` that runs, with its process id |
 //! | `up.log` | what a detached `up` printed |
 //! | `nodes/NAME/data` | the node's own files |
@@ -182,7 +183,13 @@ impl Layout {
         self.dir.join("up.log")
     }
 
-    /// The password that `spec.auth.secretRef` names.
+    /// The user that `spec.source.secretRef` names, if any.
+    #[must_use]
+    pub fn username(&self, name: &str) -> PathBuf {
+        self.dir.join("secrets").join(name).join("username")
+    }
+
+    /// The password that `spec.auth.secretRef` or `spec.source.secretRef` names.
     #[must_use]
     pub fn secret(&self, name: &str) -> PathBuf {
         self.dir.join("secrets").join(name).join("password")

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ pub mod ports;
 pub mod process;
 mod supervisor;
 
-use super::{Applied, Provider, SightedNode, Sighting};
+use super::{Applied, Login, Provider, SightedNode, Sighting};
 use crate::wish::wishes;
 use launch::Launch;
 use layout::{Layout, LayoutError, Settings, read_json};
@@ -40,6 +41,12 @@ pub enum LocalError {
     /// The KvCluster in the folder.
     #[error(transparent)]
     Admit(#[from] admit::AdmitError),
+    /// A password that the KvCluster names.
+    #[error(
+        "spec.source.secretRef.name: without Kubernetes the password of the source is read from {0}, and its user, if it \
+         is not the default one, from the file username beside it; put it there"
+    )]
+    NoSecret(PathBuf),
     /// A node's port.
     #[error("{node}: {source}")]
     Port {
@@ -274,6 +281,14 @@ impl Provider for LocalProvider {
             admit::wish(&self.layout, shard, None)?;
         }
         Ok(())
+    }
+
+    async fn login(&self, secret: &str) -> Result<Login, LocalError> {
+        let text = |path: &Path| Ok::<_, LayoutError>(layout::read(path)?.map(|text| text.trim().to_owned()));
+        let path = self.layout.secret(secret);
+        let password = text(&path)?.filter(|password| !password.is_empty());
+        let password = password.ok_or(LocalError::NoSecret(path))?;
+        Ok(Login { username: text(&self.layout.username(secret))?.filter(|name| !name.is_empty()), password })
     }
 
     /// A process is started from what is wanted at that time, and told what changes: none is outdated, and so none is
