@@ -432,7 +432,8 @@ impl World {
         bound_ms: Option<u64>,
     ) -> Observed {
         let witness = self.witness.filter(|_| bound_ms.is_some());
-        let shard = ShardObserved { index: 0, workload_nodes, nodes, bound_ms, witness, wish: None };
+        let shard =
+            ShardObserved { index: 0, workload_nodes, nodes, bound_ms, witness, wish: None, forced: None };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }
 

@@ -233,6 +233,7 @@ impl World {
             bound_ms: Some(0),
             witness: None,
             wish: None,
+            forced: None,
         };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }

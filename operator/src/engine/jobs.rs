@@ -25,6 +25,8 @@ pub enum Job {
     Config(NodeId),
     /// Take away a wish that has ended.
     Wish(u16),
+    /// Keep what the permission to go on without a quorum was used for.
+    Force,
 }
 
 impl Job {
@@ -32,7 +34,7 @@ impl Job {
     pub const fn shard(self) -> Option<u16> {
         match self {
             Self::Shard(shard) | Self::Wish(shard) => Some(shard),
-            Self::Apply | Self::Map(_) | Self::Config(_) => None,
+            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Force => None,
         }
     }
 
@@ -44,6 +46,7 @@ impl Job {
             Self::Map(_) => "MapRefused",
             Self::Config(_) => "ConfigRefused",
             Self::Wish(_) => "WishNotEnded",
+            Self::Force => "ForceNotKept",
         }
     }
 
@@ -51,7 +54,9 @@ impl Job {
     const fn pause_after_failure(self) -> Duration {
         match self {
             Self::Shard(_) => Duration::from_millis(200),
-            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Wish(_) => Duration::from_secs(1),
+            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Wish(_) | Self::Force => {
+                Duration::from_secs(1)
+            }
         }
     }
 
@@ -59,8 +64,8 @@ impl Job {
     /// it was cannot keep the engine busy.
     const fn pause_after_success(self) -> Option<Duration> {
         match self {
-            // So long does it take at most until it is seen that the wish is gone.
-            Self::Wish(_) => Some(Duration::from_secs(1)),
+            // So long does it take at most until it is seen that the wish is gone, or the permission used.
+            Self::Wish(_) | Self::Force => Some(Duration::from_secs(1)),
             Self::Map(_) | Self::Config(_) => Some(Duration::from_millis(50)),
             Self::Shard(_) | Self::Apply => None,
         }

@@ -29,6 +29,7 @@ use super::stores::{Key, Stores, Wakers};
 use super::{Error, KubernetesProvider, explain, lock, names, secrets};
 use crate::crd::{self, InvalidField, KvCluster, KvClusterSpec, KvClusterStatus, Retention, State};
 use crate::engine::{Engine, Identity, Wanted};
+use crate::force::Force;
 use crate::wish::wishes;
 
 /// How often it is looked whether a deleted cluster's pods are gone.
@@ -128,13 +129,14 @@ impl Operator {
         if self.update(&key, &object, generation, &checked) {
             return Ok(Action::await_change());
         }
-        let wishes = wishes(&object.metadata);
+        let (wishes, force) = (wishes(&object.metadata), Force::of(&object));
         let (object, wanted) = match checked {
-            Ok(spec) => (object, Wanted { spec, generation, problems: Vec::new(), wishes }),
+            Ok(spec) => (object, Wanted { spec, generation, problems: Vec::new(), wishes, force }),
             Err(fields) => match self.last_valid(&object).await? {
                 Some((valid, spec)) => {
                     let generation = valid_generation(&object);
-                    (Arc::new(valid), Wanted { spec, generation, problems: vec![invalid(&fields)], wishes })
+                    let problems = vec![invalid(&fields)];
+                    (Arc::new(valid), Wanted { spec, generation, problems, wishes, force: Force::Denied })
                 }
                 None => {
                     tracing::warn!(cluster = %object.name_any(), "{}", crd::describe(&fields));
@@ -175,12 +177,13 @@ impl Operator {
                     running.provider.set_cluster(cluster);
                 }
                 *lock(&running.object) = Arc::clone(object);
-                Wanted { spec: spec.clone(), generation, problems: Vec::new(), wishes }
+                let force = Force::of(object);
+                Wanted { spec: spec.clone(), generation, problems: Vec::new(), wishes, force }
             }
             Err(fields) => {
                 let last = running.wanted.borrow().clone();
                 // The generation stays that of the spec, so that nobody takes the newest one as rolled out.
-                Wanted { problems: vec![invalid(fields)], wishes, ..last }
+                Wanted { problems: vec![invalid(fields)], wishes, force: Force::Denied, ..last }
             }
         };
         running.wanted.send_if_modified(|wanted| {
