@@ -27,6 +27,7 @@ use crate::provider::{Provider, Sighting};
 pub mod client;
 mod config;
 mod execute;
+mod hook;
 mod jobs;
 mod lost;
 mod prober;
@@ -35,6 +36,7 @@ mod receipts;
 mod resource;
 
 use client::{ClientError, Request};
+pub use hook::{BadHook, Hook};
 use jobs::{Done, Finished, Job, JobError, Jobs};
 use lost::Lost;
 use prober::NodeHandle;

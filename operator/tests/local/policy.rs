@@ -1,9 +1,12 @@
 //! What users say of failover: where masters should live, and what is done without a quorum.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+
 use redis::Commands;
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, connect, eventually, master, signal};
+use crate::harness::{Cluster, SOON, connect, eventually, master, signal};
 
 #[test]
 fn masters_come_back_to_where_they_should_live() {
@@ -18,6 +21,48 @@ fn masters_come_back_to_where_they_should_live() {
     eventually("another one leads meanwhile", || (cluster.receipts()[0]["to"] == "shop-0-0").then_some(()));
     cluster.wait_for("it is back", home);
     assert_eq!(cluster.receipts()[0]["lost"], "None");
+}
+
+/// Takes one request with a JSON body, and answers that it did.
+fn take_notification(listener: &TcpListener) -> Value {
+    let (mut stream, _) = eventually("a notification", || listener.accept().ok());
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        match line.trim().split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.parse().unwrap()
+            }
+            None if line.trim().is_empty() => break,
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
+#[test]
+fn a_lost_master_is_posted_with_its_receipt() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut cluster = Cluster::new();
+    cluster.notify_url = format!("http://{}/hook", listener.local_addr().unwrap());
+    cluster.write("{shards: 1, replicasPerShard: 1}");
+    cluster.up();
+    let old = master(&cluster.wait_ready(), 0);
+    signal(cluster.pid(&old), "KILL");
+    let posted = std::iter::repeat_with(|| take_notification(&listener));
+    let posted =
+        posted.take(100).find(|posted| posted["reason"] == "FailedOver").expect("a failover is posted");
+    assert_eq!((&posted["cluster"], &posted["type"]), (&json!("shop"), &json!("Warning")));
+    assert_eq!(posted["receipt"]["from"], old);
+    assert_eq!(posted["receipt"]["reason"], "MasterExited");
 }
 
 #[test]

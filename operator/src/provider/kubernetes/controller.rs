@@ -28,7 +28,7 @@ use super::publish::{KubernetesPublisher, write_status};
 use super::stores::{Key, Stores, Wakers};
 use super::{Error, KubernetesProvider, explain, lock, names, secrets};
 use crate::crd::{self, InvalidField, KvCluster, KvClusterSpec, KvClusterStatus, Retention, State};
-use crate::engine::{Engine, Identity, Wanted};
+use crate::engine::{Engine, Hook, Identity, Wanted};
 use crate::force::Force;
 use crate::wish::wishes;
 
@@ -76,6 +76,8 @@ pub struct Operator {
     pub node_image: String,
     /// The name of this operator's pod.
     pub instance: String,
+    /// Where notifications go.
+    pub hook: Option<Hook>,
     engines: Mutex<BTreeMap<Key, Running>>,
 }
 
@@ -104,8 +106,9 @@ impl Operator {
         metrics: Arc<Metrics>,
         node_image: String,
         instance: String,
+        hook: Option<Hook>,
     ) -> Self {
-        Self { client, stores, wakers, metrics, node_image, instance, engines: Mutex::default() }
+        Self { client, stores, wakers, metrics, node_image, instance, hook, engines: Mutex::default() }
     }
 
     /// Takes care of all KvClusters of a namespace, or of all namespaces, until `stop` is done.
@@ -219,6 +222,7 @@ impl Operator {
             Arc::clone(&provider),
             Arc::clone(&object),
             self.instance.clone(),
+            self.hook.clone(),
         );
         let wake = Arc::new(Notify::new());
         self.wakers.insert(key.clone(), Arc::clone(&wake));

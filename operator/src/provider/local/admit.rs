@@ -221,6 +221,33 @@ mod tests {
     }
 
     #[test]
+    fn edits_at_the_same_time_are_all_kept() {
+        const ROUNDS: u16 = 50;
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        admit(&layout, &text("a", "{shards: 2}"), "f").unwrap();
+        std::thread::scope(|scope| {
+            for shard in 0..2 {
+                let layout = &layout;
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        wish(layout, shard, Some(&round.to_string())).unwrap();
+                    }
+                });
+            }
+            for round in 0..ROUNDS {
+                let spec = format!("{{shards: 2, replicasPerShard: {}}}", round % 3);
+                admit(&layout, &text("a", &spec), "f").unwrap();
+            }
+        });
+        let (cluster, spec) = load(&layout).unwrap().unwrap();
+        let last = (ROUNDS - 1).to_string();
+        assert_eq!(crate::wish::wishes(&cluster.metadata), [(0, last.clone()), (1, last)].into());
+        assert_eq!(spec.replicas_per_shard, (ROUNDS - 1) % 3);
+        assert_eq!(cluster.metadata.generation, Some(i64::from(ROUNDS) + 1));
+    }
+
+    #[test]
     fn a_volume_may_grow_and_not_shrink() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
