@@ -128,6 +128,7 @@ fn observed(proposal: &Proposal, nodes: &BTreeMap<NodeId, Node>) -> Observed {
         bound_to: None,
         witness: None,
         wish: None,
+        forced: None,
     };
     let name = config.members.first().map_or("", |member| member.name.as_str());
     let name = name.rsplitn(3, '-').last().unwrap_or_default().to_owned();

@@ -6,5 +6,6 @@
 pub mod cli;
 pub mod crd;
 pub mod engine;
+pub mod force;
 pub mod provider;
 pub mod wish;

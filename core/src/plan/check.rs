@@ -8,6 +8,7 @@ use crate::id::{Epoch, NodeId};
 use crate::plan::{
     Action, NodeObserved, Observed, Plan, Presence, ShardObserved, ShardPlan, Step, Template, Vote,
 };
+use crate::quorum::Acknowledge;
 use crate::shard::{Member, ShardConfig};
 use crate::spec::{ClusterSpec, Home, Preferred};
 
@@ -400,8 +401,13 @@ fn check_election(
             .all(|ordinal| facts.heard().any(|(node, _)| node.ordinal == ordinal));
         return rules.must(all, "a shard is founded anew when all of its nodes answer");
     }
-    check_copies(facts, old, config, total, rules);
     let lets_go = |report: &NodeReport| !report.bound || facts.has_ended();
+    if facts.shard.and_then(|shard| shard.forced) == Some(old.epoch)
+        && config.members.len() < old.members.len()
+    {
+        return check_forced(config, master, &answering, lets_go, rules);
+    }
+    check_copies(facts, old, config, total, rules);
     let gave = |report: &&&NodeReport| report.promised == config.epoch && lets_go(report);
     let promises = answering.iter().filter(gave).count();
     let bound = match facts.shard.map_or(Some(0), |shard| shard.bound_ms) {
@@ -436,6 +442,31 @@ fn check_election(
             of_source || !same_history || other.offset <= master.offset,
             "no member has more of the same history",
         );
+    }
+}
+
+/// A user has given up those that do not answer: who does goes on alone.
+fn check_forced(
+    config: &ShardConfig,
+    master: &NodeReport,
+    answering: &[&NodeReport],
+    lets_go: impl Fn(&NodeReport) -> bool,
+    rules: &mut Rules,
+) {
+    let promised = |report: &&&NodeReport| report.promised == config.epoch && lets_go(report);
+    rules.must(
+        answering.iter().all(|report| promised(&report)),
+        "all who answer promised, and none hears the master",
+    );
+    let same = config.members.len() == answering.len()
+        && answering.iter().all(|report| config.member(report.id).is_some());
+    rules.must(same && config.overlap.is_empty(), "who answers makes up the shard, and nobody else");
+    rules.must(master.data >= DataState::Restored, "an empty node is not forced to lead");
+    let copies = usize::from(config.acknowledge.copies());
+    let kept = copies <= config.members.len() || !matches!(config.acknowledge, Acknowledge::Quorum { .. });
+    rules.must(kept, "no more copies are promised than there are nodes");
+    for other in answering.iter().filter(|other| other.replid == master.replid && other.data == master.data) {
+        rules.must(other.offset <= master.offset, "no member has more of the same history");
     }
 }
 

@@ -5,15 +5,15 @@ use std::cmp::Reverse;
 use crate::control::{Consent, DataState, NodeReport};
 use crate::id::{Epoch, NodeId};
 use crate::plan::change::{sorted_members, with_parents};
-use crate::plan::founding;
 use crate::plan::reason::{Loss, Reason};
 use crate::plan::view::{Seen, View, epoch_of};
 use crate::plan::{Action, Step, Template};
+use crate::plan::{force, founding};
 use crate::quorum::Electorate;
 use crate::shard::{Member, ShardConfig};
 
 /// Those whose promises count.
-struct Voters<'v, 'a> {
+pub(super) struct Voters<'v, 'a> {
     view: &'v View<'a>,
     members: Vec<&'v Member>,
     /// The same, and voters of before that are no members any more.
@@ -34,6 +34,9 @@ pub(super) fn elect(view: &View<'_>, config: &ShardConfig, loss: Loss) -> Step {
     let voters = Voters::of(view, config, witness);
     if voters.members.is_empty() {
         return founding::found_anew(view, config);
+    }
+    if let Some(step) = force::force(view, config, &loss, voters.elect(|_| true) && voters.best().is_some()) {
+        return step;
     }
     if !voters.elect(|_| true) {
         let (needed, answering, missing) = (voters.needed(), voters.answering.len(), voters.missing());
@@ -134,7 +137,7 @@ fn promote(view: &View<'_>, config: &ShardConfig, master: &NodeReport, epoch: Ep
 impl<'v, 'a> Voters<'v, 'a> {
     /// The members of `config`. Where every one of them answers or was replaced by a blank node, which is gone for good then
     /// with its promises, those that were replaced do not count; else the loss of most volumes would stop the shard forever.
-    fn of(view: &'v View<'a>, config: &'v ShardConfig, witness: bool) -> Self {
+    pub(super) fn of(view: &'v View<'a>, config: &'v ShardConfig, witness: bool) -> Self {
         let answers = |member: &&Member| view.node(member.id).is_some_and(|seen| seen.answers);
         let all_heard = config.voters().all(|voter| answers(&voter) || view.reborn(voter));
         let members: Vec<_> =
@@ -217,6 +220,13 @@ impl<'v, 'a> Voters<'v, 'a> {
 
     fn all_answer(&self) -> bool {
         self.missing().is_empty()
+    }
+
+    /// Those that answer, the best one last.
+    pub(super) fn ranked(self) -> Vec<(&'v Seen<'a>, &'a NodeReport)> {
+        let mut answering = self.answering.clone();
+        answering.sort_by_key(|(seen, report)| self.rank(seen, report));
+        answering
     }
 
     fn rank(&self, seen: &Seen<'_>, report: &NodeReport) -> impl Ord + use<> {

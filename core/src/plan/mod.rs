@@ -33,6 +33,9 @@ pub struct ShardObserved {
     pub witness: Option<Vote>,
     /// Name of the node that a user wants to lead; `None` if that is all the same.
     pub wish: Option<String>,
+    /// The epoch of the config that a user gives up: if the shard still has it, and too few nodes answer to elect a master
+    /// without risk, those that do go on without the others.
+    pub forced: Option<Epoch>,
     /// For how long the observer's own word binds it not to vote against the present master, in milliseconds; `None` if the
     /// observer has no vote.
     pub bound_ms: Option<u64>,
@@ -245,6 +248,7 @@ mod adoption;
 mod change;
 pub mod check;
 mod election;
+mod force;
 mod founding;
 mod handover;
 mod map;

@@ -113,6 +113,20 @@ pub enum Reason {
         /// Who does not answer.
         missing: Vec<String>,
     },
+    /// Too few nodes answer to elect a master without risk, and a user has asked to go on without the others.
+    #[error(
+        "{loss}; as spec.failover.onQuorumLoss asks, {master} is made the master without {}: acknowledged writes that only \
+         these hold are lost",
+        .given_up.join(", ")
+    )]
+    Forcing {
+        /// What became of the master.
+        loss: Loss,
+        /// Who leads.
+        master: String,
+        /// Who is not waited for.
+        given_up: Vec<String>,
+    },
     /// A master should go and has no successor.
     #[error("{departure}, and no replica is in step to succeed it; it stays the master")]
     NoSuccessor {
@@ -275,6 +289,7 @@ impl Reason {
             Self::NoQuorum { .. } => "NoQuorum",
             Self::HeardByOthers { .. } => "MasterHeardByOthers",
             Self::NoCandidate { .. } => "NoCandidate",
+            Self::Forcing { .. } => "ForcedWithPossibleDataLoss",
             Self::NoSuccessor { .. } => "NoSuccessor",
             Self::SuccessorLags { .. } => "SuccessorLags",
             Self::CatchingUp { .. } => "CatchingUp",
@@ -305,7 +320,8 @@ impl Reason {
             | Self::Promoting { loss, .. }
             | Self::NoQuorum { loss, .. }
             | Self::HeardByOthers { loss, .. }
-            | Self::NoCandidate { loss, .. } => Some(loss),
+            | Self::NoCandidate { loss, .. }
+            | Self::Forcing { loss, .. } => Some(loss),
             _ => None,
         }
     }
@@ -342,6 +358,7 @@ impl Reason {
             | Self::HeardByOthers { .. }
             | Self::NoAgreement { .. }
             | Self::NoCandidate { .. }
+            | Self::Forcing { .. }
             | Self::NoSuccessor { .. }
             | Self::SourceRefused { .. }
             | Self::SourceFails { .. }

@@ -17,6 +17,8 @@ pub(super) struct View<'a> {
     pub witness: Option<Vote>,
     /// Name of the node that a user wants to lead.
     pub wish: Option<&'a str>,
+    /// The epoch of the config that a user gives up.
+    pub forced: Option<Epoch>,
     /// For how long the observer is bound not to vote against the master.
     pub bound_ms: Option<u64>,
     /// To whom, if to one only.
@@ -74,6 +76,7 @@ impl<'a> View<'a> {
             workload_nodes: shard.and_then(|shard| shard.workload_nodes),
             witness: shard.and_then(|shard| shard.witness),
             wish: shard.and_then(|shard| shard.wish.as_deref()),
+            forced: shard.and_then(|shard| shard.forced),
             bound_ms: shard.map_or(Some(0), |shard| shard.bound_ms),
             bound_to: shard.and_then(|shard| shard.bound_to),
             nodes,

@@ -3,7 +3,7 @@
 //! | line | meaning |
 //! |---|---|
 //! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 acknowledge=async\|semisync:1\|quorum:2 down-after=2000 durable=yes preferred=zone:eu:60000` | the spec |
-//! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes; with `bound=500:0` the operator may not vote against node 0 for so many ms (`bound=500`: it is not known against whom), with `witness=18:1` it has voted for node 1 under that epoch |
+//! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes; with `bound=500:0` the operator may not vote against node 0 for so many ms (`bound=500`: it is not known against whom), with `witness=18:1` it has voted for node 1 under that epoch; `wish=a-0-1` is a user's, `forced=17` gives up that epoch |
 //! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each; with `acknowledge=quorum:2` another mode than the spec's, with `overlap=0,1:2` voters of before and the copies that they keep |
 //! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
 //! | `node 1 disk=full` | it cannot write to its disk; `disk=dead`: it cannot even write a promise |
@@ -66,6 +66,7 @@ impl Default for Scene {
             bound_to: None,
             witness: None,
             wish: None,
+            forced: None,
         };
         let observed = Observed { uid: uid(), name: "a".into(), shards: vec![shard] };
         Self {
@@ -221,6 +222,7 @@ impl Scene {
                 bound_to: None,
                 witness: None,
                 wish: None,
+                forced: None,
             });
             shards.len() - 1
         });
@@ -232,6 +234,7 @@ impl Scene {
                     shards[self.shard].witness = Some(Vote { epoch, master });
                 }
                 "wish" => shards[self.shard].wish = (value != "none").then(|| value.to_owned()),
+                "forced" => shards[self.shard].forced = Some(Epoch(number(value))),
                 "bound" => {
                     let (ms, to) = value.split_once(':').unwrap_or((value, ""));
                     shards[self.shard].bound_ms = (ms != "novote").then(|| number(ms));

@@ -470,8 +470,16 @@ impl World {
         bound_ms: Option<u64>,
     ) -> Observed {
         let witness = self.witness.filter(|_| bound_ms.is_some());
-        let shard =
-            ShardObserved { index: 0, workload_nodes, nodes, bound_ms, bound_to: None, witness, wish: None };
+        let shard = ShardObserved {
+            index: 0,
+            workload_nodes,
+            nodes,
+            bound_ms,
+            bound_to: None,
+            witness,
+            wish: None,
+            forced: None,
+        };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }
 

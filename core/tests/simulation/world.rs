@@ -235,6 +235,7 @@ impl World {
             bound_to: None,
             witness: None,
             wish: None,
+            forced: None,
         };
         Observed { uid: self.uid.clone(), name: "a".into(), shards: vec![shard] }
     }

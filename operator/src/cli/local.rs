@@ -78,6 +78,9 @@ struct UpArgs {
     /// or what the folder was started with before.
     #[arg(long)]
     base_port: Option<u16>,
+    /// URL to which each warning and each change of master is posted as JSON.
+    #[arg(long, env = "KV_NOTIFY_URL", hide_env_values = true)]
+    notify_url: Option<String>,
     /// Go on in the background; return when the cluster is ready, or after 60 s.
     #[arg(long)]
     detach: bool,

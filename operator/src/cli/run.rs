@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Failure;
 use crate::crd::KvCluster;
+use crate::engine::Hook;
 use crate::provider::kubernetes::controller::Operator;
 use crate::provider::kubernetes::health::{self, Metrics};
 use crate::provider::kubernetes::lease::Elector;
@@ -46,6 +47,9 @@ pub struct Args {
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, default_value = "0.0.0.0:8080")]
     health_address: SocketAddr,
+    /// URL to which each warning and each change of master is posted as JSON.
+    #[arg(long, env = "KV_NOTIFY_URL", hide_env_values = true)]
+    notify_url: Option<String>,
 }
 
 /// Runs the subcommand.
@@ -62,11 +66,12 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let client =
         Client::try_default().await.map_err(|error| format!("no connection to Kubernetes: {error}"))?;
     check_definition(&client, &args).await?;
+    let hook = args.notify_url.as_deref().filter(|url| !url.is_empty()).map(Hook::start).transpose()?;
     tracing::info!(version = kv_core::VERSION, namespace = %args.namespace, "kv-operator starts");
     if args.leader_election {
-        run_elected(client, &args, metrics, stop).await
+        run_elected(client, &args, metrics, hook, stop).await
     } else {
-        act(client, &args, metrics, stop).await;
+        act(client, &args, metrics, hook, stop).await;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -130,6 +135,7 @@ async fn run_elected(
     client: Client,
     args: &Args,
     metrics: Arc<Metrics>,
+    hook: Option<Hook>,
     mut stop: oneshot::Receiver<()>,
 ) -> Result<ExitCode, Failure> {
     let namespace = args.lease_namespace.clone().unwrap_or_else(|| "default".into());
@@ -141,7 +147,7 @@ async fn run_elected(
     }
     tracing::info!(lease = %args.lease_name, "holds the lease and acts");
     let lost = tokio::select! {
-        () = act(client, args, metrics, stop) => None,
+        () = act(client, args, metrics, hook, stop) => None,
         lost = elector.hold() => Some(lost),
     };
     match lost {
@@ -155,7 +161,13 @@ async fn run_elected(
 }
 
 /// Takes care of KvClusters until `stop`.
-async fn act(client: Client, args: &Args, metrics: Arc<Metrics>, stop: impl Future + Send + Sync + 'static) {
+async fn act(
+    client: Client,
+    args: &Args,
+    metrics: Arc<Metrics>,
+    hook: Option<Hook>,
+    stop: impl Future + Send + Sync + 'static,
+) {
     metrics.lead();
     let wakers = Wakers::default();
     let mut watches = JoinSet::new();
@@ -171,6 +183,7 @@ async fn act(client: Client, args: &Args, metrics: Arc<Metrics>, stop: impl Futu
         },
         () = &mut stop => return,
     }
-    let operator = Operator::new(client, stores, wakers, metrics, args.node_image.clone(), identity(args));
+    let operator =
+        Operator::new(client, stores, wakers, metrics, args.node_image.clone(), identity(args), hook);
     operator.run(namespace(args), stop).await;
 }

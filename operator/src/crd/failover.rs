@@ -49,6 +49,14 @@ pub struct Failover {
     #[serde(default)]
     pub on_isolation: OnIsolation,
 
+    /// What is done for a shard that has lost its master, and of which too few nodes answer to elect another one without
+    /// risk. Abort: nothing, until they are back. ForceWithPossibleDataLoss: the operator goes on with those that answer, and
+    /// acknowledged writes that only the others hold are lost. It is used up at once: it counts for the shards that need it
+    /// when it is set, and for no later loss, whatever else is changed. To use it again set it to Abort first. Make sure before
+    /// that the nodes that are missing do not run on somewhere.
+    #[serde(default)]
+    pub on_quorum_loss: OnQuorumLoss,
+
     /// Where masters should live. Of nodes with equally new data one there leads, and a master that makes way hands over to
     /// one there if it can. Absent: that is all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,11 +87,23 @@ impl Default for Failover {
             down_after: default_down_after(),
             lease: None,
             on_isolation: OnIsolation::default(),
+            on_quorum_loss: OnQuorumLoss::default(),
             preferred: None,
             failback: Failback::default(),
             failback_after: default_failback_after(),
         }
     }
+}
+
+/// What is done for a shard that has lost its master, and too many nodes besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum OnQuorumLoss {
+    /// Nothing, until enough nodes are back.
+    #[default]
+    Abort,
+    /// Those that are there go on, once.
+    ForceWithPossibleDataLoss,
 }
 
 /// Where masters should live: one of these.

@@ -20,7 +20,7 @@ mod status;
 mod validate;
 
 pub use document::{ReadError, read};
-pub use failover::{Failback, Failover, OnIsolation, Preferred};
+pub use failover::{Failback, Failover, OnIsolation, OnQuorumLoss, Preferred};
 pub use receipt::{Candidate, Lost, Proposer, Receipt, ReceiptKind};
 pub use schema::{definition, definition_template, definition_yaml};
 pub use status::{KvClusterStatus, NodeHealth, NodeStatus, ShardStatus, SourceStatus, State};

@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(
             default("failover"),
             Some(json!({
-                "downAfter": "2s", "onIsolation": "RefuseWrites", "failback": "Never", "failbackAfter": "1m",
+                "downAfter": "2s", "onIsolation": "RefuseWrites", "onQuorumLoss": "Abort", "failback": "Never", "failbackAfter": "1m",
             }))
         );
         assert_eq!(default("replication/properties/topology/properties/type"), Some(json!("Star")));

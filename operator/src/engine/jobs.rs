@@ -28,6 +28,8 @@ pub enum Job {
     Wish(u16),
     /// Look up how to log in at the source.
     Login,
+    /// Keep what the permission to go on without a quorum was used for.
+    Force,
 }
 
 impl Job {
@@ -35,7 +37,7 @@ impl Job {
     pub const fn shard(self) -> Option<u16> {
         match self {
             Self::Shard(shard) | Self::Wish(shard) => Some(shard),
-            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Login => None,
+            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Login | Self::Force => None,
         }
     }
 
@@ -48,6 +50,7 @@ impl Job {
             Self::Config(_) => "ConfigRefused",
             Self::Wish(_) => "WishNotEnded",
             Self::Login => "NoLogin",
+            Self::Force => "ForceNotKept",
         }
     }
 
@@ -55,7 +58,7 @@ impl Job {
     const fn pause_after_failure(self) -> Duration {
         match self {
             Self::Shard(_) => Duration::from_millis(200),
-            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Wish(_) | Self::Login => {
+            Self::Apply | Self::Map(_) | Self::Config(_) | Self::Wish(_) | Self::Login | Self::Force => {
                 Duration::from_secs(1)
             }
         }
@@ -65,8 +68,8 @@ impl Job {
     /// it was cannot keep the engine busy.
     const fn pause_after_success(self) -> Option<Duration> {
         match self {
-            // So long does it take at most until it is seen that the wish is gone.
-            Self::Wish(_) => Some(Duration::from_secs(1)),
+            // So long does it take at most until it is seen that the wish is gone, or the permission used.
+            Self::Wish(_) | Self::Force => Some(Duration::from_secs(1)),
             Self::Map(_) | Self::Config(_) => Some(Duration::from_millis(50)),
             // A changed Secret is not told.
             Self::Login => Some(Duration::from_secs(10)),

@@ -20,13 +20,16 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::crd::{KvClusterStatus, ReceiptKind};
+use crate::force::{self, Force};
 use crate::provider::{Login, Provider, Sighting};
 
 pub mod client;
 mod config;
 mod execute;
 mod health;
+mod hook;
 mod jobs;
+mod lost;
 mod prober;
 mod publish;
 mod receipts;
@@ -34,7 +37,9 @@ mod resource;
 
 use client::{ClientError, Request};
 use health::Health;
+pub use hook::{BadHook, Hook};
 use jobs::{Done, Finished, Job, JobError, Jobs};
+use lost::Lost;
 use prober::NodeHandle;
 pub use prober::Prober;
 use publish::Reporter;
@@ -85,6 +90,8 @@ pub struct Wanted {
     pub problems: Vec<Problem>,
     /// Names of the nodes that a user wants to lead, by shard.
     pub wishes: BTreeMap<u16, String>,
+    /// Whether shards may go on without a quorum.
+    pub force: Force,
 }
 
 /// Keeps one cluster as it is wanted. Dropping it (or the future of [`Engine::run`]) stops it at once; nothing is lost.
@@ -101,6 +108,8 @@ pub struct Engine<P: Provider + 'static> {
     steps: BTreeMap<u16, (Action, u32)>,
     /// What the conditions remember of the shards.
     health: Health,
+    /// Since when each shard has been without a quorum, and since when it may go on without one.
+    lost: Lost,
     /// Receipts of changes of master.
     receipts: Receipts,
     /// What the last pass said of each condition, to tell changes.
@@ -140,6 +149,7 @@ impl<P: Provider + 'static> Engine<P> {
             failures: BTreeMap::new(),
             steps: BTreeMap::new(),
             health: Health::default(),
+            lost: Lost::default(),
             receipts: Receipts::of(before),
             conditions: BTreeMap::new(),
             idle: config::Idle::default(),
@@ -194,6 +204,7 @@ impl<P: Provider + 'static> Engine<P> {
         self.note_bounds(&wanted.spec, &sighting.votes, &mut observed);
         for shard in &mut observed.shards {
             shard.wish = wanted.wishes.get(&shard.index).cloned();
+            shard.forced = wanted.force.epoch(shard.index);
         }
         let plan = plan(&wanted.spec, &observed);
         self.grant(&plan);
@@ -208,6 +219,7 @@ impl<P: Provider + 'static> Engine<P> {
             self.tell(None, true, "DirectivesWithoutEffect", text);
         }
         self.end_wishes(wanted, &plan);
+        self.use_force(wanted, &plan);
         self.keep_receipts(&observed, &plan);
         self.report(wanted, &observed, &plan, sighting.problems);
         self.next_look(&wanted.spec, &observed, &plan)
@@ -280,6 +292,36 @@ impl<P: Provider + 'static> Engine<P> {
         let shard = observed.shards.iter().filter(|shard| shard.index == index);
         let nodes = shard.flat_map(|shard| &shard.nodes).filter(|node| node.silent_ms < SILENT_MS);
         nodes.filter_map(|node| self.prober.node(node.report.as_ref()?.id)).collect()
+    }
+
+    /// Uses up the permission to go on without a quorum, for the shards that have been without one for a while; forgets what
+    /// it was used for when it is withdrawn.
+    fn use_force(&mut self, wanted: &Wanted, plan: &Plan) {
+        let decision = match (self.lost.look(&wanted.force, plan, Instant::now()), &wanted.force) {
+            (Some(shards), _) => Some(shards),
+            (None, Force::Withdrawn) => None,
+            _ => return,
+        };
+        let provider = Arc::clone(&self.provider);
+        let text = decision.as_ref().map(force::write);
+        let work = async move {
+            provider.keep_force(text.as_deref()).await.map_err(JobError::Provider)?;
+            Ok(Done::Granted)
+        };
+        if !self.jobs.start(Job::Force, work) {
+            return;
+        }
+        if let Some(shards) = decision {
+            let named: Vec<_> = shards.keys().map(ToString::to_string).collect();
+            let what = match named.is_empty() {
+                true => "no shard has been without a quorum for long enough to need it".to_owned(),
+                false => format!("shards {} go on without the nodes that do not answer", named.join(", ")),
+            };
+            let text = format!(
+                "spec.failover.onQuorumLoss ForceWithPossibleDataLoss is used up: {what}; set it to Abort"
+            );
+            self.tell(None, true, "ForceUsed", text);
+        }
     }
 
     /// Keeps receipts of changes of master, and tells of each when it is over, and when its old master has returned.
@@ -550,8 +592,16 @@ pub fn observe(identity: &Identity, sighting: &Sighting, prober: &Prober) -> Obs
             nodes.sort_by_key(|node| node.ordinal);
             let workload = sighting.workloads.iter().find(|workload| workload.shard == index);
             let workload_nodes = workload.map(|workload| workload.nodes);
-            let (bound_ms, bound_to) = (Some(0), None);
-            ShardObserved { index, workload_nodes, nodes, bound_ms, bound_to, witness: None, wish: None }
+            ShardObserved {
+                index,
+                workload_nodes,
+                nodes,
+                bound_ms: Some(0),
+                bound_to: None,
+                witness: None,
+                wish: None,
+                forced: None,
+            }
         })
         .collect();
     Observed { uid: identity.uid.clone(), name: identity.name.clone(), shards }

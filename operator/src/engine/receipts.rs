@@ -54,6 +54,8 @@ struct Draft {
     beyond: Option<u64>,
     /// No node held any data.
     anew: bool,
+    /// There was no quorum, and it was done without.
+    forced: bool,
 }
 
 /// What there is to tell of a receipt.
@@ -216,11 +218,14 @@ impl Shard {
             proposed: None,
             beyond: None,
             anew: false,
+            forced: false,
         });
-        if kind != ReceiptKind::Unknown && draft.kind != kind {
+        let forced = matches!(reason, Some(Reason::Forcing { .. }));
+        if forced || kind != ReceiptKind::Unknown && draft.kind != kind {
             (draft.kind, draft.reason, draft.message) = (kind, code.to_owned(), message);
         }
         draft.anew = matches!(reason, Some(Reason::FoundingAnew { .. }));
+        draft.forced = forced;
         draft.last_served = last_served.or(draft.last_served.take());
         let held = self.held.clone();
         draft.propose(action, config, seen, held, now);
@@ -240,7 +245,7 @@ impl Shard {
         let beyond = draft.beyond.filter(|bytes| *bytes > 0 && own.is_some());
         let lost = match (draft.kind, config.acknowledge, beyond) {
             _ if draft.anew => Lost::All,
-            (_, Acknowledge::Quorum { .. }, _) => Lost::NoneByQuorum,
+            (_, Acknowledge::Quorum { .. }, _) if !draft.forced => Lost::NoneByQuorum,
             (ReceiptKind::Planned, ..) if own.is_some() => Lost::None,
             (.., Some(_)) => Lost::AtLeast,
             (.., None) => Lost::Unknown,
@@ -293,6 +298,7 @@ impl Draft {
             proposed: None,
             beyond: None,
             anew: false,
+            forced: false,
         }
     }
 
@@ -342,6 +348,9 @@ fn cause(reason: &Reason, begun: bool) -> Option<(ReceiptKind, &'static str, Str
         return Some((ReceiptKind::Unplanned, reason.code(), reason.to_string()));
     }
     let loss = reason.loss()?;
+    if matches!(reason, Reason::Forcing { .. }) {
+        return Some((ReceiptKind::Unplanned, reason.code(), reason.to_string()));
+    }
     let goes_on = matches!(loss, Loss::Fenced { .. } | Loss::Superseded { .. });
     let kind = if goes_on { ReceiptKind::Unknown } else { ReceiptKind::Unplanned };
     let message = match loss {
@@ -465,6 +474,7 @@ mod tests {
             nodes,
             witness,
             wish: None,
+            forced: None,
             bound_ms: Some(0),
             bound_to: None,
         };

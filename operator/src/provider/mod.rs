@@ -43,6 +43,13 @@ pub trait Provider: Send + Sync {
     /// If they are not there.
     fn login(&self, secret: &str) -> impl Future<Output = Result<Login, Self::Error>> + Send;
 
+    /// Keeps what the permission to go on without a quorum was used for ([`crate::force`]), unless something is kept already;
+    /// without a text forgets it.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    fn keep_force(&self, text: Option<&str>) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
     /// Starts a node anew, from what is wanted now. It keeps its volume. Does nothing if the node is of another template
     /// than `seen` by now (one that was stuck has become ready), or is another one.
     ///

@@ -20,6 +20,8 @@ pub struct Cluster {
     dir: TempDir,
     pub base_port: u16,
     up: Option<Child>,
+    /// Where `up` posts notifications.
+    pub notify_url: String,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -59,7 +61,13 @@ impl Cluster {
     /// A folder in which nothing runs yet.
     pub fn new() -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        Self { dir: tempfile::tempdir().unwrap(), base_port: free_base_port(), up: None, _alone: alone }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            base_port: free_base_port(),
+            up: None,
+            notify_url: String::new(),
+            _alone: alone,
+        }
     }
 
     /// A cluster that is ready.
@@ -101,6 +109,7 @@ impl Cluster {
     pub fn up_command(&self) -> Command {
         let mut command = self.command(&["up", "-f"]);
         command.arg(self.file()).args(["--base-port", &self.base_port.to_string()]);
+        command.env("KV_NOTIFY_URL", &self.notify_url);
         command
     }
 

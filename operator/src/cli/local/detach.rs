@@ -72,6 +72,10 @@ fn spawn(layout: &Layout, args: &UpArgs) -> Result<Child, Failure> {
     if let Some(binary) = &args.node_binary {
         command.arg("--node-binary").arg(std::path::absolute(binary)?);
     }
+    if let Some(url) = &args.notify_url {
+        // Not as an argument: it may hold a secret.
+        command.env("KV_NOTIFY_URL", url);
+    }
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     Ok(command.spawn()?)
 }

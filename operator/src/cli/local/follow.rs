@@ -13,6 +13,7 @@ use super::Failure;
 use super::output::LocalPublisher;
 use crate::crd::{KvCluster, Retention};
 use crate::engine::{Event, Publisher, Wanted};
+use crate::force::Force;
 use crate::provider::local::launch::Launch;
 use crate::provider::local::layout::Layout;
 use crate::provider::local::{LocalProvider, admit};
@@ -136,5 +137,6 @@ pub fn wanted(cluster: &KvCluster, spec: &ClusterSpec) -> Wanted {
         generation: cluster.metadata.generation.unwrap_or_default(),
         problems: Vec::new(),
         wishes: wishes(&cluster.metadata),
+        force: Force::of(cluster),
     }
 }

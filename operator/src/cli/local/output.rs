@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::show::{ProcessRow, processes, table};
 use crate::crd::{KvCluster, State};
-use crate::engine::{Event, Publisher, StatusUpdate, resource_status};
+use crate::engine::{Event, Hook, Publisher, StatusUpdate, resource_status};
 use crate::provider::local::admit::now;
 use crate::provider::local::layout::{Layout, LayoutError, Settings};
 use crate::provider::local::node_name;
@@ -88,6 +88,7 @@ pub struct LocalPublisher {
     cluster: watch::Receiver<KvCluster>,
     screen: Arc<Screen>,
     said_ready: AtomicBool,
+    hook: Option<Hook>,
 }
 
 impl LocalPublisher {
@@ -98,6 +99,7 @@ impl LocalPublisher {
         settings: &Settings,
         cluster: watch::Receiver<KvCluster>,
         screen: &Arc<Screen>,
+        hook: Option<Hook>,
     ) -> Self {
         Self {
             layout: layout.clone(),
@@ -105,6 +107,7 @@ impl LocalPublisher {
             cluster,
             screen: Arc::clone(screen),
             said_ready: AtomicBool::new(false),
+            hook,
         }
     }
 }
@@ -131,6 +134,8 @@ impl Publisher for LocalPublisher {
     }
 
     async fn event(&self, event: Event) {
+        let name = self.cluster.borrow().metadata.name.clone().unwrap_or_default();
+        self.hook.iter().for_each(|hook| hook.tell("", &name, &event));
         let kind = if event.warning { "Warning" } else { "Normal" };
         let about = event.shard.map_or_else(String::new, |shard| format!("shard {shard}: "));
         self.screen.line(&format!("{} {kind:7} {}: {about}{}", now(), event.reason, event.message));

@@ -13,7 +13,7 @@ use super::follow::{Follower, launch, retains, wanted};
 use super::output::{LocalPublisher, Screen, all_processes};
 use super::{Failure, UpArgs, admit_file};
 use crate::crd::{KvCluster, KvClusterStatus};
-use crate::engine::{Engine, Event, Identity, Publisher};
+use crate::engine::{Engine, Event, Hook, Identity, Publisher};
 use crate::provider::local::launch::find_program;
 use crate::provider::local::layout::{Layout, LayoutError, Settings};
 use crate::provider::local::ports::{DEFAULT_BASE, Ports};
@@ -54,7 +54,8 @@ pub async fn up(layout: Layout, args: &UpArgs) -> Result<ExitCode, Failure> {
         Arc::clone(&wake),
         incidents,
     )?;
-    let running = Running { layout, settings, screen, provider: Arc::new(provider), wake };
+    let hook = args.notify_url.as_deref().filter(|url| !url.is_empty()).map(Hook::start).transpose()?;
+    let running = Running { layout, settings, screen, provider: Arc::new(provider), wake, hook };
     tokio::select! {
         () = running.work(cluster, &spec, identity, &before, incident_rx) => {}
         () = stop.asked() => {}
@@ -86,6 +87,7 @@ struct Running {
     screen: Arc<Screen>,
     provider: Arc<LocalProvider>,
     wake: Arc<Notify>,
+    hook: Option<Hook>,
 }
 
 impl Running {
@@ -100,10 +102,13 @@ impl Running {
     ) {
         let wanted = watch::Sender::new(wanted(&cluster, spec));
         let applied = watch::Sender::new(cluster);
-        let publisher = LocalPublisher::new(&self.layout, &self.settings, applied.subscribe(), &self.screen);
+        let publisher = || {
+            let (applied, hook) = (applied.subscribe(), self.hook.clone());
+            LocalPublisher::new(&self.layout, &self.settings, applied, &self.screen, hook)
+        };
         let (provider, wake) = (Arc::clone(&self.provider), Arc::clone(&self.wake));
-        let engine = Engine::new(identity, provider, publisher, wake, Some(before));
-        let teller = LocalPublisher::new(&self.layout, &self.settings, applied.subscribe(), &self.screen);
+        let engine = Engine::new(identity, provider, publisher(), wake, Some(before));
+        let teller = publisher();
         let follower = Follower {
             layout: &self.layout,
             applied: &applied,

@@ -28,7 +28,8 @@ use super::publish::{KubernetesPublisher, write_status};
 use super::stores::{Key, Stores, Wakers};
 use super::{Error, KubernetesProvider, explain, lock, names, secrets};
 use crate::crd::{self, InvalidField, KvCluster, KvClusterSpec, KvClusterStatus, Retention, State};
-use crate::engine::{Engine, Identity, Wanted};
+use crate::engine::{Engine, Hook, Identity, Wanted};
+use crate::force::Force;
 use crate::wish::wishes;
 
 /// How often it is looked whether a deleted cluster's pods are gone.
@@ -75,6 +76,8 @@ pub struct Operator {
     pub node_image: String,
     /// The name of this operator's pod.
     pub instance: String,
+    /// Where notifications go.
+    pub hook: Option<Hook>,
     engines: Mutex<BTreeMap<Key, Running>>,
 }
 
@@ -103,8 +106,9 @@ impl Operator {
         metrics: Arc<Metrics>,
         node_image: String,
         instance: String,
+        hook: Option<Hook>,
     ) -> Self {
-        Self { client, stores, wakers, metrics, node_image, instance, engines: Mutex::default() }
+        Self { client, stores, wakers, metrics, node_image, instance, hook, engines: Mutex::default() }
     }
 
     /// Takes care of all KvClusters of a namespace, or of all namespaces, until `stop` is done.
@@ -128,13 +132,14 @@ impl Operator {
         if self.update(&key, &object, generation, &checked) {
             return Ok(Action::await_change());
         }
-        let wishes = wishes(&object.metadata);
+        let (wishes, force) = (wishes(&object.metadata), Force::of(&object));
         let (object, wanted) = match checked {
-            Ok(spec) => (object, Wanted { spec, generation, problems: Vec::new(), wishes }),
+            Ok(spec) => (object, Wanted { spec, generation, problems: Vec::new(), wishes, force }),
             Err(fields) => match self.last_valid(&object).await? {
                 Some((valid, spec)) => {
                     let generation = valid_generation(&object);
-                    (Arc::new(valid), Wanted { spec, generation, problems: vec![invalid(&fields)], wishes })
+                    let problems = vec![invalid(&fields)];
+                    (Arc::new(valid), Wanted { spec, generation, problems, wishes, force: Force::Denied })
                 }
                 None => {
                     tracing::warn!(cluster = %object.name_any(), "{}", crd::describe(&fields));
@@ -175,12 +180,13 @@ impl Operator {
                     running.provider.set_cluster(cluster);
                 }
                 *lock(&running.object) = Arc::clone(object);
-                Wanted { spec: spec.clone(), generation, problems: Vec::new(), wishes }
+                let force = Force::of(object);
+                Wanted { spec: spec.clone(), generation, problems: Vec::new(), wishes, force }
             }
             Err(fields) => {
                 let last = running.wanted.borrow().clone();
                 // The generation stays that of the spec, so that nobody takes the newest one as rolled out.
-                Wanted { problems: vec![invalid(fields)], wishes, ..last }
+                Wanted { problems: vec![invalid(fields)], wishes, force: Force::Denied, ..last }
             }
         };
         running.wanted.send_if_modified(|wanted| {
@@ -216,6 +222,7 @@ impl Operator {
             Arc::clone(&provider),
             Arc::clone(&object),
             self.instance.clone(),
+            self.hook.clone(),
         );
         let wake = Arc::new(Notify::new());
         self.wakers.insert(key.clone(), Arc::clone(&wake));

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
 use kv_core::plan::{Problem, Template, Vote, Workload};
@@ -17,6 +18,7 @@ use serde_json::json;
 
 use super::{Applied, Login, Provider, Sighting};
 use crate::crd::KvCluster;
+use crate::force;
 use crate::wish::{annotation, wishes};
 
 pub mod apply;
@@ -49,8 +51,8 @@ use witness::{Witness, WitnessError};
 /// right to read all Secrets.
 const SECRETS_PERIOD: Duration = Duration::from_secs(60);
 
-/// How often a wish is taken away that another write to the same object came before.
-const WISH_TRIES: usize = 5;
+/// How often the KvCluster is annotated where another write to it came before.
+const ANNOTATE_TRIES: usize = 5;
 
 /// One cluster on Kubernetes.
 pub struct KubernetesProvider {
@@ -129,6 +131,40 @@ impl KubernetesProvider {
              operator list and watch nodes (value watchNodes of the chart)"
         );
         Some(Problem { reason: "ZonesUnknown".into(), message })
+    }
+
+    /// Sets an annotation of the KvCluster, or takes it away, where that is `due`.
+    async fn annotate(
+        &self,
+        name: &str,
+        value: Option<&str>,
+        due: impl Fn(&ObjectMeta) -> bool,
+    ) -> Result<(), Error> {
+        let cluster = self.cluster();
+        let api: Api<KvCluster> = Api::namespaced(self.client.clone(), &cluster.namespace);
+        let failed = |verb, source| Err(apply::failed(verb, "KvCluster", &cluster.name, source).into());
+        for tries_left in (0..ANNOTATE_TRIES).rev() {
+            let object = match api.get_metadata(&cluster.name).await {
+                Ok(object) => object,
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+                Err(source) => return failed("get", source),
+            };
+            if !due(&object.metadata) {
+                return Ok(());
+            }
+            let version = object.resource_version();
+            let patch = json!({ "metadata": { "resourceVersion": version, "annotations": { name: value } } });
+            match api.patch_metadata(&cluster.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(_) => {
+                    self.metrics.wrote("KvCluster");
+                    return Ok(());
+                }
+                // Its status was written meanwhile.
+                Err(kube::Error::Api(status)) if status.code == 409 && tries_left > 0 => {}
+                Err(source) => return failed("patch", source),
+            }
+        }
+        Ok(())
     }
 
     fn fingerprint(&self, cluster: Arc<Cluster>, wanted: &[Workload], hidden: &[Arc<Pod>]) -> Fingerprint {
@@ -242,32 +278,13 @@ impl Provider for KubernetesProvider {
     }
 
     async fn end_wish(&self, shard: u16, node: &str) -> Result<(), Error> {
-        let cluster = self.cluster();
-        let api: Api<KvCluster> = Api::namespaced(self.client.clone(), &cluster.namespace);
-        let failed = |verb, source| Err(apply::failed(verb, "KvCluster", &cluster.name, source).into());
-        for tries_left in (0..WISH_TRIES).rev() {
-            let object = match api.get_metadata(&cluster.name).await {
-                Ok(object) => object,
-                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-                Err(source) => return failed("get", source),
-            };
-            if wishes(&object.metadata).get(&shard).is_none_or(|wish| wish != node) {
-                return Ok(());
-            }
-            let version = object.resource_version();
-            let annotations = json!({ annotation(shard): null });
-            let patch = json!({ "metadata": { "resourceVersion": version, "annotations": annotations } });
-            match api.patch_metadata(&cluster.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-                Ok(_) => {
-                    self.metrics.wrote("KvCluster");
-                    return Ok(());
-                }
-                // Its status was written meanwhile.
-                Err(kube::Error::Api(status)) if status.code == 409 && tries_left > 0 => {}
-                Err(source) => return failed("patch", source),
-            }
-        }
-        Ok(())
+        let stands = |meta: &ObjectMeta| wishes(meta).get(&shard).is_some_and(|wish| wish == node);
+        self.annotate(&annotation(shard), None, stands).await
+    }
+
+    async fn keep_force(&self, text: Option<&str>) -> Result<(), Error> {
+        let due = |meta: &ObjectMeta| force::kept(meta).is_some() != text.is_some();
+        self.annotate(force::ANNOTATION, text, due).await
     }
 
     /// The pod is deleted as it was seen: if something of it has changed meanwhile, it is another version of it, and stays.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{KubernetesProvider, lock, names};
 use crate::crd::{KvCluster, KvClusterStatus};
-use crate::engine::{Event, MASTER_RETURNED, Publisher, StatusUpdate, resource_status};
+use crate::engine::{Event, Hook, MASTER_RETURNED, Publisher, StatusUpdate, resource_status};
 
 /// Statuses that differ in nothing but words are not told more often.
 const CALM: Duration = Duration::from_millis(500);
@@ -45,6 +45,7 @@ pub struct KubernetesPublisher {
     told: Mutex<Option<(KvClusterStatus, Instant)>>,
     recorders: Mutex<BTreeMap<String, Recorder>>,
     instance: String,
+    hook: Option<Hook>,
 }
 
 impl KubernetesPublisher {
@@ -55,9 +56,10 @@ impl KubernetesPublisher {
         provider: Arc<KubernetesProvider>,
         object: Arc<Mutex<Arc<KvCluster>>>,
         instance: String,
+        hook: Option<Hook>,
     ) -> Self {
         let told = lock(&object).status.clone().map(|status| (status, Instant::now()));
-        Self { client, provider, object, told: Mutex::new(told), recorders: Mutex::default(), instance }
+        Self { client, provider, object, told: Mutex::new(told), recorders: Mutex::default(), instance, hook }
     }
 
     async fn label_roles(&self, status: &KvClusterStatus) -> Result<(), kube::Error> {
@@ -119,6 +121,8 @@ impl Publisher for KubernetesPublisher {
     }
 
     async fn event(&self, event: Event) {
+        let cluster = self.provider.cluster();
+        self.hook.iter().for_each(|hook| hook.tell(&cluster.namespace, &cluster.name, &event));
         let changed = event.receipt.as_ref().filter(|_| event.reason != MASTER_RETURNED);
         if let Some((receipt, ms)) = changed.and_then(|receipt| Some((receipt, receipt.interruption_ms()?))) {
             self.provider.metrics.changed_master(receipt.kind, ms);

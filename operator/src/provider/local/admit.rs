@@ -1,13 +1,16 @@
 //! Takes a KvCluster into a local cluster's folder, by the rules by which an API server would: what is wrong is
 //! refused as a whole, and the cluster that runs is left alone.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kv_core::spec::ClusterSpec;
 
 use super::layout::{Layout, LayoutError, random_hex, read, write};
 use crate::crd::{self, InvalidField, KvCluster, ReadError};
 use crate::wish::annotation;
+
+/// What the names of annotations begin with that the operator, or its commands, make.
+const OURS: &str = "kvcluster.io/";
 
 /// Why a KvCluster was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,8 @@ pub fn parse(text: &str, place: &str) -> Result<(KvCluster, ClusterSpec), AdmitE
 /// If it breaks rules, or the folder cannot be written.
 pub fn admit(layout: &Layout, text: &str, place: &str) -> Result<(KvCluster, ClusterSpec), AdmitError> {
     let (mut cluster, spec) = parse(text, place)?;
+    super::layout::create_dir(layout.dir())?;
+    let _alone = layout.edit()?;
     let old = load(layout)?.map(|(old, _)| old);
     let invalid = |fields| AdmitError::Invalid { place: place.to_owned(), fields };
     let fields = old.as_ref().map(|old| forbidden_changes(old, &cluster)).unwrap_or_default();
@@ -78,6 +83,7 @@ pub fn admit(layout: &Layout, text: &str, place: &str) -> Result<(KvCluster, Clu
             meta.uid.clone_from(&old.metadata.uid);
             meta.creation_timestamp.clone_from(&old.metadata.creation_timestamp);
             meta.generation = Some(old.metadata.generation.unwrap_or(1) + changed);
+            keep_ours(old, meta);
         }
         None => {
             let uid = random_hex().map_err(|source| LayoutError::Write { path: layout.cluster(), source })?;
@@ -86,9 +92,18 @@ pub fn admit(layout: &Layout, text: &str, place: &str) -> Result<(KvCluster, Clu
             meta.generation = Some(1);
         }
     }
-    super::layout::create_dir(layout.dir())?;
     save(layout, &cluster)?;
     Ok((cluster, spec))
+}
+
+/// As with `kubectl apply`, a file takes away no annotations that others made: wishes, and what a permission was used for.
+fn keep_ours(old: &KvCluster, meta: &mut ObjectMeta) {
+    let ours = old.metadata.annotations.iter().flatten().filter(|(name, _)| name.starts_with(OURS));
+    let ours: Vec<_> = ours.map(|(name, value)| (name.clone(), value.clone())).collect();
+    if !ours.is_empty() {
+        let annotations = meta.annotations.get_or_insert_default();
+        ours.into_iter().for_each(|(name, value)| _ = annotations.entry(name).or_insert(value));
+    }
 }
 
 fn save(layout: &Layout, cluster: &KvCluster) -> Result<(), AdmitError> {
@@ -101,11 +116,25 @@ fn save(layout: &Layout, cluster: &KvCluster) -> Result<(), AdmitError> {
 /// # Errors
 /// If the folder cannot be read or written.
 pub fn wish(layout: &Layout, shard: u16, node: Option<&str>) -> Result<(), AdmitError> {
+    annotate(layout, &annotation(shard), |_| Some(node.map(str::to_owned)))
+}
+
+/// Sets an annotation of the folder's KvCluster, or takes it away, as `change` says of what there is; `None`: as it is.
+///
+/// # Errors
+/// If the folder cannot be read or written.
+pub fn annotate(
+    layout: &Layout,
+    name: &str,
+    change: impl FnOnce(&ObjectMeta) -> Option<Option<String>>,
+) -> Result<(), AdmitError> {
+    let _alone = layout.edit()?;
     let Some((mut cluster, _)) = load(layout)? else { return Ok(()) };
+    let Some(value) = change(&cluster.metadata) else { return Ok(()) };
     let mut annotations = cluster.metadata.annotations.take().unwrap_or_default();
-    match node {
-        Some(node) => _ = annotations.insert(annotation(shard), node.to_owned()),
-        None => _ = annotations.remove(&annotation(shard)),
+    match value {
+        Some(value) => _ = annotations.insert(name.to_owned(), value),
+        None => _ = annotations.remove(name),
     }
     cluster.metadata.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
     save(layout, &cluster)
@@ -189,6 +218,33 @@ mod tests {
             assert!(error.starts_with("f: ") && error.contains(field), "{error}");
         }
         assert_eq!(load(&layout).unwrap().unwrap().0, first);
+    }
+
+    #[test]
+    fn edits_at_the_same_time_are_all_kept() {
+        const ROUNDS: u16 = 50;
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        admit(&layout, &text("a", "{shards: 2}"), "f").unwrap();
+        std::thread::scope(|scope| {
+            for shard in 0..2 {
+                let layout = &layout;
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        wish(layout, shard, Some(&round.to_string())).unwrap();
+                    }
+                });
+            }
+            for round in 0..ROUNDS {
+                let spec = format!("{{shards: 2, replicasPerShard: {}}}", round % 3);
+                admit(&layout, &text("a", &spec), "f").unwrap();
+            }
+        });
+        let (cluster, spec) = load(&layout).unwrap().unwrap();
+        let last = (ROUNDS - 1).to_string();
+        assert_eq!(crate::wish::wishes(&cluster.metadata), [(0, last.clone()), (1, last)].into());
+        assert_eq!(spec.replicas_per_shard, (ROUNDS - 1) % 3);
+        assert_eq!(cluster.metadata.generation, Some(i64::from(ROUNDS) + 1));
     }
 
     #[test]

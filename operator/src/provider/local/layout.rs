@@ -11,6 +11,7 @@
 //! | `secrets/NAME/password` | put there by the user, where `spec.auth.secretRef` or `spec.source.secretRef` names it |
 //! | `secrets/NAME/username` | the same, of a source |
 //! | `lock` | held by the `up` that runs, with its process id |
+//! | `edit.lock` | held by who edits `cluster.yaml` |
 //! | `up.log` | what a detached `up` printed |
 //! | `nodes/NAME/data` | the node's own files |
 //! | `nodes/NAME/node.log` | the node's log |
@@ -208,6 +209,7 @@ impl Layout {
             self.up_log(),
             self.votes(),
             self.failovers(),
+            self.edit_lock(),
         ];
         let broken = |path: PathBuf| move |source| LayoutError::Write { path, source };
         for (path, removed) in std::iter::once(self.nodes())
@@ -335,6 +337,25 @@ impl Layout {
     /// If it cannot be read.
     pub fn load_control_password(&self) -> Result<Option<String>, LayoutError> {
         Ok(read(&self.control_password())?.map(|text| text.trim().to_owned()))
+    }
+
+    /// Waits until nobody else edits the applied KvCluster, and keeps others from it until what is returned is dropped. The
+    /// folder must exist.
+    ///
+    /// # Errors
+    /// If it cannot be locked.
+    pub fn edit(&self) -> Result<Lock, LayoutError> {
+        let path = self.edit_lock();
+        let open = || {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+            file.lock()?;
+            Ok(Lock { _file: file })
+        };
+        open().map_err(|source| LayoutError::Write { path: path.clone(), source })
+    }
+
+    fn edit_lock(&self) -> PathBuf {
+        self.dir.join("edit.lock")
     }
 
     /// Takes the folder for this process; it is given back when the lock is dropped or the process ends.

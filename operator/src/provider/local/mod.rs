@@ -21,7 +21,8 @@ pub mod process;
 mod supervisor;
 
 use super::{Applied, Login, Provider, SightedNode, Sighting};
-use crate::wish::wishes;
+use crate::force;
+use crate::wish::{annotation, wishes};
 use launch::Launch;
 use layout::{Layout, LayoutError, Settings, read_json};
 use ports::{PortError, Ports};
@@ -275,12 +276,16 @@ impl Provider for LocalProvider {
     }
 
     async fn end_wish(&self, shard: u16, node: &str) -> Result<(), LocalError> {
-        let cluster = admit::load(&self.layout)?;
-        let wishes = cluster.map(|(cluster, _)| wishes(&cluster.metadata)).unwrap_or_default();
-        if wishes.get(&shard).is_some_and(|wish| wish == node) {
-            admit::wish(&self.layout, shard, None)?;
-        }
-        Ok(())
+        Ok(admit::annotate(&self.layout, &annotation(shard), |meta| {
+            wishes(meta).get(&shard).is_some_and(|wish| wish == node).then_some(None)
+        })?)
+    }
+
+    async fn keep_force(&self, text: Option<&str>) -> Result<(), LocalError> {
+        Ok(admit::annotate(&self.layout, force::ANNOTATION, |meta| {
+            let kept = force::kept(meta);
+            (kept.is_some() != text.is_some()).then(|| text.map(str::to_owned))
+        })?)
     }
 
     async fn login(&self, secret: &str) -> Result<Login, LocalError> {
