@@ -28,7 +28,7 @@ const MOMENT: Duration = Duration::from_millis(2);
 pub struct Proposal {
     /// The present config.
     pub config: ShardConfig,
-    /// Where its voters are, this node included.
+    /// Where its voters are, this node included, and those of a newer config that this node has heard of.
     pub places: BTreeMap<NodeId, Place>,
     /// For how long each has been silent, in milliseconds, if it does not answer now either.
     pub silent_ms: BTreeMap<NodeId, u64>,
@@ -55,23 +55,25 @@ pub fn start(proposal: Proposal, tell: impl FnOnce(Proposed) + Send + 'static) -
 }
 
 fn elect(proposal: &Proposal) -> Proposed {
-    let mut nodes: BTreeMap<NodeId, Node> = proposal
-        .places
-        .iter()
-        .map(|(id, place)| (*id, Node { place: place.clone(), connection: None, report: None }))
-        .collect();
-    let spec = spec(&proposal.config);
+    let node = |(id, place): (&NodeId, &Place)| {
+        let silent = proposal.silent_ms.get(id).is_some_and(|silent| *silent >= SILENT_MS);
+        let patience = if silent { LITTLE_PATIENCE } else { PATIENCE };
+        (*id, Node { place: place.clone(), patience, connection: None, report: None, gave_up: false })
+    };
+    let mut nodes: BTreeMap<NodeId, Node> = proposal.places.iter().map(node).collect();
+    let mut config = proposal.config.clone();
     let mut last = Proposed::Nothing;
     let (begin, mut rounds, mut acted) = (Instant::now(), 0, false);
     // What was begun is looked at once more: nodes that promised wait for what comes of it.
     while rounds < ROUNDS && (begin.elapsed() < LONGEST || std::mem::take(&mut acted)) {
-        to_all(&mut nodes, &[], &["KV", "REPORT"]);
-        match succeed(&spec, &observed(proposal, &nodes), proposal.config.shard) {
+        report_all(&mut nodes);
+        config = newest(config, &nodes);
+        match succeed(&spec(&config), &observed(&config, proposal, &nodes), config.shard) {
             None | Some(Step::Nothing) => return last,
             Some(Step::Wait(reason)) if reason.is_pressing() => thread::sleep(MOMENT),
             Some(Step::Wait(reason)) => return Proposed::Waits(reason.to_string()),
             Some(Step::Do(action, reason)) => {
-                if let Err(error) = act(&proposal.config, &action, &mut nodes) {
+                if let Err(error) = act(&config, &action, &mut nodes) {
                     return Proposed::Waits(format!("{reason}: {error}"));
                 }
                 last = Proposed::Acted(reason.to_string());
@@ -103,14 +105,29 @@ fn ordinal(member: &Member) -> Option<u16> {
     member.name.rsplit_once('-')?.1.parse().ok()
 }
 
-fn observed(proposal: &Proposal, nodes: &BTreeMap<NodeId, Node>) -> Observed {
-    let config = &proposal.config;
-    let seen = config.voters().map(|member| {
+/// The newest config that a node reports, or this one: who missed a change of members asks the new ones from then on.
+fn newest(config: ShardConfig, nodes: &BTreeMap<NodeId, Node>) -> ShardConfig {
+    let reported = nodes.values().filter_map(|node| node.report.as_ref()?.config.as_ref());
+    let of_shard = reported.filter(|other| other.uid == config.uid && other.shard == config.shard);
+    match of_shard.max_by_key(|other| other.epoch) {
+        Some(other) if other.epoch > config.epoch => other.clone(),
+        _ => config,
+    }
+}
+
+fn observed(config: &ShardConfig, proposal: &Proposal, nodes: &BTreeMap<NodeId, Node>) -> Observed {
+    // Those that were members before are told the newest config, too; this node may be one.
+    let former = nodes
+        .values()
+        .filter_map(|node| node.report.as_ref())
+        .filter(|report| report.config.is_some() && !config.voters().any(|voter| voter.id == report.id));
+    let former = former.map(|report| Member { id: report.id, name: report.name.clone(), parent: None });
+    let seen = config.voters().cloned().chain(former).map(|member| {
         let report = nodes.get(&member.id).and_then(|node| node.report.clone());
         let silent = proposal.silent_ms.get(&member.id).copied().unwrap_or(u64::MAX);
         NodeObserved {
-            name: member.name.clone(),
-            ordinal: ordinal(member).unwrap_or_default(),
+            ordinal: ordinal(&member).unwrap_or_default(),
+            name: member.name,
             presence: Presence::Running,
             silent_ms: if report.is_some() { 0 } else { silent },
             report,
@@ -149,9 +166,7 @@ fn act(config: &ShardConfig, action: &Action, nodes: &mut BTreeMap<NodeId, Node>
             let text = serde_json::to_string(new).map_err(|error| error.to_string())?;
             let node = nodes.get_mut(first).ok_or("the new master cannot be reached")?;
             node.ask(&["KV", "ACCEPT", &text]).map_err(|error| error.to_string())?;
-            if !then.is_empty() {
-                to_all(nodes, then, &["KV", "ACCEPT", &text]);
-            }
+            to_all(nodes, then, &["KV", "ACCEPT", &text]);
             Ok(())
         }
         Action::Pause { master, epoch, milliseconds, .. } => {
@@ -164,22 +179,36 @@ fn act(config: &ShardConfig, action: &Action, nodes: &mut BTreeMap<NodeId, Node>
     }
 }
 
-/// Asks these nodes, or all if none is named, at once.
+/// Asks all nodes how they are, at once. One that takes too long is not asked again: each round would wait for it.
+fn report_all(nodes: &mut BTreeMap<NodeId, Node>) {
+    thread::scope(|scope| {
+        for node in nodes.values_mut().filter(|node| !node.gave_up) {
+            scope.spawn(move || {
+                let late = |kind| matches!(kind, io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
+                node.gave_up = node.ask(&["KV", "REPORT"]).is_err_and(|error| late(error.kind()));
+            });
+        }
+    });
+}
+
+/// Asks these nodes at once.
 fn to_all(nodes: &mut BTreeMap<NodeId, Node>, which: &[NodeId], args: &[&str]) {
     thread::scope(|scope| {
-        for (id, node) in nodes.iter_mut() {
-            if which.is_empty() || which.contains(id) {
-                scope.spawn(move || node.ask(args));
-            }
+        for (_, node) in nodes.iter_mut().filter(|(id, _)| which.contains(id)) {
+            scope.spawn(move || node.ask(args));
         }
     });
 }
 
 struct Node {
     place: Place,
+    /// How long a connection to it may take, and an answer.
+    patience: Duration,
     connection: Option<Connection>,
     /// What it answered last; `None` if it did not answer last time.
     report: Option<NodeReport>,
+    /// Whether it took too long to say how it is.
+    gave_up: bool,
 }
 
 impl Node {
@@ -200,7 +229,7 @@ impl Node {
     fn exchange(&mut self, args: &[&str]) -> io::Result<NodeReport> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(connect(&self.place, PATIENCE)?),
+            none => none.insert(connect(&self.place, self.patience)?),
         };
         serde_json::from_slice(&call(connection, args)?).map_err(io::Error::other)
     }
@@ -208,3 +237,9 @@ impl Node {
 
 /// How long a node may take to answer, or to write a promise.
 const PATIENCE: Duration = Duration::from_millis(700);
+
+/// How long one may take that has been silent for long: it probably does not answer now either.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(150);
+
+/// A node that has been silent for so many milliseconds probably does not answer.
+const SILENT_MS: u64 = 1000;

@@ -8,8 +8,8 @@ use kv_core::lease::{Failover, OnIsolation};
 use kv_core::quorum::Acknowledge;
 use kv_core::shard::ShardConfig;
 use rustix::process::Signal;
-use support::shard::{Shard, streaming};
-use support::{eventually, until};
+use support::shard::{Shard, accept, config, streaming, tell_map};
+use support::{Process, eventually, until};
 
 fn short(config: &mut ShardConfig) {
     config.failover = Failover { down_after_ms: 800, lease_ms: 600, on_isolation: OnIsolation::RefuseWrites };
@@ -118,4 +118,20 @@ fn a_master_that_is_asked_to_stop_hands_over_without_an_operator() {
     assert_eq!(shard.nodes[leader].run::<String>(&["GET", "a"]).unwrap(), "1");
     shard.nodes[0].wait_until_gone();
     assert!(shard.nodes[0].log().contains("Relieved of the master role"), "{}", shard.nodes[0].log());
+}
+
+#[test]
+fn who_missed_changes_of_members_finds_the_new_ones() {
+    let mut shard = Shard::new(2, short);
+    let new: Vec<_> = (3..5).map(|n| Process::managed(&format!("s-0-{n}"), &[])).collect();
+    // Node 2 misses that the others are replaced one after the other; it is only told where all are.
+    let last = ShardConfig { failover: shard.config.failover, ..config(36, &new[0], &[&new[1]]) };
+    for node in &new {
+        accept(node, &last).unwrap();
+    }
+    tell_map(&[&shard.nodes[2], &new[0], &new[1]], &last);
+    shard.nodes[0].kill();
+    shard.nodes[1].kill();
+    until("it knows", || shard.nodes[2].report().config.unwrap().epoch == last.epoch);
+    assert_eq!(new[0].report().state, NodeState::Master);
 }

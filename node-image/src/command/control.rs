@@ -95,6 +95,9 @@ fn accept(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
         if before != Some(master) {
             // The stream that flows may be that of the old master still, through a parent that is the same.
             server.drop_link();
+            if before.is_some() {
+                server.note_new_master();
+            }
         }
         server.take_role(reigned, failover);
         server.tend_sentinel();

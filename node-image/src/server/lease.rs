@@ -6,7 +6,7 @@ use std::time::Duration;
 use kv_core::control::{DataState, NodeReport, NodeState};
 use kv_core::id::{Epoch, NodeId};
 use kv_core::lease;
-use kv_core::shard::Role;
+use kv_core::shard::{Role, ShardConfig};
 
 use super::{Event, Server};
 use crate::command::CommandError;
@@ -56,6 +56,8 @@ pub struct Lease {
     asked: Option<(Role, u64)>,
     /// Since when the master says that it is about to stop, or was asked to make way.
     leaving_since: Option<u64>,
+    /// When this node accepted a config with another master than before.
+    changed: Option<u64>,
 }
 
 impl Lease {
@@ -76,6 +78,7 @@ impl Lease {
             waited_for: String::new(),
             asked: None,
             leaving_since: None,
+            changed: None,
         }
     }
 
@@ -150,8 +153,14 @@ impl Server {
     /// `SENTINEL FAILOVER`: a replica is to lead, this one if it is one.
     ///
     /// # Errors
-    /// If no replica can, as far as this node knows.
+    /// If no replica can, as far as this node knows, or the last change is not long over.
     pub(crate) fn ask_for_another_master(&mut self) -> Result<(), CommandError> {
+        // Clients have to follow each change: one at a time, and not more often than a lost master is replaced.
+        let patience = self.routing.config().map_or(0, |config| config.failover.down_after_ms);
+        let just_changed = self.lease.changed.is_some_and(|at| clock_ms().saturating_sub(at) < patience);
+        if just_changed || self.asked_to_lead() || self.asked_to_yield() {
+            return Err(CommandError::text("INPROG Failover already in progress"));
+        }
         if self.routing.state() != NodeState::Master {
             return self.ask_to_lead(true);
         }
@@ -214,7 +223,8 @@ impl Server {
             return;
         }
         let silent = |id: NodeId| self.lease.reports.get(&id).map(|(_, asked)| now.saturating_sub(*asked));
-        let others = || config.voters().map(|voter| voter.id);
+        let newest = || self.routing.newest_own().into_iter().flat_map(ShardConfig::voters);
+        let others = || config.voters().chain(newest()).map(|voter| voter.id);
         let silent_ms = others().filter_map(|id| Some((id, silent(id)?))).collect();
         let places = others().map(|id| (id, self.place(id))).collect();
         let proposal = Proposal { config: config.clone(), places, silent_ms };
@@ -268,6 +278,11 @@ impl Server {
         }
         self.ask_peers();
         self.count_lease();
+    }
+
+    /// Another node leads than before.
+    pub(crate) fn note_new_master(&mut self) {
+        self.lease.changed = Some(clock_ms());
     }
 
     /// Another node answered, or did not.
