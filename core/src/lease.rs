@@ -95,6 +95,9 @@ mod tests {
             failover: Failover { lease_ms: 100, ..Failover::default() },
             overlap: Vec::new(),
             former: Vec::new(),
+            given: Vec::new(),
+            taken: Vec::new(),
+            left: SlotSet::default(),
         }
     }
 

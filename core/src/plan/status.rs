@@ -141,7 +141,8 @@ pub fn status(
 ) -> ClusterStatus {
     let total_nodes = u32::from(spec.shards) * u32::from(spec.nodes_per_shard());
     let ready_nodes = plan.shards.iter().map(|shard| u32::from(shard.ready_nodes)).sum();
-    let masters = plan.shards.iter().filter(|shard| shard.serving).count();
+    let wanted = |shard: &&ShardPlan| shard.index < spec.shards;
+    let masters = plan.shards.iter().filter(wanted).filter(|shard| shard.serving).count();
     let facts = Facts { spec, plan, founded, problems, ready_nodes, total_nodes };
     ClusterStatus {
         conditions: [facts.ready(), facts.progressing(), facts.degraded(), up_to_date(spec, observed)]
@@ -226,7 +227,14 @@ impl Facts<'_> {
     /// a node is missing.
     fn degraded(&self) -> Condition {
         let nodes = self.spec.nodes_per_shard();
-        let founded = |shard: &&ShardPlan| shard.config.is_some() || self.founded.contains(&shard.index);
+        // One that is on its way out, and serves nothing, is missed by nobody.
+        let missed = |shard: &ShardPlan| {
+            let serves = shard.config.as_ref().is_some_and(|config| !config.slots.is_empty());
+            shard.index < self.spec.shards || serves
+        };
+        let founded = |shard: &&ShardPlan| {
+            missed(shard) && (shard.config.is_some() || self.founded.contains(&shard.index))
+        };
         let lacks = |shard: &ShardPlan| !shard.serving || shard.ready_nodes + shard.new_nodes < nodes;
         let lacking = self.plan.shards.iter().filter(founded).any(lacks);
         let healthy = || ("AllWell".to_owned(), self.summary());

@@ -356,6 +356,8 @@ impl Node {
                 settled: self.durable >= self.settle_at,
                 degraded: false,
             }),
+            export: None,
+            import: None,
         }
     }
 }

@@ -202,6 +202,8 @@ impl SimNode {
             bound: false,
             isolated: false,
             durability: None,
+            export: None,
+            import: None,
             disk_error: self.full.then(|| "full".to_owned()),
         }
     }

@@ -326,6 +326,9 @@ mod tests {
                 failover: kv_core::lease::Failover::default(),
                 overlap: Vec::new(),
                 former: Vec::new(),
+                given: Vec::new(),
+                taken: Vec::new(),
+                left: SlotSet::default(),
             });
         })
         .unwrap();

@@ -21,6 +21,7 @@ mod lifecycle;
 mod loading;
 mod managed;
 mod memory;
+mod moves;
 pub mod persistence;
 mod plain;
 mod propagate;
@@ -68,6 +69,8 @@ pub enum Event {
     Peer(Answer),
     /// What came of an election that this node began.
     Proposed(Proposed),
+    /// What came of asking another shard's master for slots, for the import of this generation.
+    Import(u64, moves::Arrival),
 }
 
 /// Sends events to the data thread, and wakes it.
@@ -200,6 +203,8 @@ pub struct Server {
     pub given: BTreeMap<&'static str, kv_core::directive::Value>,
     /// The port that clients connect to.
     pub port: u16,
+    /// Slots that come from, or go to, another shard.
+    moves: moves::Moves,
     effects: Effects,
     group: transactions::Group,
     scratch: Vec<u8>,
@@ -280,6 +285,7 @@ impl Server {
             Event::Attached(generation, outcome) => self.on_attached(generation, outcome),
             Event::Peer(answer) => self.on_peer(answer),
             Event::Proposed(outcome) => self.on_proposed(outcome),
+            Event::Import(generation, arrival) => self.on_import(generation, arrival),
         }
     }
 

@@ -30,6 +30,9 @@ pub fn config(epoch: u64, master: &Process, replicas: &[&Process]) -> ShardConfi
         failover: kv_core::lease::Failover::default(),
         overlap: Vec::new(),
         former: Vec::new(),
+        given: Vec::new(),
+        taken: Vec::new(),
+        left: SlotSet::default(),
     }
 }
 

@@ -39,7 +39,9 @@ pub fn handles(action: &Action, prober: &Prober) -> Handles {
     let ids: Vec<NodeId> = match action {
         Action::Prepare { nodes, .. } => nodes.clone(),
         Action::Accept { first, then, .. } => std::iter::once(*first).chain(then.iter().copied()).collect(),
-        Action::Pause { master, .. } => vec![*master],
+        Action::Pause { master, .. } | Action::Import { master, .. } | Action::Hold { master, .. } => {
+            vec![*master]
+        }
         Action::Replace { .. } => Vec::new(),
     };
     ids.into_iter().filter_map(|id| Some((id, prober.node(id)?))).collect()
@@ -74,6 +76,22 @@ pub async fn execute<P: Provider>(
         }
         Action::Pause { master, epoch, milliseconds, .. } => {
             let request = Request::Pause { shard, epoch: *epoch, milliseconds: *milliseconds };
+            one(*master, handles)?.call(&request).await?;
+            Ok(())
+        }
+        Action::Import { master, epoch, from, slots } => {
+            let request = Request::Import { shard, epoch: *epoch, from: *from, slots: slots.clone() };
+            one(*master, handles)?.call(&request).await?;
+            Ok(())
+        }
+        Action::Hold { master, epoch, to, slots, milliseconds } => {
+            let request = Request::Hold {
+                shard,
+                epoch: *epoch,
+                to: *to,
+                slots: slots.clone(),
+                milliseconds: *milliseconds,
+            };
             one(*master, handles)?.call(&request).await?;
             Ok(())
         }

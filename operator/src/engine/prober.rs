@@ -147,6 +147,9 @@ fn matters(old: &NodeReport, new: &NodeReport) -> bool {
         if let Some(durability) = report.durability.as_mut() {
             durability.durable = 0;
         }
+        if let Some(export) = report.export.as_mut() {
+            (export.keys, export.pending_bytes) = (0, 0);
+        }
         if let Some(link) = report.link.as_mut() {
             link.silent_ms = 0;
         }
