@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{Consent, NodeReport};
 use crate::id::{ClusterUid, Epoch, NodeId};
+use crate::rebalance::Move;
 use crate::shard::{ClusterMap, NodeAddress, ShardConfig};
 use crate::slot::SlotSet;
 
@@ -100,6 +101,8 @@ pub struct Plan {
     pub workloads: Vec<Workload>,
     /// For every shard its next step and its condition, in order of the index.
     pub shards: Vec<ShardPlan>,
+    /// The slots that are still to move to other shards, as far as it is known who serves which.
+    pub moves: Vec<Move>,
     /// What every node should know of the cluster, to be sent to those in `map_targets`.
     pub map: ClusterMap,
     /// The nodes that answer and whose map is another.
@@ -256,11 +259,13 @@ pub fn succeed(spec: &ClusterSpec, observed: &Observed, shard: u16) -> Option<St
 pub fn plan(spec: &ClusterSpec, observed: &Observed) -> Plan {
     let shards: Vec<_> = view::views(spec, observed);
     let mut plans: Vec<_> = shards.iter().map(|view| shard::plan(view, &shards)).collect();
-    transfer::steps(&shards, &mut plans);
+    let moves = transfer::moves(&shards);
+    transfer::steps(&shards, &mut plans, &moves);
     let (map, map_targets) = map::map(&observed.uid, &shards);
     Plan {
         workloads: shards.iter().filter_map(|view| workload::workload(view, &shards)).collect(),
         shards: plans,
+        moves,
         map,
         map_targets,
     }

@@ -178,12 +178,14 @@ pub enum Reason {
         node: String,
     },
     /// A master is to import slots from another shard.
-    #[error("asks shard {from} for the slots {slots}")]
+    #[error("asks shard {from} for the slots {slots}{}", .failed.as_ref().map(|why| format!(", anew: {why}")).unwrap_or_default())]
     Importing {
         /// Which slots.
         slots: SlotSet,
         /// Who has them.
         from: u16,
+        /// Why it failed when it was tried last, if it did.
+        failed: Option<String>,
     },
     /// A master imports slots that are not to move any more.
     #[error("gives up the import of the slots {slots} from shard {from}: they are not to move any more")]
@@ -272,6 +274,20 @@ impl Reason {
     #[must_use]
     pub fn is_pressing(&self) -> bool {
         matches!(self, Self::CatchingUp { .. } | Self::HoldingSlots { .. })
+    }
+
+    /// Whether it is a step of many in a move of slots, which is told when it begins and when it ends.
+    #[must_use]
+    pub fn is_detail(&self) -> bool {
+        match self {
+            Self::HoldingSlots { .. } | Self::GivingUpImport { .. } => true,
+            Self::Agreeing(changes) => changes.iter().all(Change::is_transfer),
+            Self::Reconfiguring(changes) => {
+                let ends = |change: &Change| matches!(change, Change::ForgetsTaken { .. });
+                changes.iter().all(|change| change.is_transfer() && !ends(change))
+            }
+            _ => false,
+        }
     }
 
     /// Whether it says that something is wrong, so that an event about it is a warning.
@@ -501,6 +517,14 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether it is about slots that move.
+    fn is_transfer(&self) -> bool {
+        matches!(
+            self,
+            Self::Gives { .. } | Self::Takes { .. } | Self::ForgetsGiven { .. } | Self::ForgetsTaken { .. }
+        )
+    }
+
     fn code(&self) -> &'static str {
         match self {
             Self::Adds { .. } => "ReplicaAdded",

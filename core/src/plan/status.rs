@@ -17,7 +17,8 @@ use crate::spec::ClusterSpec;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStatus {
-    /// Ready, Progressing, Degraded, UpToDate and, where acknowledged writes promise something, Durable, in this order.
+    /// Ready, Progressing, Degraded, UpToDate, in this order; Durable, where acknowledged writes promise something; and
+    /// Rebalancing, while slots move.
     pub conditions: Vec<Condition>,
     /// Nodes that do what their shard's config says.
     pub ready_nodes: u32,
@@ -57,6 +58,8 @@ pub enum ConditionKind {
     UpToDate,
     /// Acknowledged writes are as safe as specified. Only where they promise something.
     Durable,
+    /// Slots move from one shard to another. Only while they do.
+    Rebalancing,
 }
 
 /// Something that went wrong outside the plan: a spec that cannot be taken, an object that cannot be written.
@@ -148,6 +151,7 @@ pub fn status(
         conditions: [facts.ready(), facts.progressing(), facts.degraded(), up_to_date(spec, observed)]
             .into_iter()
             .chain(facts.durable())
+            .chain(rebalancing(plan))
             .collect(),
         ready_nodes,
         total_nodes,
@@ -274,6 +278,22 @@ impl Facts<'_> {
         let status = short.is_empty();
         Some(Condition { kind: ConditionKind::Durable, status, reason: reason.to_owned(), message })
     }
+}
+
+fn rebalancing(plan: &Plan) -> Option<Condition> {
+    let configs = || plan.shards.iter().filter_map(|shard| shard.config.as_ref());
+    let between =
+        configs().flat_map(|config| &config.given).map(|given| (&given.slots, given.from, given.to));
+    let next = plan.moves.iter().map(|next| (&next.slots, next.from, next.to));
+    let all: Vec<_> = between.chain(next).collect();
+    let slots: usize = all.iter().map(|(slots, ..)| slots.len()).sum();
+    let (_, from, to) = all.first()?;
+    Some(Condition {
+        kind: ConditionKind::Rebalancing,
+        status: true,
+        reason: "MovingSlots".to_owned(),
+        message: format!("{slots} slots are still to move, the next of them from shard {from} to shard {to}"),
+    })
 }
 
 fn up_to_date(spec: &ClusterSpec, observed: &Observed) -> Condition {

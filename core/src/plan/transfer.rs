@@ -47,8 +47,8 @@ struct Side<'v, 'a> {
 
 /// Puts the next step of the move that is under way, or of the next one, in the place of those steps of its shards that can
 /// wait for it. One move at a time.
-pub(super) fn steps(views: &[View<'_>], plans: &mut [ShardPlan]) {
-    for (shard, step) in next(views, plans) {
+pub(super) fn steps(views: &[View<'_>], plans: &mut [ShardPlan], moves: &[Move]) {
+    for (shard, step) in next(views, plans, moves) {
         let plan = plans.iter_mut().find(|plan| plan.index == shard);
         if let Some(plan) = plan.filter(|plan| gives_way(&plan.step, &step)) {
             plan.step = step;
@@ -72,7 +72,7 @@ fn gives_way(own: &Step, step: &Step) -> bool {
     }
 }
 
-fn next(views: &[View<'_>], plans: &[ShardPlan]) -> Vec<(u16, Step)> {
+fn next(views: &[View<'_>], plans: &[ShardPlan], moves: &[Move]) -> Vec<(u16, Step)> {
     let configs = || views.iter().filter_map(|view| view.config);
     if let Some(transfer) = configs().flat_map(|config| &config.given).next() {
         return complete(views, transfer);
@@ -80,7 +80,7 @@ fn next(views: &[View<'_>], plans: &[ShardPlan]) -> Vec<(u16, Step)> {
     if let Some((config, transfer)) = configs().find_map(|config| Some((config, config.taken.first()?))) {
         return forget_taken(views, config, transfer);
     }
-    let wanted = wanted(views);
+    let wanted = moves.first().map(|first| first.clone().batch(BATCH));
     let mut steps = cancel(views, wanted.as_ref());
     if let Some(wanted) = wanted.filter(|_| steps.is_empty()) {
         steps = transfer(views, plans, &wanted);
@@ -88,18 +88,16 @@ fn next(views: &[View<'_>], plans: &[ShardPlan]) -> Vec<(u16, Step)> {
     steps
 }
 
-/// The next move that is wanted; `None` as long as it is not known of every slot who serves it.
-fn wanted(views: &[View<'_>]) -> Option<Move> {
-    let spec = views.first()?.spec;
-    let mut owned = BTreeMap::new();
-    for view in views {
-        owned.insert(view.index, view.config?.slots.clone());
-    }
+/// All moves that are wanted; none as long as it is not known of every slot who serves it, as while some are between two
+/// shards.
+pub(super) fn moves(views: &[View<'_>]) -> Vec<Move> {
+    let configs = views.iter().map(|view| Some((view.index, view.config?.slots.clone())));
+    let owned: Option<BTreeMap<_, _>> = configs.collect();
+    let (Some(owned), Some(first)) = (owned, views.first()) else { return Vec::new() };
     let total: usize = owned.values().map(SlotSet::len).sum();
     let all = owned.values().fold(SlotSet::default(), SlotSet::union);
     let known = total == usize::from(SLOT_COUNT) && all.len() == total;
-    let moves = known.then(|| rebalance::moves(&owned, spec.shards))?;
-    moves.into_iter().next().map(|next| next.batch(BATCH))
+    if known { rebalance::moves(&owned, first.spec.shards) } else { Vec::new() }
 }
 
 impl<'v, 'a> Side<'v, 'a> {
@@ -115,6 +113,22 @@ impl<'v, 'a> Side<'v, 'a> {
     /// Proposes `new` in place of the present config.
     fn renew(&self, new: ShardConfig, change: Change) -> Step {
         change::renew(self.view, self.config, self.master, new, vec![change])
+    }
+
+    /// Whether so many members do what they should that a change is known to a majority as soon as it is decided. What is
+    /// between two shards waits for that.
+    fn decides(&self) -> bool {
+        self.config.electorates().all(|electorate| {
+            let in_place = |id: &&NodeId| {
+                self.config.member(**id).is_some_and(|member| self.view.in_place(self.config, member))
+            };
+            electorate.voters.iter().filter(in_place).count() >= electorate.majority(false)
+        })
+    }
+
+    /// Whether all its nodes that answer are of this release: others may not know what a certificate is.
+    fn is_of(&self, release: &str) -> bool {
+        self.view.answering().all(|(_, report)| report.version == release)
     }
 
     /// Gives slots away.
@@ -172,7 +186,8 @@ impl<'v, 'a> Side<'v, 'a> {
 
     fn import(&self, from: u16, slots: &SlotSet) -> Step {
         let (master, epoch, slots) = (self.report.id, self.config.epoch, slots.clone());
-        let reason = Reason::Importing { slots: slots.clone(), from };
+        let failed = self.report.import.as_ref().and_then(|import| import.error.clone());
+        let reason = Reason::Importing { slots: slots.clone(), from, failed };
         Step::Do(Action::Import { master, epoch, from, slots }, reason)
     }
 }
@@ -219,7 +234,9 @@ fn transfer(views: &[View<'_>], plans: &[ShardPlan], wanted: &Move) -> Vec<(u16,
             let plan = plans.iter().find(|plan| plan.index == shard);
             plan.is_some_and(|plan| gives_way(&plan.step, &Step::Wait(reason())))
         };
-        let begin = calm(*from) && calm(*to) && target.config.overlap.is_empty();
+        let release = &source.report.version;
+        let alike = source.is_of(release) && target.is_of(release);
+        let begin = calm(*from) && calm(*to) && alike && target.config.overlap.is_empty();
         return begin.then(|| (*to, target.import(*from, slots))).into_iter().collect();
     };
     let waits = |pressing: bool| {
@@ -236,7 +253,8 @@ fn transfer(views: &[View<'_>], plans: &[ShardPlan], wanted: &Move) -> Vec<(u16,
         let little = export.following && export.pending_bytes <= MAX_LAG;
         export.held.is_some() || (little && keeps_up && source.config.overlap.is_empty())
     };
-    let Some(export) = export.filter(ready) else { return waits(false) };
+    let decided_soon = source.decides() && target.decides();
+    let Some(export) = export.filter(ready).filter(|_| decided_soon) else { return waits(false) };
     let certificate = |id: &str| Transfer { slots: slots.clone(), from: *from, to: *to, id: id.to_owned() };
     let waiting = Step::Wait(reason());
     match &export.held {
