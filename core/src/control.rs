@@ -12,6 +12,9 @@
 //! | `KV ACCEPT config` ([`ShardConfig`]) | the report, after the config is on disk and the role is taken |
 //! | `KV PAUSE uid shard epoch milliseconds` | the report, with writes held and `paused` true |
 //! | `KV CUTOVER uid shard epoch` | the report. The master that follows a source finds out whether it has all of it, see [`Following`] |
+//! | `KV IMPORT uid shard epoch from slots` | the report, with `import` under way: the master asks the master of the shard `from` for these slots. Without slots the one under way is given up |
+//! | `KV EXPORT uid shard to slots` | `OK`, and then commands without end: the keys of these slots, and what is done to them. The master of the shard `to` asks |
+//! | `KV HOLD uid shard epoch to slots milliseconds` | the report, with writes to these slots held, which are being exported, and `export.held` |
 //! | `KV MAP map` ([`ClusterMap`](crate::shard::ClusterMap)) | the report |
 //! | `KV CONFIG directives` (object of name → value; what is no longer named goes back to its start value) | the report, with `config_digest` of the text as sent |
 //!
@@ -25,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterUid, Epoch, NodeId};
 use crate::shard::ShardConfig;
+use crate::slot::SlotSet;
 use crate::source::Following;
 
 /// The user that may run `KV` commands. It is not the default user, and may run nothing else but PING and AUTH.
@@ -174,6 +178,12 @@ pub struct NodeReport {
     /// What this node gave up when it came to follow its present master; `None` until it has.
     #[serde(default)]
     pub discarded: Option<Discarded>,
+    /// The slots that it sends to the master of another shard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<ExportReport>,
+    /// The slots that it gets from the master of another shard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<ImportReport>,
 }
 
 /// What a node gave up of its data when it came to follow a master: what it held and the master had never got.
@@ -186,6 +196,50 @@ pub struct Discarded {
     pub epoch: Epoch,
     /// Bytes of the replication stream; `None` if nobody knows, as the node was restarted before.
     pub bytes: Option<u64>,
+}
+
+/// Slots that a master sends to the master of another shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportReport {
+    /// Index of the shard that gets them.
+    pub to: u16,
+    /// Which slots.
+    pub slots: SlotSet,
+    /// Whether all keys were sent, so that only what changes follows.
+    pub following: bool,
+    /// While writes to the slots are held: the id of this hold. All that was written before is on its way.
+    pub held: Option<String>,
+    /// Keys that were sent.
+    pub keys: u64,
+    /// Bytes that were not taken by the network yet.
+    pub pending_bytes: u64,
+}
+
+/// Slots that a master gets from the master of another shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportReport {
+    /// Index of the shard that has them.
+    pub from: u16,
+    /// Its master, which is asked for them.
+    pub source: NodeId,
+    /// Which slots.
+    pub slots: SlotSet,
+    /// The last hold of which all that was written before has arrived, and where the stream of this shard stood then.
+    pub complete: Option<Completion>,
+    /// Why no more comes.
+    pub error: Option<String>,
+}
+
+/// That all has arrived which was written until a hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Completion {
+    /// The hold.
+    pub id: String,
+    /// Who holds the stream of the shard up to here has it.
+    pub offset: u64,
 }
 
 /// How safe the writes are that a master acknowledges.

@@ -12,6 +12,7 @@ pub mod id;
 pub mod lease;
 pub mod plan;
 pub mod quorum;
+pub mod rebalance;
 pub mod shard;
 pub mod slot;
 pub mod source;

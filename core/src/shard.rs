@@ -74,6 +74,30 @@ pub struct ShardConfig {
     /// Those of them that are no members any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<Member>,
+    /// Slots that the shard gave away, of which it keeps the data until the other shard is known to serve them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<Transfer>,
+    /// Slots that the shard took, as long as the giver may not know; they are in `slots`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<Transfer>,
+    /// Slots that another shard serves, and of which keys may be left here: its master deletes them.
+    #[serde(default, skip_serializing_if = "SlotSet::is_empty")]
+    pub left: SlotSet,
+}
+
+/// A transfer certificate: slots that went from one shard to another. It is decided when the giver's config has it, and from
+/// then on it says who owns them, whoever dies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transfer {
+    /// Which slots.
+    pub slots: SlotSet,
+    /// Index of the shard that gave them.
+    pub from: u16,
+    /// Index of the shard that gets them.
+    pub to: u16,
+    /// The hold of writes that it was decided under: who has all that was written until then has seen this id.
+    pub id: String,
 }
 
 impl ShardConfig {
@@ -139,6 +163,14 @@ impl ShardConfig {
         if by_id.len() != self.members.len() || names.len() != self.members.len() {
             return Err(InvalidConfig::DuplicateMember);
         }
+        let apart = |transfer: &Transfer| transfer.slots.is_disjoint(&self.slots);
+        let within = |transfer: &Transfer| self.slots.is_superset(&transfer.slots);
+        if !self.given.iter().all(apart)
+            || !self.taken.iter().all(within)
+            || !self.left.is_disjoint(&self.slots)
+        {
+            return Err(InvalidConfig::Transfers);
+        }
         for member in &self.members {
             let mut at = member;
             for _ in 0..=self.members.len() {
@@ -180,6 +212,9 @@ pub enum InvalidConfig {
     /// Two members share an id or a name.
     #[error("two members share an id or a name")]
     DuplicateMember,
+    /// A slot is served and was given away, or was taken and is not served.
+    #[error("slots that are served were given away, or slots that were taken are not served")]
+    Transfers,
     /// A parent is not in the list of members.
     #[error("member {0} has a parent {1} that is not a member")]
     ParentNotMember(NodeId, NodeId),
@@ -247,6 +282,9 @@ mod tests {
             source: None,
             overlap: Vec::new(),
             former: Vec::new(),
+            given: Vec::new(),
+            taken: Vec::new(),
+            left: SlotSet::default(),
         }
     }
 
@@ -277,6 +315,25 @@ mod tests {
             let mut config = config(&[(0, None)]);
             config.failover = Failover { down_after_ms, lease_ms, ..config.failover };
             assert_eq!(config.validate(), Err(InvalidConfig::Failover { down_after_ms, lease_ms }));
+        }
+    }
+
+    #[test]
+    fn what_was_given_is_not_served_and_what_was_taken_is() {
+        let transfer =
+            |slots: std::ops::Range<u16>| Transfer { slots: slots.collect(), from: 0, to: 1, id: "x".into() };
+        let mut config = config(&[(0, None)]);
+        config.slots = (0..100).collect();
+        config.given = vec![transfer(100..200)];
+        config.taken = vec![transfer(0..100)];
+        config.left = (200..300).collect();
+        assert_eq!(config.validate(), Ok(()));
+        for broken in [
+            ShardConfig { given: vec![transfer(99..200)], ..config.clone() },
+            ShardConfig { taken: vec![transfer(99..101)], ..config.clone() },
+            ShardConfig { left: (99..101).collect(), ..config.clone() },
+        ] {
+            assert_eq!(broken.validate(), Err(InvalidConfig::Transfers));
         }
     }
 }

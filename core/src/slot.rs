@@ -102,6 +102,26 @@ impl SlotSet {
         self.0.iter().zip(other.0.iter()).all(|(a, b)| a & b == 0)
     }
 
+    /// Whether all slots of `other` are in this set.
+    #[must_use]
+    pub fn is_superset(&self, other: &Self) -> bool {
+        self.0.iter().zip(other.0.iter()).all(|(a, b)| b & !a == 0)
+    }
+
+    /// The slots of this set and of `other`.
+    #[must_use]
+    pub fn union(mut self, other: &Self) -> Self {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(a, b)| *a |= b);
+        self
+    }
+
+    /// The slots of this set that are not in `other`.
+    #[must_use]
+    pub fn without(mut self, other: &Self) -> Self {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(a, b)| *a &= !b);
+        self
+    }
+
     /// The slots in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         (0..SLOT_COUNT).filter(|&slot| self.contains(slot))

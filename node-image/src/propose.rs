@@ -175,7 +175,9 @@ fn act(config: &ShardConfig, action: &Action, nodes: &mut BTreeMap<NodeId, Node>
             let args = ["KV", "PAUSE", &config.uid.0, &shard, &epoch, &milliseconds.to_string()];
             node.ask(&args).map_err(|error| error.to_string())
         }
-        Action::CutOver { .. } | Action::Replace { .. } => Err("only an operator does that".into()),
+        Action::CutOver { .. } | Action::Replace { .. } | Action::Import { .. } | Action::Hold { .. } => {
+            Err("only an operator does that".into())
+        }
     }
 }
 

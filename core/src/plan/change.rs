@@ -61,14 +61,25 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
     if changes.is_empty() {
         return None;
     }
+    Some(renew(view, config, master, new, changes))
+}
+
+/// Proposes `new`, which has the same master, in place of `config`: asks the nodes to agree, or sends it if they have.
+pub(super) fn renew(
+    view: &View<'_>,
+    config: &ShardConfig,
+    master: &Seen<'_>,
+    mut new: ShardConfig,
+    changes: Vec<Change>,
+) -> Step {
     let (epoch, asked) = election::agree(view, config, master.node.ordinal);
     match asked {
         Some(nodes) if nodes.is_empty() => {
-            return Some(Step::Wait(Reason::NoAgreement { changes, missing: unheard(view, config) }));
+            return Step::Wait(Reason::NoAgreement { changes, missing: unheard(view, config) });
         }
         Some(nodes) => {
             let ask = Action::Prepare { epoch, nodes, consent: Consent::Renewal(config.epoch) };
-            return Some(Step::Do(ask, Reason::Agreeing(changes)));
+            return Step::Do(ask, Reason::Agreeing(changes));
         }
         None => new.epoch = epoch,
     }
@@ -79,7 +90,7 @@ pub(super) fn reconfigure(view: &View<'_>, config: &ShardConfig, master: &Seen<'
         .filter(|(_, report)| concerned(report.id) || report.config.is_some());
     let then = others.map(|(_, report)| report.id).collect();
     let action = Action::Accept { config: Box::new(new), first: config.master, then };
-    Some(Step::Do(action, Reason::Reconfiguring(changes)))
+    Step::Do(action, Reason::Reconfiguring(changes))
 }
 
 /// The members that do not answer.

@@ -9,7 +9,8 @@ use crate::plan::{
     Action, NodeObserved, Observed, Plan, Presence, ShardObserved, ShardPlan, Step, Template, Vote,
 };
 use crate::quorum::Acknowledge;
-use crate::shard::{Member, ShardConfig};
+use crate::shard::{Member, ShardConfig, Transfer};
+use crate::slot::SlotSet;
 use crate::spec::{ClusterSpec, Home, Preferred};
 
 /// A rule that a plan breaks.
@@ -224,11 +225,27 @@ fn check_step(facts: &Facts<'_>, shard: &ShardPlan, rules: &mut Rules) {
             );
         }
         Step::Do(Action::Replace { node, template }, _) => check_replace(facts, node, *template, rules),
+        Step::Do(Action::Import { master, epoch, slots, .. }, _) => {
+            check_master(facts, *master, *epoch, rules);
+            let own = facts.newest.is_some_and(|config| !config.slots.is_disjoint(slots));
+            rules.must(!own, "a shard imports no slots that it has");
+        }
+        Step::Do(Action::Hold { master, epoch, slots, .. }, _) => {
+            check_master(facts, *master, *epoch, rules);
+            let own = facts.newest.is_some_and(|config| config.slots.is_superset(slots));
+            rules.must(own, "a shard holds writes to slots that it has");
+        }
         Step::Do(Action::Accept { config, first, then }, _) => {
             rules.must(!then.contains(first), "the first one is not told twice");
             check_accept(facts, config, *first, rules);
         }
     }
+}
+
+fn check_master(facts: &Facts<'_>, master: NodeId, epoch: Epoch, rules: &mut Rules) {
+    let present = facts.newest.is_some_and(|config| config.epoch == epoch);
+    let serves = facts.serving().is_some_and(|(_, report)| report.id == master);
+    rules.must(present && serves, "only the serving master is asked, under the present epoch");
 }
 
 fn check_replace(facts: &Facts<'_>, node: &str, template: Template, rules: &mut Rules) {
@@ -306,8 +323,8 @@ fn check_accept(facts: &Facts<'_>, config: &ShardConfig, first: NodeId, rules: &
         None => check_founding(facts, config, rules),
         Some(old) => {
             rules.must(config.epoch > old.epoch, "epochs grow");
-            rules.must(config.slots == old.slots, "a change of members leaves the slots alone");
             check_source(facts, old, config, master, rules);
+            check_transfers(facts, old, config, rules);
             match facts.serving() {
                 Some((_, serving)) => {
                     rules.must(serving.id == config.master, "a serving master is not replaced");
@@ -343,6 +360,71 @@ fn check_source(
         }
         _ => {}
     }
+}
+
+/// A slot changes its owner by a certificate only: the giver's first, while it holds writes and the taker has all of them;
+/// then the taker's. Each is forgotten when the other side knows.
+fn check_transfers(facts: &Facts<'_>, old: &ShardConfig, config: &ShardConfig, rules: &mut Rules) {
+    let lost = old.slots.clone().without(&config.slots);
+    let gained = config.slots.clone().without(&old.slots);
+    let new = |list: &[Transfer], before: &[Transfer]| -> Vec<Transfer> {
+        list.iter().filter(|one| !before.contains(one)).cloned().collect()
+    };
+    let given = new(&config.given, &old.given);
+    let taken = new(&config.taken, &old.taken);
+    let sums = |transfers: &[Transfer]| {
+        transfers.iter().fold(SlotSet::default(), |sum, transfer| sum.union(&transfer.slots))
+    };
+    rules.must(sums(&given) == lost, "no slot is given away without a certificate");
+    rules.must(sums(&taken) == gained, "no slot is taken without a certificate");
+    for transfer in &given {
+        let export = facts.serving().and_then(|(_, master)| master.export.as_ref());
+        let held = export.is_some_and(|export| {
+            export.held.as_ref() == Some(&transfer.id)
+                && export.slots == transfer.slots
+                && export.to == transfer.to
+        });
+        rules.must(
+            held && transfer.from == config.shard,
+            "slots are given away while writes to them are held",
+        );
+        rules.must(arrived(facts, transfer), "slots are given away when all of them have arrived");
+    }
+    for transfer in &taken {
+        let source = Facts::of(facts.spec, facts.observed, transfer.from);
+        let given = source.newest.filter(|newest| newest.given.contains(transfer));
+        rules.must(
+            given.is_some_and(|given| source.accepted_by_majorities(given)),
+            "slots are taken when a majority of the giver knows that they were given away",
+        );
+        rules.must(arrived(facts, transfer), "slots are taken when all of them have arrived");
+    }
+    for transfer in new(&old.given, &config.given) {
+        let target = Facts::of(facts.spec, facts.observed, transfer.to);
+        let took = target.newest.filter(|newest| newest.taken.contains(&transfer));
+        rules.must(
+            took.is_some_and(|took| target.accepted_by_majorities(took)),
+            "what was given away is kept until a majority of the taker has it",
+        );
+    }
+    for transfer in new(&old.taken, &config.taken) {
+        let source = Facts::of(facts.spec, facts.observed, transfer.from);
+        let forgot = source.newest.filter(|newest| !newest.given.contains(&transfer));
+        rules.must(
+            forgot.is_some_and(|forgot| source.accepted_by_majorities(forgot)),
+            "a certificate is kept until a majority of the giver has forgotten it",
+        );
+    }
+}
+
+/// Whether the taker's master has all that was written until the certificate's hold.
+fn arrived(facts: &Facts<'_>, transfer: &Transfer) -> bool {
+    let target = Facts::of(facts.spec, facts.observed, transfer.to);
+    let import = target.serving().and_then(|(_, master)| master.import.as_ref());
+    import.is_some_and(|import| {
+        let complete = import.complete.as_ref().is_some_and(|complete| complete.id == transfer.id);
+        complete && import.slots == transfer.slots && import.from == transfer.from
+    })
 }
 
 /// Who keeps acknowledged writes changes by way of both, and not before what was written is with both.
@@ -501,8 +583,8 @@ fn check_copies(facts: &Facts<'_>, old: &ShardConfig, config: &ShardConfig, tota
 
 fn check_workload(facts: &Facts<'_>, plan: &Plan, shard: &ShardPlan, rules: &mut Rules) {
     let Some(workload) = plan.workloads.iter().find(|workload| workload.shard == shard.index) else {
-        return rules
-            .must(facts.newest.is_none_or(|c| c.slots.is_empty()), "a shard with slots has a workload");
+        let serves = |config: &ShardConfig| !config.slots.is_empty() || !config.given.is_empty();
+        return rules.must(!facts.newest.is_some_and(serves), "a shard with slots has a workload");
     };
     rules.must(workload.nodes >= facts.spec.nodes_per_shard(), "a workload has the nodes of the spec");
     for (node, report) in &facts.reports {
@@ -520,8 +602,14 @@ fn check_slots(plan: &Plan) -> Vec<Violation> {
         Step::Do(Action::Accept { config, .. }, _) => Some(config.as_ref()),
         _ => shard.config.as_ref(),
     });
-    let configs: Vec<_> = configs.collect();
-    let overlaps = |config: &&&ShardConfig| {
+    let mut configs: Vec<_> = configs.cloned().collect();
+    // What was given away and not taken yet is the giver's, still.
+    let taken: Vec<Transfer> = configs.iter().flat_map(|config| config.taken.clone()).collect();
+    for config in &mut configs {
+        let kept = config.given.iter().filter(|given| !taken.contains(given));
+        config.slots = kept.fold(config.slots.clone(), |slots, given| slots.union(&given.slots));
+    }
+    let overlaps = |config: &&ShardConfig| {
         configs.iter().any(|other| other.shard < config.shard && !other.slots.is_disjoint(&config.slots))
     };
     let rule = "a slot belongs to one shard";

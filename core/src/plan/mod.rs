@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{Consent, NodeReport};
 use crate::id::{ClusterUid, Epoch, NodeId};
+use crate::rebalance::Move;
 use crate::shard::{ClusterMap, NodeAddress, ShardConfig};
+use crate::slot::SlotSet;
 
 /// All that was seen of a cluster in one pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +120,8 @@ pub struct Plan {
     pub workloads: Vec<Workload>,
     /// For every shard its next step and its condition, in order of the index.
     pub shards: Vec<ShardPlan>,
+    /// The slots that are still to move to other shards, as far as it is known who serves which.
+    pub moves: Vec<Move>,
     /// What every node should know of the cluster, to be sent to those in `map_targets`.
     pub map: ClusterMap,
     /// The nodes that answer and whose map is another.
@@ -235,6 +239,30 @@ pub enum Action {
         /// Its present epoch.
         epoch: Epoch,
     },
+    /// Ask a master to import slots from the master of another shard.
+    Import {
+        /// The master that gets them.
+        master: NodeId,
+        /// Its present epoch.
+        epoch: Epoch,
+        /// Index of the shard that has them.
+        from: u16,
+        /// Which slots; none: it gives up what it imports.
+        slots: SlotSet,
+    },
+    /// Ask a master to hold writes to slots that it exports, so that the rest of them gets across.
+    Hold {
+        /// The master.
+        master: NodeId,
+        /// Its present epoch.
+        epoch: Epoch,
+        /// Index of the shard that gets them.
+        to: u16,
+        /// Which slots.
+        slots: SlotSet,
+        /// After this many milliseconds the master goes on by itself.
+        milliseconds: u64,
+    },
     /// Ask the provider to start a node again from what is wanted now. It keeps its volume.
     Replace {
         /// Name of the node.
@@ -257,6 +285,7 @@ mod reason;
 mod rollout;
 mod shard;
 mod status;
+mod transfer;
 mod view;
 mod workload;
 
@@ -280,11 +309,14 @@ pub fn succeed(spec: &ClusterSpec, observed: &Observed, shard: u16) -> Option<St
 #[must_use]
 pub fn plan(spec: &ClusterSpec, observed: &Observed) -> Plan {
     let shards: Vec<_> = view::views(spec, observed);
-    let plans = shards.iter().map(shard::plan).collect();
+    let mut plans: Vec<_> = shards.iter().map(|view| shard::plan(view, &shards)).collect();
+    let moves = transfer::moves(&shards);
+    transfer::steps(&shards, &mut plans, &moves);
     let (map, map_targets) = map::map(&observed.uid, &shards);
     Plan {
-        workloads: shards.iter().filter_map(workload::workload).collect(),
+        workloads: shards.iter().filter_map(|view| workload::workload(view, &shards)).collect(),
         shards: plans,
+        moves,
         map,
         map_targets,
     }

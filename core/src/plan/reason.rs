@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::quorum::Acknowledge;
+use crate::slot::SlotSet;
 
 /// Why a step is taken or waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -257,6 +258,49 @@ pub enum Reason {
         /// The node.
         node: String,
     },
+    /// A master is to import slots from another shard.
+    #[error("asks shard {from} for the slots {slots}{}", .failed.as_ref().map(|why| format!(", anew: {why}")).unwrap_or_default())]
+    Importing {
+        /// Which slots.
+        slots: SlotSet,
+        /// Who has them.
+        from: u16,
+        /// Why it failed when it was tried last, if it did.
+        failed: Option<String>,
+    },
+    /// A master imports slots that are not to move any more.
+    #[error("gives up the import of the slots {slots} from shard {from}: they are not to move any more")]
+    GivingUpImport {
+        /// Which slots.
+        slots: SlotSet,
+        /// Who has them.
+        from: u16,
+    },
+    /// Slots move to another shard, and both serve meanwhile.
+    #[error("the slots {slots} move from shard {from} to shard {to}")]
+    MovingSlots {
+        /// Which slots.
+        slots: SlotSet,
+        /// Who has them.
+        from: u16,
+        /// Who gets them.
+        to: u16,
+    },
+    /// Slots are about to be given to another shard, and writes to them are held for a moment.
+    #[error(
+        "the slots {slots} go over from shard {from} to shard {to}; writes to them are held for a moment"
+    )]
+    HoldingSlots {
+        /// Which slots.
+        slots: SlotSet,
+        /// Who had them.
+        from: u16,
+        /// Who gets them.
+        to: u16,
+    },
+    /// A shard beyond the specified ones is on its way out.
+    #[error("is one shard more than specified: it is removed when it has no slots, and no keys, any more")]
+    Retiring,
     /// Somebody else answers at a node's address.
     #[error(
         "at the address of {node} answers {found}; it is left alone: give that node another address, or its volume another cluster"
@@ -308,6 +352,11 @@ impl Reason {
             Self::CutOverFails { .. } => "CutOverFails",
             Self::Replacing { .. } => "ReplacingNode",
             Self::Renewing { .. } => "RenewingNode",
+            Self::Importing { .. } => "ImportingSlots",
+            Self::GivingUpImport { .. } => "ImportGivenUp",
+            Self::MovingSlots { .. } => "MovingSlots",
+            Self::HoldingSlots { .. } => "HoldingSlots",
+            Self::Retiring => "RetiringShard",
             Self::StrayNode { .. } => "StrayNode",
         }
     }
@@ -340,7 +389,21 @@ impl Reason {
     /// Whether clients wait for what comes next, so that the next look should be taken at once.
     #[must_use]
     pub fn is_pressing(&self) -> bool {
-        matches!(self, Self::CatchingUp { .. } | Self::CuttingOver { .. })
+        matches!(self, Self::CatchingUp { .. } | Self::CuttingOver { .. } | Self::HoldingSlots { .. })
+    }
+
+    /// Whether it is a step of many in a move of slots, which is told when it begins and when it ends.
+    #[must_use]
+    pub fn is_detail(&self) -> bool {
+        match self {
+            Self::HoldingSlots { .. } | Self::GivingUpImport { .. } => true,
+            Self::Agreeing(changes) => changes.iter().all(Change::is_transfer),
+            Self::Reconfiguring(changes) => {
+                let ends = |change: &Change| matches!(change, Change::ForgetsTaken { .. });
+                changes.iter().all(|change| change.is_transfer() && !ends(change))
+            }
+            _ => false,
+        }
     }
 
     /// Whether it says that something is wrong, so that an event about it is a warning.
@@ -588,9 +651,41 @@ pub enum Change {
     FailsOver,
     /// The word of those that were members before counts no more: nothing depends on it.
     Settles,
+    /// Slots are another shard's from now on.
+    Gives {
+        /// Which slots.
+        slots: SlotSet,
+        /// Index of that shard.
+        to: u16,
+    },
+    /// Slots of another shard are this one's from now on.
+    Takes {
+        /// Which slots.
+        slots: SlotSet,
+        /// Index of that shard.
+        from: u16,
+    },
+    /// What was kept of slots that were given away can be deleted: the other shard serves them.
+    ForgetsGiven {
+        /// Which slots.
+        slots: SlotSet,
+    },
+    /// Nobody asks any more where slots are from.
+    ForgetsTaken {
+        /// Which slots.
+        slots: SlotSet,
+    },
 }
 
 impl Change {
+    /// Whether it is about slots that move.
+    fn is_transfer(&self) -> bool {
+        matches!(
+            self,
+            Self::Gives { .. } | Self::Takes { .. } | Self::ForgetsGiven { .. } | Self::ForgetsTaken { .. }
+        )
+    }
+
     fn code(&self) -> &'static str {
         match self {
             Self::Adds { .. } => "ReplicaAdded",
@@ -605,6 +700,10 @@ impl Change {
             Self::CutsOver { .. } => "CutOver",
             Self::FailsOver => "FailoverChanged",
             Self::Settles => "MembersSettled",
+            Self::Gives { .. } => "SlotsGiven",
+            Self::Takes { .. } => "SlotsTaken",
+            Self::ForgetsGiven { .. } => "SlotsLeft",
+            Self::ForgetsTaken { .. } => "SlotsMoved",
         }
     }
 }
@@ -626,6 +725,12 @@ impl fmt::Display for Change {
             }
             Self::FailsOver => write!(f, "takes spec.failover"),
             Self::Settles => write!(f, "ends the overlap of the old and the new quorum"),
+            Self::Gives { slots, to } => write!(f, "gives the slots {slots} to shard {to}"),
+            Self::Takes { slots, from } => write!(f, "takes the slots {slots} of shard {from}"),
+            Self::ForgetsGiven { slots } => {
+                write!(f, "deletes the slots {slots}, which another shard serves")
+            }
+            Self::ForgetsTaken { slots } => write!(f, "ends the move of the slots {slots}"),
         }
     }
 }

@@ -6,14 +6,15 @@ use crate::plan::master::{self, Master};
 use crate::plan::reason::Reason;
 use crate::plan::view::{Seen, View, epoch_of};
 use crate::plan::{
-    Action, ShardPlan, Step, Template, adoption, change, election, founding, handover, rollout,
+    Action, ShardPlan, Step, Template, adoption, change, election, founding, handover, rollout, workload,
 };
 use crate::shard::ShardConfig;
 
-/// Decides the next step of a shard.
-pub(super) fn plan(view: &View<'_>) -> ShardPlan {
+/// Decides the next step of a shard; `all` are the cluster's shards.
+pub(super) fn plan(view: &View<'_>, all: &[View<'_>]) -> ShardPlan {
     let (step, serving, durable, follows) = match view.config {
-        None => (founding::found(view), false, false, false),
+        None => (founding::found(view, all), false, false, false),
+        Some(_) if workload::is_gone(view) => (Step::Wait(Reason::Retiring), false, false, false),
         Some(config) => {
             let master = master::find(view, config);
             let serves = match &master {

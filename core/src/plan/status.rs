@@ -17,8 +17,8 @@ use crate::spec::ClusterSpec;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStatus {
-    /// Ready, Progressing, Degraded, UpToDate and, where acknowledged writes promise something, Durable, and, while a shard
-    /// follows a source, Adopting, in this order.
+    /// Ready, Progressing, Degraded, UpToDate, in this order; Durable, where acknowledged writes promise something;
+    /// Adopting, while a shard follows a source; and Rebalancing, while slots move.
     pub conditions: Vec<Condition>,
     /// Nodes that do what their shard's config says.
     pub ready_nodes: u32,
@@ -60,6 +60,8 @@ pub enum ConditionKind {
     Durable,
     /// The shard follows `spec.source`, or is being cut over from it. Only where there is a source.
     Adopting,
+    /// Slots move from one shard to another. Only while they do.
+    Rebalancing,
 }
 
 /// Something that went wrong outside the plan: a spec that cannot be taken, an object that cannot be written.
@@ -168,7 +170,8 @@ pub fn status(
 ) -> ClusterStatus {
     let total_nodes = u32::from(spec.shards) * u32::from(spec.nodes_per_shard());
     let ready_nodes = plan.shards.iter().map(|shard| u32::from(shard.ready_nodes)).sum();
-    let masters = plan.shards.iter().filter(|shard| shard.serving).count();
+    let wanted = |shard: &&ShardPlan| shard.index < spec.shards;
+    let masters = plan.shards.iter().filter(wanted).filter(|shard| shard.serving).count();
     let problems: Vec<_> = problems.iter().cloned().chain(refused_source(spec, plan)).collect();
     let facts = Facts { spec, plan, memory, problems: &problems, ready_nodes, total_nodes };
     ClusterStatus {
@@ -176,6 +179,7 @@ pub fn status(
             .into_iter()
             .chain(facts.durable())
             .chain(facts.adopting())
+            .chain(rebalancing(plan))
             .collect(),
         ready_nodes,
         total_nodes,
@@ -255,7 +259,14 @@ impl Facts<'_> {
     /// is nobody's fault. Else a shard that had a config is, whenever a node is missing.
     fn degraded(&self) -> Condition {
         let memory = self.memory;
-        let founded = |shard: &&ShardPlan| shard.config.is_some() || memory.founded.contains(&shard.index);
+        // One that is on its way out, and serves nothing, is missed by nobody.
+        let missed = |shard: &ShardPlan| {
+            let serves = shard.config.as_ref().is_some_and(|config| !config.slots.is_empty());
+            shard.index < self.spec.shards || serves
+        };
+        let founded = |shard: &&ShardPlan| {
+            missed(shard) && (shard.config.is_some() || memory.founded.contains(&shard.index))
+        };
         let lacks = |shard: &ShardPlan| shard.lacks(self.spec) && !memory.in_passing.contains(&shard.index);
         let lacking = self.plan.shards.iter().filter(founded).any(lacks);
         let healthy = || ("AllWell".to_owned(), self.summary());
@@ -320,6 +331,22 @@ fn refused_source(spec: &ClusterSpec, plan: &Plan) -> Option<Problem> {
          create another cluster with it"
     );
     Some(Problem { reason: "SourceRefused".to_owned(), message })
+}
+
+fn rebalancing(plan: &Plan) -> Option<Condition> {
+    let configs = || plan.shards.iter().filter_map(|shard| shard.config.as_ref());
+    let between =
+        configs().flat_map(|config| &config.given).map(|given| (&given.slots, given.from, given.to));
+    let next = plan.moves.iter().map(|next| (&next.slots, next.from, next.to));
+    let all: Vec<_> = between.chain(next).collect();
+    let slots: usize = all.iter().map(|(slots, ..)| slots.len()).sum();
+    let (_, from, to) = all.first()?;
+    Some(Condition {
+        kind: ConditionKind::Rebalancing,
+        status: true,
+        reason: "MovingSlots".to_owned(),
+        message: format!("{slots} slots are still to move, the next of them from shard {from} to shard {to}"),
+    })
 }
 
 fn up_to_date(spec: &ClusterSpec, observed: &Observed) -> Condition {

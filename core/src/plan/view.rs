@@ -189,7 +189,7 @@ impl<'a> View<'a> {
         let follows = report.link.as_ref().is_some_and(|link| {
             link.state == LinkState::Streaming && (link.parent.is_none() || link.parent == member.parent)
         });
-        epoch_of(report) == config.epoch
+        report.config.as_ref().is_some_and(|own| is_same_place(own, config))
             && report.state == NodeState::Replica
             && report.data == DataState::Live
             && follows
@@ -219,6 +219,14 @@ impl<'a> Seen<'a> {
     pub fn leaving(&self) -> bool {
         self.node.presence == Presence::Leaving || self.report.is_some_and(|report| report.leaving)
     }
+}
+
+/// Whether a node has the same to do under two configs, whatever slots they have.
+fn is_same_place(a: &ShardConfig, b: &ShardConfig) -> bool {
+    a.epoch == b.epoch
+        || (a.master, &a.members, a.acknowledge, &a.overlap)
+            == (b.master, &b.members, b.acknowledge, &b.overlap)
+            && (a.given != b.given || a.taken != b.taken || a.slots != b.slots)
 }
 
 /// The epoch of the config that the node accepted last; 0 if none.

@@ -4,10 +4,11 @@
 //! |---|---|
 //! | `spec shards=1 replicas=2 topology=star\|chain\|tree:2 acknowledge=async\|semisync:1\|quorum:2 down-after=2000 durable=yes preferred=zone:eu:60000` | the spec |
 //! | `shard 1 workload=3` | the lines that follow are about this shard, whose workload has so many nodes; with `bound=500:0` the operator may not vote against node 0 for so many ms (`bound=500`: it is not known against whom), with `witness=18:1` it has voted for node 1 under that epoch; `wish=a-0-1` is a user's, `forced=17` gives up that epoch |
-//! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each; with `acknowledge=quorum:2` another mode than the spec's, with `overlap=0,1:2` voters of before and the copies that they keep |
+//! | `config 17: 0 1<0 2<1` | a config: its epoch, its master, its replicas and who feeds each; with `acknowledge=quorum:2` another mode than the spec's, with `overlap=0,1:2` voters of before and the copies that they keep, with `slots=0-99,200-300` other slots than its share |
 //! | `node 1 state=replica offset=90 ...` | a node; `state` gives it a new report that fits the last config, what follows departs from it |
 //! | `node 1 disk=full` | it cannot write to its disk; `disk=dead`: it cannot even write a promise |
 //! | `spec source=old:6379` | the shards follow it; a config with `source=old:6379` does, `source=none` ends it; `node 0 link=streaming lag=0 cutting-over=yes complete=yes problem=...` is how far its master is |
+//! | `node 0 export=following`, `export=h1` | the master has sent all keys of the slots that were asked for, or holds writes to them as `h1`; `import=h1`: all has arrived that was written until then, `import=lost`: no more comes |
 //! | `gone 1` | the node is not there any more |
 //! | `apply` | the nodes that answer do what the last plan asks of them |
 //! | `show status` | the next output is the status instead of the plan |
@@ -16,7 +17,10 @@
 
 use std::collections::BTreeMap;
 
-use kv_core::control::{Consent, DataState, Durability, Link, LinkState, NodeReport, NodeState};
+use kv_core::control::{
+    Completion, Consent, DataState, Durability, ExportReport, ImportReport, Link, LinkState, NodeReport,
+    NodeState,
+};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
@@ -26,7 +30,7 @@ use kv_core::plan::{
 };
 use kv_core::quorum::{Acknowledge, Electorate};
 use kv_core::shard::{Member, ShardConfig};
-use kv_core::slot::even_share;
+use kv_core::slot::{SlotSet, even_share};
 use kv_core::source::{Following, Source, Writers};
 use kv_core::spec::{ClusterSpec, Home, Preferred};
 use kv_core::topology::Topology;
@@ -273,6 +277,9 @@ impl Scene {
             source: None,
             overlap: Vec::new(),
             former: Vec::new(),
+            given: Vec::new(),
+            taken: Vec::new(),
+            left: SlotSet::default(),
         };
         for (key, value) in pairs(&options) {
             match key {
@@ -282,6 +289,10 @@ impl Scene {
                     let (voters, copies) = value.split_once(':').expect("VOTERS:COPIES");
                     let voters = voters.split(',').map(|node| id(index, node)).collect();
                     config.overlap.push(Electorate { voters, copies: number(copies) });
+                }
+                "slots" => {
+                    let ranges: Vec<String> = value.split(',').map(str::to_owned).collect();
+                    config.slots = ranges.try_into().expect("slots");
                 }
                 other => panic!("no such part of a config: {other}"),
             }
@@ -378,6 +389,11 @@ impl Scene {
                 let report = self.report_of(master).into_iter();
                 report.for_each(|report| report.source.get_or_insert_default().cutting_over = true);
             }
+            Step::Do(Action::Import { master, from, slots, .. }, _) => self.import(master, from, slots),
+            Step::Do(Action::Hold { master, .. }, _) => {
+                let export = self.report_of(master).and_then(|report| report.export.as_mut());
+                export.into_iter().for_each(|export| export.held = Some("h1".into()));
+            }
             Step::Do(Action::Replace { node: name, .. }, _) => {
                 let nodes = self.observed.shards.iter_mut().flat_map(|shard| &mut shard.nodes);
                 for node in nodes.filter(|node| node.name == name) {
@@ -386,6 +402,23 @@ impl Scene {
                 }
             }
             Step::Nothing | Step::Wait(_) => {}
+        }
+    }
+
+    /// The target's master asks the source's, which begins to send.
+    fn import(&mut self, master: NodeId, from: u16, slots: SlotSet) {
+        let Some(target) = self.report_of(master) else { return };
+        let to = target.shard;
+        let source = id(from, "0");
+        let import = ImportReport { from, source, slots: slots.clone(), complete: None, error: None };
+        target.import = (!slots.is_empty()).then_some(import);
+        let masters = self.observed.shards.iter_mut().filter(|shard| shard.index == from);
+        let reports = masters.flat_map(|shard| &mut shard.nodes).filter_map(|node| node.report.as_mut());
+        for source in reports.filter(|report| report.state == NodeState::Master) {
+            let (following, held) = (false, None);
+            let export =
+                ExportReport { to, slots: slots.clone(), following, held, keys: 0, pending_bytes: 0 };
+            source.export = (!slots.is_empty()).then_some(export);
         }
     }
 
@@ -405,6 +438,9 @@ fn accept(report: &mut NodeReport, config: &ShardConfig) {
     report.source =
         config.source.as_ref().filter(|_| config.master == report.id).map(|_| Following::default());
     report.paused = false;
+    if report.import.as_ref().is_some_and(|import| config.slots.is_superset(&import.slots)) {
+        report.import = None;
+    }
     report.config = Some(config.clone());
 }
 
@@ -458,6 +494,8 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         isolated: false,
         durability: None,
         source: None,
+        export: None,
+        import: None,
     }
 }
 
@@ -491,12 +529,28 @@ fn set_report(
             let link = report.link.get_or_insert(Link { parent: None, state, silent_ms: 0 });
             link.state = state;
         }
+        ("export", "none") => report.export = None,
+        ("export", state) => {
+            let export = report.export.as_mut().unwrap_or_else(|| panic!("no export"));
+            (export.following, export.held) = (true, None);
+            if state != "following" {
+                export.held = Some(state.into());
+            }
+        }
+        ("import", "none") => report.import = None,
+        ("import", state) => {
+            let import = report.import.as_mut().unwrap_or_else(|| panic!("no import"));
+            match state {
+                "lost" => import.error = Some(state.into()),
+                id => import.complete = Some(Completion { id: id.into(), offset: report.offset }),
+            }
+        }
+        ("keys", _) => report.keys = number(value),
         ("disk", _) => report.disk_error = (value != "ok").then(|| value.into()),
         ("paused", _) => report.paused = value == "yes",
         ("durable", _) => report.durability.get_or_insert(DURABLE).durable = number(value),
         ("settled", _) => report.durability.get_or_insert(DURABLE).settled = value == "yes",
         ("degraded", _) => report.durability.get_or_insert(DURABLE).degraded = value == "yes",
-        ("keys", _) => report.keys = number(value),
         ("lag", _) => report.source.get_or_insert_default().lag_bytes = Some(number(value)),
         ("cutting-over", _) => report.source.get_or_insert_default().cutting_over = value == "yes",
         ("complete", _) => report.source.get_or_insert_default().complete = value == "yes",

@@ -42,6 +42,15 @@ fn config(config: &ShardConfig) -> String {
     if config.slots != SlotSet::all() {
         write!(text, " slots {}", config.slots).expect("a text");
     }
+    for given in &config.given {
+        write!(text, " gives {} to {} by {}", given.slots, given.to, given.id).expect("a text");
+    }
+    for taken in &config.taken {
+        write!(text, " takes {} of {} by {}", taken.slots, taken.from, taken.id).expect("a text");
+    }
+    if !config.left.is_empty() {
+        write!(text, " left {}", config.left).expect("a text");
+    }
     text
 }
 
@@ -93,6 +102,15 @@ fn action(action: &Action) -> String {
         }
         Action::CutOver { master, epoch } => format!("cut over at {} under {epoch}", token(*master)),
         Action::Replace { node, .. } => format!("replace {node}"),
+        Action::Import { master, epoch, slots, .. } if slots.is_empty() => {
+            format!("give up the import at {} under {epoch}", token(*master))
+        }
+        Action::Import { master, epoch, from, slots } => {
+            format!("import {slots} from shard {from} at {} under {epoch}", token(*master))
+        }
+        Action::Hold { master, epoch, to, slots, milliseconds } => {
+            format!("hold {slots} for shard {to} at {} under {epoch} for {milliseconds} ms", token(*master))
+        }
         Action::Pause { master, target, epoch, milliseconds } => {
             format!(
                 "pause {} under {epoch} for {milliseconds} ms until {} is there",

@@ -359,6 +359,8 @@ impl Node {
                 degraded: false,
             }),
             source: None,
+            export: None,
+            import: None,
         }
     }
 }

@@ -584,7 +584,9 @@ impl World {
                     self.nodes[j].paused_until = self.now + milliseconds;
                 }
             }
-            Step::Do(Action::Replace { .. }, _) | Step::Nothing | Step::Wait(_) => {}
+            Step::Do(Action::Replace { .. } | Action::Import { .. } | Action::Hold { .. }, _)
+            | Step::Nothing
+            | Step::Wait(_) => {}
         }
     }
 

@@ -204,6 +204,8 @@ impl SimNode {
             isolated: false,
             durability: None,
             source: None,
+            export: None,
+            import: None,
             disk_error: self.full.then(|| "full".to_owned()),
         }
     }

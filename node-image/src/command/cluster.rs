@@ -168,7 +168,7 @@ impl Node<'_> {
             if self.down || self.address.is_none() { "disconnected" } else { "connected" },
         );
         if self.is_master() {
-            for range in self.config.slots.ranges() {
+            for range in server.routing.shown(self.config.shard).ranges() {
                 let _ = write!(line, " {range}");
             }
         }
@@ -193,11 +193,12 @@ impl Node<'_> {
 
 fn info(server: &mut Server, key: ClientKey) {
     let routing = &server.routing;
-    let assigned: usize = routing.shards().map(|config| config.slots.len()).sum();
+    let shown = |shard: u16| routing.shown(shard).len();
+    let assigned: usize = routing.shards().map(|config| shown(config.shard)).sum();
     let nodes = nodes(server);
     let lost: usize =
-        nodes.iter().filter(|n| n.is_master() && !n.usable()).map(|n| n.config.slots.len()).sum();
-    let size = nodes.iter().filter(|node| node.is_master() && !node.config.slots.is_empty()).count();
+        nodes.iter().filter(|n| n.is_master() && !n.usable()).map(|n| shown(n.config.shard)).sum();
+    let size = nodes.iter().filter(|node| node.is_master() && shown(node.config.shard) > 0).count();
     let epoch = routing.shards().map(|config| config.epoch.0).max().unwrap_or(0);
     let mine = routing.config().map_or(0, |config| config.epoch.0);
     let ok = assigned == usize::from(SLOT_COUNT) && lost == 0;
@@ -227,10 +228,11 @@ fn slots(server: &mut Server, key: ClientKey) {
     let mut reply =
         Reply::new(&mut out, server.clients.get(key).map(|client| client.protocol).unwrap_or_default());
     let nodes = nodes(server);
-    let ranges = usable_shards(&nodes).map(|(master, _)| master.config.slots.ranges().len()).sum();
+    let shown = |node: &Node<'_>| server.routing.shown(node.config.shard).ranges();
+    let ranges = usable_shards(&nodes).map(|(master, _)| shown(master).len()).sum();
     reply.array(ranges);
     for (master, replicas) in usable_shards(&nodes) {
-        for range in master.config.slots.ranges() {
+        for range in shown(master) {
             reply.array(3 + replicas.len());
             reply.integer(i64::from(range.first));
             reply.integer(i64::from(range.last));
@@ -251,7 +253,7 @@ fn shards(server: &mut Server, key: ClientKey) {
     for config in configs {
         reply.map(2);
         reply.bulk(b"slots");
-        let ranges = config.slots.ranges();
+        let ranges = server.routing.shown(config.shard).ranges();
         reply.array(ranges.len() * 2);
         for range in ranges {
             reply.integer(i64::from(range.first));

@@ -7,6 +7,7 @@ use kv_core::control::{Consent, NodeReport, NodeState, digest};
 use kv_core::directive;
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::shard::{ClusterMap, ShardConfig};
+use kv_core::slot::SlotSet;
 
 use super::spec::row;
 use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
@@ -32,12 +33,16 @@ fn kv(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
         b"accept" if args.len() == 3 => accept(server, args),
         b"pause" if args.len() == 6 => pause(server, args),
         b"cutover" if args.len() == 5 => cut_over(server, args),
+        b"import" if args.len() == 7 => import(server, args),
+        b"hold" if args.len() == 8 => hold(server, args),
+        b"export" if args.len() == 6 => return export(server, key, args),
         b"map" if args.len() == 3 => map(server, args),
         b"config" if args.len() == 3 => config(server, args),
         _ => {
             return Err(CommandError::text(
                 "ERR unknown subcommand or wrong number of arguments; try KV REPORT | PING uid shard id epoch | PREPARE uid shard epoch [ENDED | RENEWAL epoch] | ACCEPT \
-                 config | PAUSE uid shard epoch milliseconds | CUTOVER uid shard epoch | MAP map | CONFIG directives",
+                 config | PAUSE uid shard epoch milliseconds | CUTOVER uid shard epoch | IMPORT uid shard epoch from slots | HOLD uid shard epoch to slots \
+                 milliseconds | EXPORT uid shard to slots | MAP map | CONFIG directives",
             ));
         }
     };
@@ -90,6 +95,7 @@ fn accept(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     let failover = server.routing.config().map(|config| config.failover);
     server.check_cut_over(&config)?;
     server.hold_replies();
+    server.check_transfers(&config)?;
     if server.routing.accept(config)? {
         crate::notice!("Accepted config of epoch {epoch}");
         if before != Some(master) {
@@ -128,8 +134,15 @@ fn ping(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
 fn pause(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     /// A master never holds writes for longer, whatever it is told.
     const LONGEST: u64 = 10_000;
+    present_target(server, args)?;
+    let milliseconds = unsigned(args, 5)?;
+    server.hold_writes(server.clock.instant + Duration::from_millis(milliseconds.min(LONGEST)));
+    Ok(())
+}
+
+/// The serving master is asked, under its present epoch.
+fn present_target(server: &Server, args: Args<'_>) -> Result<(), CommandError> {
     let epoch = target(server, args)?;
-    let milliseconds = u64::try_from(args.integer(5)?).map_err(|_| CommandError::NotInteger)?;
     let present = server.routing.config().map_or(Epoch(0), |config| config.epoch);
     if epoch != present {
         let promised = server.routing.promised();
@@ -138,7 +151,6 @@ fn pause(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
     if !server.routing.may_write() {
         return Err(Refusal::NotMaster.into());
     }
-    server.hold_writes(server.clock.instant + Duration::from_millis(milliseconds.min(LONGEST)));
     Ok(())
 }
 
@@ -150,6 +162,30 @@ fn cut_over(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
         return Err(Refusal::StaleEpoch { asked: epoch, promised }.into());
     }
     Ok(server.begin_cut_over()?)
+}
+
+fn shard_index(args: Args<'_>, index: usize) -> Result<u16, CommandError> {
+    u16::try_from(args.integer(index)?).map_err(|_| CommandError::NotInteger)
+}
+
+fn import(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
+    present_target(server, args)?;
+    let slots: SlotSet = json(args.at(6), "slots")?;
+    server.begin_import(shard_index(args, 5)?, slots)
+}
+
+fn hold(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {
+    present_target(server, args)?;
+    let slots: SlotSet = json(args.at(6), "slots")?;
+    let time = Duration::from_millis(unsigned(args, 7)?);
+    server.hold_slots(shard_index(args, 5)?, &slots, time)
+}
+
+fn export(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
+    let uid = ClusterUid(args.text(2)?.to_owned());
+    server.routing.check_target(&uid, shard_index(args, 3)?)?;
+    let slots: SlotSet = json(args.at(5), "slots")?;
+    server.begin_export(key, shard_index(args, 4)?, slots)
 }
 
 fn map(server: &mut Server, args: Args<'_>) -> Result<(), CommandError> {

@@ -3,6 +3,8 @@
 //! As in Redis: a few keys are drawn by chance, and the one that the policy likes least goes. Keys that were drawn and
 //! not evicted are remembered, so that the choice becomes better than the sample.
 
+use kv_core::slot::key_slot;
+
 use super::db::Address;
 use super::table::Place;
 use super::{At, Change, Keyspace, Tracking, access};
@@ -149,6 +151,9 @@ impl Keyspace {
         let Some(db) = self.db(at.db).filter(|db| db.len() > 0) else { return };
         for _ in 0..samples {
             let Some(entry) = db.sample(&mut random, policy.volatile) else { break };
+            if self.staged.is_some() && self.is_staged(key_slot(entry.key)) {
+                continue;
+            }
             let idleness = match policy.by {
                 By::Use => tracking.idleness(entry.access, at.now),
                 By::Expiry => u64::MAX - entry.expire_at,

@@ -60,6 +60,11 @@ impl Keyspace {
                 self.cursor = ExpiryCursor { db: if found.round { 0 } else { db + 1 }, slot: 0, page: 0 };
                 continue;
             };
+            if self.is_staged(next) {
+                self.cursor = ExpiryCursor { db, slot: next + 1, page: 0 };
+                left = left.saturating_sub(1);
+                continue;
+            }
             if next != slot {
                 self.cursor = ExpiryCursor { db, slot: next, page: 0 };
             }

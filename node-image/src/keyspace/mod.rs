@@ -24,7 +24,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use kv_core::slot::{SLOT_COUNT, Slot, key_slot};
+use kv_core::slot::{SLOT_COUNT, Slot, SlotSet, key_slot};
 
 pub use access::{Tracking, Usage};
 use db::{Address, Db, Seen};
@@ -92,6 +92,8 @@ pub struct Keyspace {
     /// Reads do not count as uses.
     untouched: bool,
     random: fastrand::Rng,
+    /// Slots that come from another shard: their keys neither expire nor are evicted, and no client sees them.
+    staged: Option<Box<SlotSet>>,
     /// Number of the current snapshot: pages of an older number were not seen by the observer.
     version: u32,
 }
@@ -131,6 +133,7 @@ impl Keyspace {
             memo: Memo::default(),
             untouched: false,
             random: fastrand::Rng::new(),
+            staged: None,
             version: 0,
         }
     }
@@ -594,6 +597,16 @@ impl Keyspace {
         self.cursor = ExpiryCursor::default();
     }
 
+    /// Says of which slots the keys are still coming in from another shard, if any: until all are there, they neither expire
+    /// nor are evicted, since what follows counts on them.
+    pub fn stage(&mut self, slots: Option<SlotSet>) {
+        self.staged = slots.map(Box::new);
+    }
+
+    fn is_staged(&self, slot: Slot) -> bool {
+        self.staged.as_ref().is_some_and(|staged| staged.contains(slot))
+    }
+
     /// Number of keys in a slot.
     #[must_use]
     pub fn slot_len(&self, db: usize, slot: Slot) -> usize {
@@ -614,8 +627,17 @@ impl Keyspace {
     /// The entries of a database that are not gone, in the order of their slots.
     pub fn entries(&self, at: At) -> impl Iterator<Item = EntryRef<'_>> {
         let db = self.db(at.db);
-        let slots = db.into_iter().flat_map(|db| db.occupied().filter_map(|slot| db.slot(slot)));
+        let shown = |slot: &Slot| !self.is_staged(*slot);
+        let slots =
+            db.into_iter().flat_map(move |db| db.occupied().filter(shown).filter_map(|slot| db.slot(slot)));
         slots.flat_map(|table| table.iter()).filter(move |entry| !self.is_gone(entry, at.now))
+    }
+
+    /// Shows some entries of a slot from `cursor` on, the expired ones included; returns the cursor to go on with, 0 at the end.
+    /// Keys that are there all the time are shown, some of them perhaps twice.
+    pub fn scan_slot(&self, db: usize, slot: Slot, cursor: u64, mut show: impl FnMut(EntryRef<'_>)) -> u64 {
+        let table = self.db(db).and_then(|db| db.slot(slot));
+        table.map_or(0, |table| table.scan(cursor, |page| page.iter().for_each(&mut show)))
     }
 
     /// Shows entries from `cursor` on until at least `count` were looked at; returns the cursor to go on with, 0 at the
@@ -629,6 +651,11 @@ impl Keyspace {
             let Some(table) = self.db(at.db).and_then(|db| db.slot(slot)) else { return 0 };
             if slot != from {
                 (from, within) = (slot, 0);
+            }
+            if self.is_staged(slot) {
+                seen += 1;
+                (from, within) = (slot + 1, 0);
+                continue;
             }
             within = table.scan(within, |page| {
                 page.iter().filter(|entry| !self.is_gone(entry, at.now)).for_each(&mut show);
@@ -649,6 +676,7 @@ impl Keyspace {
         const ATTEMPTS: usize = 100;
         let db = self.db(at.db).filter(|db| db.len() > 0)?;
         let mut picks = (0..ATTEMPTS).filter_map(|_| db.nth(random.usize(..db.len())));
-        picks.find(|entry| !self.is_gone(entry, at.now)).map(|entry| entry.key)
+        let shown = |key: &[u8]| self.staged.is_none() || !self.is_staged(key_slot(key));
+        picks.find(|entry| !self.is_gone(entry, at.now) && shown(entry.key)).map(|entry| entry.key)
     }
 }

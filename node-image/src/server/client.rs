@@ -64,6 +64,10 @@ pub enum Kind {
     Replica(Box<Feed>),
     /// The parent that this node follows: its requests are applied, and nothing is replied.
     Parent,
+    /// The master of another shard, which gets slots from here.
+    Export,
+    /// The master of another shard, which slots come from: its requests are applied, and nothing is replied.
+    Import,
 }
 
 /// Whose memory is counted together.
@@ -372,6 +376,12 @@ impl Client {
         matches!(self.kind, Kind::Parent)
     }
 
+    /// Whether what it sends was checked by another node, and is applied.
+    #[must_use]
+    pub fn is_applied(&self) -> bool {
+        matches!(self.kind, Kind::Parent | Kind::Import)
+    }
+
     /// The feed, if it is a replica.
     #[must_use]
     pub fn feed(&self) -> Option<&Feed> {
@@ -401,7 +411,7 @@ impl Client {
         match self.kind {
             Kind::Normal if self.is_subscriber() => Some(&tunables.pubsub_output),
             Kind::Normal => Some(&tunables.normal_output),
-            Kind::Replica(_) | Kind::Parent => None,
+            Kind::Replica(_) | Kind::Parent | Kind::Export | Kind::Import => None,
         }
     }
 
@@ -446,7 +456,7 @@ impl Client {
     pub fn account(&self) -> Account {
         match &self.kind {
             Kind::Replica(feed) if feed.state != FeedState::Handshake => Account::Replica,
-            Kind::Parent => Account::Spared,
+            Kind::Parent | Kind::Export | Kind::Import => Account::Spared,
             _ if self.no_evict || self.user.is_peer() => Account::Spared,
             _ => Account::Evictable,
         }

@@ -12,6 +12,7 @@ impl Server {
             || self.persistence.can_step()
             || self.is_evicting()
             || self.is_expiring()
+            || self.is_moving()
             || self.accepting
             || self.clients.has_queued()
     }
@@ -24,6 +25,7 @@ impl Server {
             self.make_room();
         }
         self.expire_slice();
+        self.step_moves();
         if self.accepting {
             self.accept();
         }
@@ -57,6 +59,7 @@ impl Server {
         self.tend_sentinel();
         self.tend_held();
         self.tend_failover();
+        self.tend_moves();
         self.tend_persistence();
         self.routing.tend(self.clock.instant);
         match self.ending {

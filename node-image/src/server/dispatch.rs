@@ -238,7 +238,12 @@ impl Server {
                 let text = "LOADING This node has no data of the server that it adopts (spec.source) yet";
                 Verdict::Redirect(CommandError::text(text))
             }
+            Route::Here if writes && self.holds_slot(slot) => Verdict::Hold,
             Route::Here => Verdict::Run,
+            Route::Between if self.awaits_owner() => Verdict::Hold,
+            Route::Between => Verdict::Redirect(CommandError::text(
+                "CLUSTERDOWN The slot is on its way from one shard to another",
+            )),
             Route::Hold if self.pause.is_some() => Verdict::Hold,
             Route::Hold => Verdict::Redirect(CommandError::text("CLUSTERDOWN The cluster is down")),
             Route::Elsewhere(text) => Verdict::Redirect(CommandError::text(text)),

@@ -212,7 +212,7 @@ impl Server {
             count
         };
         let Some(client) = self.clients.get(key).filter(|_| count.is_some()) else { return false };
-        if client.input.len() > self.tunables.query_buffer && !client.is_parent() {
+        if client.input.len() > self.tunables.query_buffer && !client.is_applied() {
             crate::warning!("Closing client that reached max query buffer length: {}", client.peer);
             self.stats.query_limit_disconnections += 1;
             self.clients.doom(key);
@@ -294,6 +294,7 @@ impl Server {
                 let bytes = input.get(used..request.end).unwrap_or_default();
                 let done = match self.clients.get(key) {
                     Some(client) if client.is_parent() => self.apply(key, &args, bytes),
+                    Some(client) if client.is_applied() => self.apply_import(key, &args),
                     _ => args.is_empty() || self.dispatch(key, *spec, &args),
                 };
                 spare = recycle(args);
@@ -347,7 +348,7 @@ impl Server {
         let (limits, most) = match client.user {
             // Its limits change when it authenticates.
             User::Nobody => (Limits::UNAUTHENTICATED, 1),
-            _ if client.is_parent() => (Limits::trusted(usize::MAX / 4), BATCH),
+            _ if client.is_applied() => (Limits::trusted(usize::MAX / 4), BATCH),
             _ => (self.tunables.limits, BATCH),
         };
         let (table, usual) = (client.table(), !client.sentinel);
@@ -390,7 +391,7 @@ impl Server {
         if let Some(client) = self.clients.get_mut(key) {
             client.parser.restart(); // it stands in the middle of what is no request
             crate::verbose!("{text} from {}", client.peer);
-            if client.is_parent() {
+            if client.is_applied() {
                 client.doomed = true;
             } else {
                 Reply::new(&mut client.output, client.protocol).error(text);

@@ -136,8 +136,11 @@ impl Server {
         self.end_session(key);
         let Some(mut client) = self.clients.remove(key) else { return };
         let _ = self.poll.registry().deregister(&mut client.stream);
-        if client.is_parent() {
-            self.on_link_lost("the connection was closed");
+        match client.kind {
+            Kind::Parent => self.on_link_lost("the connection was closed"),
+            Kind::Export => self.on_export_closed(key),
+            Kind::Import => self.on_import_closed(key),
+            Kind::Normal | Kind::Replica(_) => {}
         }
     }
 }

@@ -124,7 +124,7 @@ impl Server {
         self.lease.reports.get(&id)
     }
 
-    fn place(&self, id: NodeId) -> Place {
+    pub(super) fn place(&self, id: NodeId) -> Place {
         Place {
             addresses: self.routing.addresses(id),
             password: self.config.control_password.clone().unwrap_or_default(),

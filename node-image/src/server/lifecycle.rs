@@ -125,6 +125,7 @@ impl Server {
             port,
             config_digest: String::new(),
             given: BTreeMap::new(),
+            moves: super::moves::Moves::default(),
             effects: Effects::default(),
             group: super::transactions::Group::No,
             scratch: Vec::new(),

@@ -3,13 +3,14 @@
 //! Architecture invariant: a promise and a config are on disk before anybody is told of them, and a node that promised
 //! an epoch refuses everything older.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use kv_core::control::{DataState, NodeState};
 use kv_core::id::{ClusterUid, Epoch, NodeId};
 use kv_core::shard::{ClusterMap, InvalidConfig, NodeAddress, Role, ShardConfig};
-use kv_core::slot::{SLOT_COUNT, Slot};
+use kv_core::slot::{SLOT_COUNT, Slot, SlotSet};
 
 use crate::persist::{NodeStateFile, StateError};
 
@@ -56,6 +57,14 @@ pub enum Refusal {
     /// The node is to follow its source no more, and lacks some of it.
     #[error("ERR this node does not have all of {0}, and goes on to follow it")]
     Incomplete(String),
+    /// The config gives slots away of which not everything was sent.
+    #[error(
+        "ERR the slots {0} cannot be given away: not all that was written to them was sent, with writes held since"
+    )]
+    NotSent(SlotSet),
+    /// The config has slots of which not everything has arrived.
+    #[error("ERR the slots {0} cannot be taken: not all of their keys have arrived")]
+    NotArrived(SlotSet),
     /// The node is no master, or not the one that was meant.
     #[error("ERR this node is not the serving master of its shard")]
     NotMaster,
@@ -68,6 +77,8 @@ pub enum Route {
     Here,
     /// Nobody yet: a decision is under way.
     Hold,
+    /// Nobody for a moment: the slot goes from one shard to another.
+    Between,
     /// Another: the error that says so (MOVED or CLUSTERDOWN).
     Elsewhere(String),
 }
@@ -83,6 +94,10 @@ pub struct Routing {
     map_digest: String,
     /// Index of the shard in `map` that owns each slot.
     owners: Vec<Option<u16>>,
+    /// The slots that each shard shows to clients: those that it owns, and those on their way from it.
+    shown: BTreeMap<u16, SlotSet>,
+    /// Slots of this node's shard that nobody serves for a moment.
+    between: SlotSet,
     data: DataState,
     /// Epoch of the last config under which the data changed.
     write_epoch: Epoch,
@@ -132,6 +147,8 @@ impl Routing {
             confirmed: false,
             map_digest: String::new(),
             owners: Vec::new(),
+            shown: BTreeMap::new(),
+            between: SlotSet::default(),
             data: DataState::Empty,
             write_epoch: Epoch(0),
             cluster_enabled,
@@ -406,16 +423,57 @@ impl Routing {
         self.config().into_iter().chain(told).max_by_key(|config| config.epoch)
     }
 
+    /// Finds out who owns which slot. The own config outranks what was told of other shards, which may be older. Slots that were
+    /// given away are shown as the giver's, which holds requests for them, until their taker is known to serve them.
     fn rebuild_owners(&mut self) {
         let mut owners = vec![None; usize::from(SLOT_COUNT)];
-        for shard in self.shards() {
-            for slot in shard.slots.iter() {
-                if let Some(owner) = owners.get_mut(usize::from(slot)) {
+        let mut put = |slots: &SlotSet, shard: &ShardConfig| {
+            for slot in slots.iter() {
+                if let Some(owner) = owners.get_mut(usize::from(slot)).filter(|owner| owner.is_none()) {
                     *owner = Some(shard.shard);
                 }
             }
+        };
+        // The own one is the first.
+        self.shards().for_each(|shard| put(&shard.slots, shard));
+        self.shards().for_each(|shard| shard.given.iter().for_each(|given| put(&given.slots, shard)));
+        self.shards().for_each(|shard| put(&shard.left, shard));
+        let mut shown: BTreeMap<u16, SlotSet> = BTreeMap::new();
+        for (slot, owner) in (0..SLOT_COUNT).zip(&owners) {
+            if let Some(owner) = owner {
+                shown.entry(*owner).or_default().insert(slot);
+            }
         }
+        self.between = self.between_masters(self.config().and_then(|own| shown.get(&own.shard)));
+        self.shown = shown;
         self.owners = owners;
+    }
+
+    /// The slots of this node's shard, `shown` to clients as such, that it does not serve: it gave them away, and their taker is
+    /// not known to serve them; or it took them, and the map, which tells what a majority knows, does not say so yet.
+    fn between_masters(&self, shown: Option<&SlotSet>) -> SlotSet {
+        let (Some(config), Some(shown)) = (self.config(), shown) else { return SlotSet::default() };
+        let mut between = shown.clone().without(&config.slots);
+        let told = self.map.iter().flat_map(|map| &map.shards).find(|told| told.shard == config.shard);
+        for taken in &config.taken {
+            let known = |told: &ShardConfig| told.taken.contains(taken) || told.epoch > config.epoch;
+            if !told.is_some_and(known) {
+                between = between.union(&taken.slots);
+            }
+        }
+        between
+    }
+
+    /// The slots that a shard shows to clients.
+    #[must_use]
+    pub fn shown(&self, shard: u16) -> SlotSet {
+        self.shown.get(&shard).cloned().unwrap_or_default()
+    }
+
+    /// Whether there are slots of this node's shard that nobody serves for a moment.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        !self.between.is_empty()
     }
 
     /// The shard that owns a slot.
@@ -440,6 +498,7 @@ impl Routing {
                 self.moved(slot, master)
             }
             Some(_) => match self.state() {
+                NodeState::Master if self.between.contains(slot) => Route::Between,
                 NodeState::Master => Route::Here,
                 NodeState::Replica if readonly && !writes && self.data != DataState::Empty => Route::Here,
                 NodeState::Fenced | NodeState::Joining => Route::Hold,

@@ -22,6 +22,7 @@ mod lifecycle;
 mod loading;
 mod managed;
 mod memory;
+mod moves;
 pub mod persistence;
 mod plain;
 mod propagate;
@@ -74,6 +75,8 @@ pub enum Event {
     Proposed(Proposed),
     /// What was seen of the source that is followed.
     Source(Source, News),
+    /// What came of asking another shard's master for slots, for the import of this generation.
+    Import(u64, moves::Arrival),
 }
 
 /// Sends events to the data thread, and wakes it.
@@ -212,6 +215,8 @@ pub struct Server {
     pub given: BTreeMap<&'static str, kv_core::directive::Value>,
     /// The port that clients connect to.
     pub port: u16,
+    /// Slots that come from, or go to, another shard.
+    moves: moves::Moves,
     effects: Effects,
     group: transactions::Group,
     scratch: Vec<u8>,
@@ -293,6 +298,7 @@ impl Server {
             Event::Peer(answer) => self.on_peer(answer),
             Event::Proposed(outcome) => self.on_proposed(outcome),
             Event::Source(of, news) => self.on_source(&of, news),
+            Event::Import(generation, arrival) => self.on_import(generation, arrival),
         }
     }
 

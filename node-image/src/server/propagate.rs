@@ -50,6 +50,7 @@ impl Server {
         if self.link.is_some() || !self.is_recorded() {
             return;
         }
+        self.note_effect(args);
         self.begin_append();
         if self.history.stream_db != Some(db) {
             self.history.stream_db = Some(db);

@@ -22,6 +22,7 @@ impl Server {
             self.fail_held("this node stepped down");
             self.drain_link();
             self.drop_link();
+            self.settle_moves();
             self.retry_held();
         }
     }
@@ -62,6 +63,7 @@ impl Server {
         self.drop_foreign_channels();
         self.renew_lease(reigned, before);
         self.begin_settling(reigned);
+        self.settle_moves();
         self.release_writes();
     }
 
@@ -112,6 +114,8 @@ impl Server {
             self.attach_now();
         }
         self.drop_foreign_channels();
+        self.settle_moves();
+        self.retry_held();
         self.ask_peers();
         self.tend_sentinel();
     }
@@ -176,6 +180,8 @@ impl Server {
             durability: self.durability_report(),
             discarded: self.discarded,
             source: self.source_report(),
+            export: self.export_report(),
+            import: self.import_report(),
             disk_error: self.disk_error().or(self.routing.disk_error().map(str::to_owned)),
         })
     }

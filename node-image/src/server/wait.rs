@@ -106,7 +106,7 @@ impl Server {
         }
     }
 
-    fn unblock(&mut self, key: ClientKey) {
+    pub(super) fn unblock(&mut self, key: ClientKey) {
         if let Some(client) = self.clients.get_mut(key) {
             client.blocked = None;
         }

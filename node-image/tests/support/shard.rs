@@ -31,6 +31,9 @@ pub fn config(epoch: u64, master: &Process, replicas: &[&Process]) -> ShardConfi
         source: None,
         overlap: Vec::new(),
         former: Vec::new(),
+        given: Vec::new(),
+        taken: Vec::new(),
+        left: SlotSet::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use kv_core::control::{Consent, NodeReport, STALE_EPOCH, STICKY, USER, WRONG_CLUSTER};
 use kv_core::id::{ClusterUid, Epoch};
 use kv_core::shard::{ClusterMap, NodeAddress, ShardConfig};
+use kv_core::slot::SlotSet;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
@@ -120,6 +121,30 @@ pub enum Request {
         /// The master's epoch.
         epoch: Epoch,
     },
+    /// Import slots from another shard; none: give up what is imported.
+    Import {
+        /// The shard.
+        shard: u16,
+        /// The master's epoch.
+        epoch: Epoch,
+        /// The shard that has the slots.
+        from: u16,
+        /// Which slots.
+        slots: SlotSet,
+    },
+    /// Hold writes to slots that are exported.
+    Hold {
+        /// The shard.
+        shard: u16,
+        /// The master's epoch.
+        epoch: Epoch,
+        /// The shard that gets the slots.
+        to: u16,
+        /// Which slots.
+        slots: SlotSet,
+        /// Go on by itself after this.
+        milliseconds: u64,
+    },
     /// Know the cluster.
     Map(ClusterMap),
     /// Take these directives: a JSON object as text, whose digest the node reports from then on.
@@ -136,6 +161,8 @@ impl Request {
             Self::Accept(_) => "KV ACCEPT",
             Self::Pause { .. } => "KV PAUSE",
             Self::CutOver { .. } => "KV CUTOVER",
+            Self::Import { .. } => "KV IMPORT",
+            Self::Hold { .. } => "KV HOLD",
             Self::Map(_) => "KV MAP",
             Self::Config(_) => "KV CONFIG",
         }
@@ -163,6 +190,15 @@ impl Request {
                 command.arg("PAUSE").arg(&uid.0).arg(*shard).arg(epoch.0).arg(*milliseconds)
             }
             Self::CutOver { shard, epoch } => command.arg("CUTOVER").arg(&uid.0).arg(*shard).arg(epoch.0),
+            Self::Import { shard, epoch, from, slots } => {
+                let slots = serde_json::to_string(slots)?;
+                command.arg("IMPORT").arg(&uid.0).arg(*shard).arg(epoch.0).arg(*from).arg(slots)
+            }
+            Self::Hold { shard, epoch, to, slots, milliseconds } => {
+                let slots = serde_json::to_string(slots)?;
+                let command = command.arg("HOLD").arg(&uid.0).arg(*shard).arg(epoch.0).arg(*to);
+                command.arg(slots).arg(*milliseconds)
+            }
             Self::Map(map) => command.arg("MAP").arg(serde_json::to_string(map)?),
             Self::Config(text) => command.arg("CONFIG").arg(text),
         };

@@ -39,7 +39,10 @@ pub fn handles(action: &Action, prober: &Prober) -> Handles {
     let ids: Vec<NodeId> = match action {
         Action::Prepare { nodes, .. } => nodes.clone(),
         Action::Accept { first, then, .. } => std::iter::once(*first).chain(then.iter().copied()).collect(),
-        Action::Pause { master, .. } | Action::CutOver { master, .. } => vec![*master],
+        Action::Pause { master, .. }
+        | Action::CutOver { master, .. }
+        | Action::Import { master, .. }
+        | Action::Hold { master, .. } => vec![*master],
         Action::Replace { .. } => Vec::new(),
     };
     ids.into_iter().filter_map(|id| Some((id, prober.node(id)?))).collect()
@@ -79,6 +82,22 @@ pub async fn execute<P: Provider>(
         }
         Action::CutOver { master, epoch } => {
             one(*master, handles)?.call(&Request::CutOver { shard, epoch: *epoch }).await?;
+            Ok(())
+        }
+        Action::Import { master, epoch, from, slots } => {
+            let request = Request::Import { shard, epoch: *epoch, from: *from, slots: slots.clone() };
+            one(*master, handles)?.call(&request).await?;
+            Ok(())
+        }
+        Action::Hold { master, epoch, to, slots, milliseconds } => {
+            let request = Request::Hold {
+                shard,
+                epoch: *epoch,
+                to: *to,
+                slots: slots.clone(),
+                milliseconds: *milliseconds,
+            };
+            one(*master, handles)?.call(&request).await?;
             Ok(())
         }
         Action::Replace { node, template } => {

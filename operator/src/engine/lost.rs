@@ -75,6 +75,9 @@ mod tests {
                 source: None,
                 overlap: Vec::new(),
                 former: Vec::new(),
+                given: Vec::new(),
+                taken: Vec::new(),
+                left: SlotSet::default(),
             };
             ShardPlan {
                 index,
@@ -96,7 +99,7 @@ mod tests {
             down: Vec::new(),
         };
         let shards = lost.iter().map(shard).collect();
-        Plan { workloads: Vec::new(), shards, map, map_targets: Vec::new() }
+        Plan { workloads: Vec::new(), shards, moves: Vec::new(), map, map_targets: Vec::new() }
     }
 
     #[test]

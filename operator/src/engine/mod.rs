@@ -505,7 +505,7 @@ impl<P: Provider + 'static> Engine<P> {
         if times > REPEATS {
             self.jobs.pause(job, SLOW_DOWN);
         }
-        if times == 1 {
+        if times == 1 && !reason.is_detail() {
             self.tell(Some(shard), reason.is_warning(), reason.code(), reason.to_string());
         }
     }
@@ -538,6 +538,8 @@ impl<P: Provider + 'static> Engine<P> {
                     (ConditionKind::Adopting, _) => continue,
                     (ConditionKind::Durable, true) => (false, "Durable"),
                     (ConditionKind::Durable, false) => (true, "NotDurable"),
+                    (ConditionKind::Rebalancing, true) => (false, "Rebalancing"),
+                    (ConditionKind::Rebalancing, false) => (false, "Rebalanced"),
                     (_, true) => (false, "Ready"),
                     (_, false) => (false, "NotReady"),
                 };

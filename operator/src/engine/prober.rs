@@ -187,6 +187,9 @@ fn matters(old: &NodeReport, new: &NodeReport) -> bool {
         if let Some(lag) = report.source.as_mut().and_then(|source| source.lag_bytes.as_mut()) {
             *lag = u64::from(*lag >= FAR);
         }
+        if let Some(export) = report.export.as_mut() {
+            (export.keys, export.pending_bytes) = (0, 0);
+        }
         if let Some(link) = report.link.as_mut() {
             link.silent_ms = 0;
         }

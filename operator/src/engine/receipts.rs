@@ -423,6 +423,9 @@ mod tests {
             source: None,
             overlap: Vec::new(),
             former: Vec::new(),
+            given: Vec::new(),
+            taken: Vec::new(),
+            left: SlotSet::default(),
         }
     }
 
