@@ -121,6 +121,21 @@ fn a_returning_master_tells_how_many_bytes_it_discarded() {
 }
 
 #[test]
+fn a_master_that_lost_its_memory_does_not_say_that_it_discarded_nothing() {
+    let (mut a, b) = shard();
+    let () = a.run(&["SET", "a", "1"]).unwrap();
+    a.kill();
+    a.restart();
+    b.control(&["PREPARE", "uid", "0", "2", "ENDED"]).unwrap();
+    let second = config(2, &b, &[&a]);
+    [&b, &a].into_iter().for_each(|node| drop(accept(node, &second).unwrap()));
+    tell_map(&[&a, &b], &second);
+    until("it follows", || streaming(&a));
+    let discarded = a.report().discarded.unwrap();
+    assert_eq!((discarded.epoch, discarded.bytes), (Epoch(2), None));
+}
+
+#[test]
 fn a_promise_survives_a_kill() {
     let (mut a, _b) = shard();
     a.control(&["PREPARE", "uid", "0", "7", "ENDED"]).unwrap();

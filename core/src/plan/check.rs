@@ -507,7 +507,9 @@ fn check_election(
     );
     let votes = old.electorates().any(|electorate| electorate.voters.contains(&master.id));
     rules.must(master.promised == config.epoch && votes, "the new master is a voter and promised");
-    let all_answer = answering.len() == total;
+    // Of those that were members before, one that is silent may hold more as well.
+    let known = |former: &Member| facts.heard_from(former.id).is_some() || facts.replaced(former);
+    let all_answer = answering.len() == total && old.former.iter().all(known);
     let of_source = old.source.is_some() && master.write_epoch == Epoch(0);
     rules.must(
         master.data == DataState::Live || all_answer || of_source,

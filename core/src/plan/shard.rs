@@ -1,7 +1,7 @@
 //! The next step of one shard.
 
 use crate::control::DataState;
-use crate::id::Epoch;
+use crate::id::{Epoch, NodeId};
 use crate::plan::master::{self, Master};
 use crate::plan::reason::Reason;
 use crate::plan::view::{Seen, View, epoch_of};
@@ -108,11 +108,13 @@ pub(super) fn succeed(view: &View<'_>) -> Option<Step> {
     }
 }
 
-/// Sends the present config to those who answer and have an older one: members, and nodes that were members before.
+/// Sends the present config to those who answer and have an older one: members, nodes whose word still counts, though they may
+/// never have heard of it, and nodes that were members before.
 fn inform(view: &View<'_>, config: &ShardConfig) -> Option<Step> {
+    let counts = |id: NodeId| config.electorates().any(|electorate| electorate.voters.contains(&id));
     let behind: Vec<_> = view
         .answering()
-        .filter(|(_, report)| config.member(report.id).is_some() || report.config.is_some())
+        .filter(|(_, report)| counts(report.id) || report.config.is_some())
         .filter(|(_, report)| epoch_of(report) < config.epoch && report.promised <= config.epoch)
         .collect();
     let ids: Vec<_> = behind.iter().map(|(_, report)| report.id).collect();

@@ -24,11 +24,17 @@ fn run(seed: u64) {
     for _ in 0..1200 {
         let plan = world.tick();
         let shard = &plan.shards[0];
-        let renewed = world.nodes.iter().all(|node| node.template == world.template);
+        let renewed = world.nodes.iter().all(|node| node.template == world.template && !node.deleting);
         let done = shard.step == Step::Nothing && shard.serving && renewed;
         quiet = if done && shard.ready_nodes == world.spec.nodes_per_shard() { quiet + 1 } else { 0 };
         if quiet == 30 {
             assert_eq!(world.nodes.len(), usize::from(world.spec.nodes_per_shard()), "seed {seed}");
+            assert!(
+                world.lives_at_home(&plan),
+                "seed {seed}: {:?}\n{}",
+                world.spec.preferred,
+                world.history()
+            );
             return;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kv_core::control::{NodeReport, NodeState};
+use kv_core::control::{LinkState, NodeReport, NodeState};
 use kv_core::id::{ClusterUid, NodeId};
 use kv_core::lease::Failover;
 use kv_core::plan::check::check;
@@ -11,12 +11,15 @@ use kv_core::plan::{
 };
 use kv_core::quorum::Acknowledge;
 use kv_core::shard::ShardConfig;
-use kv_core::spec::ClusterSpec;
+use kv_core::spec::{ClusterSpec, Home, Preferred};
 use kv_core::topology::Topology;
 
 use crate::node::SimNode;
 
 const TICK_MS: u64 = 100;
+
+/// After how long in step a master comes back to where it should live.
+const FAILBACK_MS: u64 = 500;
 
 /// What the operator remembers of a node between passes.
 struct Heard {
@@ -35,6 +38,10 @@ pub struct World {
     /// The version of the spec's templates: a node is outdated that was started from another.
     pub template: u32,
     heard: BTreeMap<String, Heard>,
+    /// The ordinal of the node whose machine is being drained.
+    draining: Option<u16>,
+    /// Since when nodes are known to be in step.
+    steady: BTreeMap<String, u64>,
     pub log: Vec<String>,
 }
 
@@ -47,7 +54,9 @@ impl World {
             topology: topology(&mut rng),
             acknowledge: Acknowledge::Async,
             failover: Failover::default(),
-            preferred: None,
+            preferred: rng
+                .bool()
+                .then(|| Preferred { home: Home::Ordinal(rng.u16(0..4)), failback_ms: Some(FAILBACK_MS) }),
             source: None,
             durable: true,
             config: BTreeMap::new(),
@@ -61,6 +70,8 @@ impl World {
             now: 0,
             template: 0,
             heard: BTreeMap::new(),
+            draining: None,
+            steady: BTreeMap::new(),
             log: Vec::new(),
         }
     }
@@ -74,6 +85,7 @@ impl World {
         self.restart_ended();
         self.replicate();
         self.listen();
+        self.note_steady();
         let observed = self.observed();
         let plan = plan(&self.spec, &observed);
         let violations = check(&self.spec, &observed, &plan);
@@ -84,12 +96,21 @@ impl World {
         plan
     }
 
+    /// Whether the master lives where masters should, if there is such a node.
+    pub fn lives_at_home(&self, plan: &Plan) -> bool {
+        let Some(Preferred { home: Home::Ordinal(home), .. }) = self.spec.preferred else { return true };
+        let master = plan.shards[0].config.as_ref().map(|config| config.master);
+        let home = self.nodes.iter().find(|node| node.ordinal == home);
+        home.is_none_or(|node| Some(node.id) == master)
+    }
+
     pub fn history(&self) -> String {
         self.log.iter().rev().take(40).rev().cloned().collect::<Vec<_>>().join("\n")
     }
 
     pub fn heal(&mut self) {
         self.faults = false;
+        self.draining = None;
         self.nodes.iter_mut().for_each(|node| (node.cut, node.full) = (false, false));
     }
 
@@ -139,7 +160,12 @@ impl World {
             self.template += 1;
             self.log.push(format!("{} all nodes are outdated", self.now));
         }
+        if self.one_in(100) {
+            self.draining = self.rng.bool().then(|| self.rng.u16(0..4));
+            self.log.push(format!("{} draining: {:?}", self.now, self.draining));
+        }
         if self.one_in(50) {
+            self.steady.clear();
             self.heard.clear();
             self.log.push(format!("{} the operator is replaced", self.now));
         }
@@ -205,6 +231,19 @@ impl World {
         self.nodes.get(node).is_some_and(|node| node.running && !node.cut) && !lost
     }
 
+    fn note_steady(&mut self) {
+        for (name, heard) in &self.heard {
+            let streams = |report: &NodeReport| {
+                report.link.as_ref().is_some_and(|link| link.state == LinkState::Streaming)
+            };
+            if heard.report.as_ref().is_some_and(streams) && heard.at == self.now {
+                self.steady.entry(name.clone()).or_insert(self.now);
+            } else {
+                self.steady.remove(name);
+            }
+        }
+    }
+
     fn observed(&self) -> Observed {
         let nodes = self.nodes.iter().map(|node| {
             let heard = &self.heard[&node.name];
@@ -223,7 +262,11 @@ impl World {
                     true => Template::Current,
                     false => Template::Outdated,
                 },
-                site: Site::default(),
+                site: Site {
+                    zone: None,
+                    draining: self.draining == Some(node.ordinal),
+                    steady_ms: self.steady.get(&node.name).map_or(0, |since| self.now - since),
+                },
             }
         });
         let workload_nodes = u16::try_from(self.nodes.len()).ok();

@@ -228,9 +228,7 @@ impl Server {
             } => {
                 // What a source says of epochs is of another cluster.
                 let write_epoch = if self.adoption.is_some() { Epoch(0) } else { write_epoch };
-                let held_nothing = self.history.offset() == 0 && self.keyspace.total() == 0;
-                let beyond = self.history.beyond(&replid, offset, previous.as_ref());
-                self.note_discarded(if held_nothing { Some(0) } else { beyond });
+                self.note_discarded(self.history.beyond(&replid, offset, previous.as_ref()));
                 self.load_snapshot(*keyspace, replid, offset, stream_db, write_epoch);
                 self.routing.set_data(DataState::Live);
                 self.stream_from(stream, leftover);

@@ -1,5 +1,6 @@
 //! Receipts of changes of master, for `kubectl kv receipts` and `kv-operator local receipts`.
 
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
@@ -23,14 +24,16 @@ pub enum Form {
 /// # Errors
 /// If they cannot be written as JSON, which would be a defect of this program.
 pub fn print(receipts: &[Receipt], form: Form) -> Result<ExitCode, Failure> {
-    match form {
-        Form::Json => println!("{}", serde_json::to_string_pretty(receipts)?),
-        Form::Text if receipts.is_empty() => println!("no master has changed, as far as is known"),
+    let told = match form {
+        Form::Json => serde_json::to_string_pretty(receipts)?,
+        Form::Text if receipts.is_empty() => "no master has changed, as far as is known".to_owned(),
         Form::Text => {
             let texts: Vec<_> = receipts.iter().map(|receipt| text(receipt).join("\n")).collect();
-            println!("{}", texts.join("\n\n"));
+            texts.join("\n\n")
         }
-    }
+    };
+    // Who closed the output, as `head` does, does not want to read the rest.
+    let _ = writeln!(stdout(), "{told}");
     Ok(ExitCode::SUCCESS)
 }
 
