@@ -490,6 +490,13 @@ pub enum Change {
     FailsOver,
     /// The word of those that were members before counts no more: nothing depends on it.
     Settles,
+    /// Slots of another shard are about to come in: who does not get all of them deletes what there is.
+    Awaits {
+        /// Which slots.
+        slots: SlotSet,
+        /// Index of that shard.
+        from: u16,
+    },
     /// Slots are another shard's from now on.
     Gives {
         /// Which slots.
@@ -521,7 +528,11 @@ impl Change {
     fn is_transfer(&self) -> bool {
         matches!(
             self,
-            Self::Gives { .. } | Self::Takes { .. } | Self::ForgetsGiven { .. } | Self::ForgetsTaken { .. }
+            Self::Awaits { .. }
+                | Self::Gives { .. }
+                | Self::Takes { .. }
+                | Self::ForgetsGiven { .. }
+                | Self::ForgetsTaken { .. }
         )
     }
 
@@ -537,6 +548,7 @@ impl Change {
             Self::Reshapes => "TopologyChanged",
             Self::FailsOver => "FailoverChanged",
             Self::Settles => "MembersSettled",
+            Self::Awaits { .. } => "SlotsAwaited",
             Self::Gives { .. } => "SlotsGiven",
             Self::Takes { .. } => "SlotsTaken",
             Self::ForgetsGiven { .. } => "SlotsLeft",
@@ -558,6 +570,7 @@ impl fmt::Display for Change {
             Self::Reshapes => write!(f, "takes spec.replication.topology"),
             Self::FailsOver => write!(f, "takes spec.failover"),
             Self::Settles => write!(f, "ends the overlap of the old and the new quorum"),
+            Self::Awaits { slots, from } => write!(f, "awaits the slots {slots} of shard {from}"),
             Self::Gives { slots, to } => write!(f, "gives the slots {slots} to shard {to}"),
             Self::Takes { slots, from } => write!(f, "takes the slots {slots} of shard {from}"),
             Self::ForgetsGiven { slots } => {
