@@ -80,7 +80,8 @@ pub struct ShardConfig {
     /// Slots that the shard took, as long as the giver may not know; they are in `slots`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taken: Vec<Transfer>,
-    /// Slots that another shard serves, and of which keys may be left here: its master deletes them.
+    /// Slots that another shard serves, and of which keys may be here, left over or on their way in: its master deletes those
+    /// that it does not import.
     #[serde(default, skip_serializing_if = "SlotSet::is_empty")]
     pub left: SlotSet,
 }

@@ -107,7 +107,6 @@ async fn bad_specs_are_refused_by_name_and_touch_nothing() -> Result<()> {
     let mut ledger = local.ledger().await?;
     let bad = [
         (manifest("changes", 0, 1, &json!({})), "spec.shards"),
-        (manifest("changes", SHARDS + 1, 1, &json!({})), "spec.shards"),
         (manifest("changes", SHARDS, 9, &json!({})), "spec.replicasPerShard"),
         (
             manifest("changes", SHARDS, 1, &json!({"storage": {"volume": {"size": "1Mi"}}})),

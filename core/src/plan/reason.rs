@@ -651,6 +651,13 @@ pub enum Change {
     FailsOver,
     /// The word of those that were members before counts no more: nothing depends on it.
     Settles,
+    /// Slots of another shard are about to come in: who does not get all of them deletes what there is.
+    Awaits {
+        /// Which slots.
+        slots: SlotSet,
+        /// Index of that shard.
+        from: u16,
+    },
     /// Slots are another shard's from now on.
     Gives {
         /// Which slots.
@@ -682,7 +689,11 @@ impl Change {
     fn is_transfer(&self) -> bool {
         matches!(
             self,
-            Self::Gives { .. } | Self::Takes { .. } | Self::ForgetsGiven { .. } | Self::ForgetsTaken { .. }
+            Self::Awaits { .. }
+                | Self::Gives { .. }
+                | Self::Takes { .. }
+                | Self::ForgetsGiven { .. }
+                | Self::ForgetsTaken { .. }
         )
     }
 
@@ -700,6 +711,7 @@ impl Change {
             Self::CutsOver { .. } => "CutOver",
             Self::FailsOver => "FailoverChanged",
             Self::Settles => "MembersSettled",
+            Self::Awaits { .. } => "SlotsAwaited",
             Self::Gives { .. } => "SlotsGiven",
             Self::Takes { .. } => "SlotsTaken",
             Self::ForgetsGiven { .. } => "SlotsLeft",
@@ -725,6 +737,7 @@ impl fmt::Display for Change {
             }
             Self::FailsOver => write!(f, "takes spec.failover"),
             Self::Settles => write!(f, "ends the overlap of the old and the new quorum"),
+            Self::Awaits { slots, from } => write!(f, "awaits the slots {slots} of shard {from}"),
             Self::Gives { slots, to } => write!(f, "gives the slots {slots} to shard {to}"),
             Self::Takes { slots, from } => write!(f, "takes the slots {slots} of shard {from}"),
             Self::ForgetsGiven { slots } => {

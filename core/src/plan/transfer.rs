@@ -2,7 +2,8 @@
 //!
 //! A move goes through these steps, each of which is seen in what nodes report, so that any operator goes on with it:
 //!
-//! 1. The target's master imports the slots: it asks the source's master for them (`KV IMPORT`).
+//! 1. The target's config says that keys of the slots may be left there, and its master imports them: it asks the source's
+//!    master for them (`KV IMPORT`).
 //! 2. When all keys were sent and only changes follow, the source's nodes agree to a new epoch, and its master holds writes to
 //!    these slots (`KV HOLD`).
 //! 3. When the target has all that was written, and enough of its nodes hold it, the source gives the slots away: its new
@@ -191,6 +192,17 @@ impl<'v, 'a> Side<'v, 'a> {
         self.config.electorates().map(reached).min().unwrap_or(0)
     }
 
+    /// Begins to import slots, after the config says that keys of them may be here: whoever leads deletes them, if the import
+    /// comes to nothing.
+    fn begin(&self, from: u16, slots: &SlotSet) -> Step {
+        if self.config.left.is_superset(slots) {
+            return self.import(from, slots);
+        }
+        let mut new = self.config.clone();
+        new.left = new.left.union(slots);
+        self.renew(new, Change::Awaits { slots: slots.clone(), from })
+    }
+
     fn import(&self, from: u16, slots: &SlotSet) -> Step {
         let (master, epoch, slots) = (self.report.id, self.config.epoch, slots.clone());
         let failed = self.report.import.as_ref().and_then(|import| import.error.clone());
@@ -244,7 +256,7 @@ fn transfer(views: &[View<'_>], plans: &[ShardPlan], wanted: &Move) -> Vec<(u16,
         let release = &source.report.version;
         let alike = source.is_of(release) && target.is_of(release);
         let begin = calm(*from) && calm(*to) && alike && target.config.overlap.is_empty();
-        return begin.then(|| (*to, target.import(*from, slots))).into_iter().collect();
+        return begin.then(|| (*to, target.begin(*from, slots))).into_iter().collect();
     };
     let waits = |pressing: bool| {
         let reason = if pressing {

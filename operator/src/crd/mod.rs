@@ -80,15 +80,8 @@ pub use validate::{InvalidField, describe, quantity};
     },
 ]))]
 pub struct KvClusterSpec {
-    /// Number of shards. Each serves a part of the 16384 slots. It cannot be changed after creation: slots cannot be
-    /// moved between shards yet.
-    #[schemars(
-        range(min = 1, max = 1024),
-        extend("x-kubernetes-validations" = [{
-            "rule": "self == oldSelf",
-            "message": "spec.shards cannot be changed after creation: moving slots between shards is not available yet",
-        }])
-    )]
+    /// Number of shards. Each serves a part of the 16384 slots. Where it is changed, slots move between the shards, live.
+    #[schemars(range(min = 1, max = 1024))]
     pub shards: u16,
 
     /// Replicas of each shard, beside its master.

@@ -162,11 +162,6 @@ fn forbidden_changes(old: &KvCluster, new: &KvCluster) -> Vec<InvalidField> {
         format!("the folder holds the cluster {:?}; choose another --dir for {:?}", name(old), name(new)),
     );
     require(
-        old.spec.shards == new.spec.shards,
-        "spec.shards",
-        "cannot be changed after creation: moving slots between shards is not available yet".into(),
-    );
-    require(
         old.volume().is_some() == new.volume().is_some(),
         "spec.storage.volume",
         "cannot be added or removed after creation".into(),
@@ -208,7 +203,6 @@ mod tests {
         let (first, _) = admit(&layout, &text("a", "{shards: 2}"), "f").unwrap();
         for (name, spec, field) in [
             ("b", "{shards: 2}", "metadata.name"),
-            ("a", "{shards: 3}", "spec.shards"),
             ("a", "{shards: 0}", "spec.shards"),
             ("a", "{shards: 2, storage: {volume: {size: 1Gi}}}", "spec.storage.volume"),
             ("a", "{shards: 2, config: {nonsense: 1}}", "spec.config.nonsense"),
