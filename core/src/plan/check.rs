@@ -8,7 +8,7 @@ use crate::id::{Epoch, NodeId};
 use crate::plan::{
     Action, NodeObserved, Observed, Plan, Presence, ShardObserved, ShardPlan, Step, Template, Vote,
 };
-use crate::quorum::Acknowledge;
+use crate::quorum::{Acknowledge, Electorate};
 use crate::shard::{Member, ShardConfig, Transfer};
 use crate::slot::SlotSet;
 use crate::spec::{ClusterSpec, Home, Preferred};
@@ -441,7 +441,10 @@ fn check_voters(
     let known = facts.accepted_by_majorities(old);
     let settled = !holds || master.durability.is_some_and(|durability| durability.settled);
     if !old.overlap.is_empty() && config.overlap.is_empty() {
-        let only_copies = !holds && old.overlap.iter().all(|one| one.voters == ids(config));
+        // Those whose place is taken by blank nodes vote no more.
+        let gone = |id: &NodeId| old.voters().any(|voter| voter.id == *id && facts.replaced(voter));
+        let left = |one: &Electorate| one.voters.iter().copied().filter(|id| !gone(id)).collect::<Vec<_>>();
+        let only_copies = !holds && old.overlap.iter().all(|one| left(one) == ids(config));
         rules
             .must(same && settled || only_copies, "an overlap ends when what was written before is with all");
         return rules.must(known || only_copies, "an overlap ends when majorities know of it");
