@@ -65,7 +65,7 @@ fn a_bad_spec_is_refused_and_the_cluster_untouched() {
     let before = cluster.status().unwrap();
     for (spec, field) in [
         ("{shards: 0}", "spec.shards"),
-        ("{shards: 2}", "spec.shards"),
+        ("{shards: 1025}", "spec.shards"),
         ("{shards: 1, config: {nonsense: 1}}", "spec.config.nonsense"),
         ("{shards: 1, replicas: 2}", "spec.replicas"),
     ] {
