@@ -1,8 +1,7 @@
 //! A snapshot on its way to the replicas that asked for one: sent as it is made, or written to a file first.
 
 use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::keyspace::Keyspace;
 use crate::persist::rdb::{Aux, Finisher, Format};
@@ -27,7 +26,7 @@ enum Way {
     /// It is sent as it is made; `finisher` is `None` after the last piece.
     Stream { walker: Walker, finisher: Option<Finisher>, mark: String },
     /// It is written to a file, which is sent.
-    File { save: BackgroundSave, path: PathBuf },
+    File { save: BackgroundSave },
 }
 
 /// What a step brought.
@@ -49,18 +48,19 @@ impl SyncJob {
         Self { sinks, way: Way::Stream { walker: Walker::start(keyspace, aux), finisher, mark } }
     }
 
-    /// Begins one that is written to a file of this path first.
+    /// Begins one that is written to a file first, in the folder of this path, and without a name.
     ///
     /// # Errors
     /// If the disk refuses.
     pub fn file(
         keyspace: &mut Keyspace,
         aux: &Aux,
-        path: PathBuf,
+        path: &Path,
         options: SaveOptions,
     ) -> Result<Self, SaveError> {
-        let save = save::start_bgsave(keyspace, &path, aux, options)?;
-        Ok(Self { sinks: Vec::new(), way: Way::File { save, path } })
+        let options = SaveOptions { nameless: true, ..options };
+        let save = save::start_bgsave(keyspace, path, aux, options)?;
+        Ok(Self { sinks: Vec::new(), way: Way::File { save } })
     }
 
     /// Whether the snapshot can go on at once, as far as the disk is concerned.
@@ -68,7 +68,7 @@ impl SyncJob {
     pub fn can_step(&self) -> bool {
         match &self.way {
             Way::Stream { .. } => true,
-            Way::File { save, .. } => save.can_step(),
+            Way::File { save } => save.can_step(),
         }
     }
 
@@ -98,15 +98,15 @@ impl SyncJob {
                 bytes.extend_from_slice(mark.as_bytes());
                 Ok(Progress::End(bytes))
             }
-            Way::File { save, path } => {
+            Way::File { save } => {
                 let outcome = save.poll(keyspace, STEP_BYTES);
                 save.hold_back();
                 match outcome {
                     None => Ok(Progress::Bytes(Vec::new())),
                     Some(Err(error)) => Err(error.to_string()),
-                    Some(Ok(())) => {
-                        let (file, len) =
-                            take(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                    Some(Ok(file)) => {
+                        let len =
+                            file.metadata().map_err(|error| format!("cannot read its file: {error}"))?.len();
                         Ok(Progress::File(file, len))
                     }
                 }
@@ -118,18 +118,7 @@ impl SyncJob {
     pub fn abort(self, keyspace: &mut Keyspace) {
         match self.way {
             Way::Stream { walker, .. } => walker.cancel(keyspace),
-            Way::File { save, path } => {
-                save.cancel(keyspace);
-                let _ = std::fs::remove_file(path); // it may be complete
-            }
+            Way::File { save } => save.cancel(keyspace),
         }
     }
-}
-
-/// Opens a file, and takes its name away: it goes with the last who reads it.
-fn take(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::open(path)?;
-    std::fs::remove_file(path)?;
-    let len = file.metadata()?.len();
-    Ok((file, len))
 }

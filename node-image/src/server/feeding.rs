@@ -238,8 +238,8 @@ impl Server {
     /// Begins to write a snapshot to a file that is sent then.
     fn begin_file(&mut self, sinks: Vec<ClientKey>) {
         let (aux, options) = (self.snapshot_aux(), self.save_options());
-        let path = self.config.dir().join(format!("temp-repl-{}.rdb", std::process::id()));
-        match SyncJob::file(&mut self.keyspace, &aux, path, options) {
+        let path = self.config.dir().join("replicas.rdb");
+        match SyncJob::file(&mut self.keyspace, &aux, &path, options) {
             Ok(mut job) => {
                 for &key in &sinks {
                     self.announce_snapshot(key, FeedState::Saving, "");
