@@ -416,3 +416,30 @@ fn the_idle_are_closed_and_who_reads_is_not_idle() {
         read += count;
     }
 }
+
+#[test]
+fn the_health_port_bears_floods_and_comes_back_after_the_files_ran_out() {
+    let port = support::free_port();
+    let node = Process::node(&["--kv-health-port", &port.to_string()]);
+    let is_well = || {
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+            stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")?;
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply)?;
+            std::io::Result::Ok(reply)
+        };
+        ask().is_ok_and(|reply| reply.starts_with("HTTP/1.1 200 OK\r\n") && reply.ends_with("\r\n\r\nok\n"))
+    };
+    until("it answers", is_well);
+    node.limit_open_files(Some(3));
+    let waiting = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    until("it takes nobody any more", || node.log().contains("Cannot take a connection to the health port"));
+    node.limit_open_files(None);
+    until("it goes on", is_well);
+    drop(waiting);
+    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    until("it answers among many that say nothing", is_well);
+    drop(silent);
+}
