@@ -443,3 +443,47 @@ fn the_health_port_bears_floods_and_comes_back_after_the_files_ran_out() {
     until("it answers among many that say nothing", is_well);
     drop(silent);
 }
+
+/// What the operator is answered.
+fn asks(node: &Process, words: &[&str]) -> String {
+    let mut wire = Wire::connect(node);
+    wire.send(&["AUTH", "kv-operator", "secret"]);
+    assert!(wire.read().contains("OK"));
+    wire.send(words);
+    wire.read()
+}
+
+#[test]
+fn no_directive_and_no_pause_locks_the_operator_out() {
+    let node = Process::managed("a", &[]);
+    let strangle =
+        ["client-output-buffer-limit", "normal 1 1 1", "maxmemory-clients", "1", "maxclients", "1"];
+    let _: () = node.run(&[&["CONFIG", "SET"], &strangle[..]].concat()).unwrap_or_default();
+    let mut client = raw(&node);
+    client.write_all(&request(&[b"PING"])).unwrap();
+    assert!(is_closed(&mut client), "they hold for clients");
+    for _ in 0..50 {
+        assert!(asks(&node, &["KV", "REPORT"]).contains("runId"));
+    }
+    let node = Process::managed("b", &[]);
+    let _: () = node.run(&["CLIENT", "PAUSE", "3600000", "ALL"]).unwrap();
+    assert!(asks(&node, &["KV", "REPORT"]).contains("runId"));
+    let mut held = Wire::connect(&node);
+    held.send(&["PING"]);
+    assert!(held.is_silent());
+}
+
+#[test]
+fn the_operator_is_not_closed_for_being_idle() {
+    let node = Process::managed("a", &["--timeout", "1"]);
+    let mut operator = Wire::connect(&node);
+    operator.send(&["AUTH", "kv-operator", "secret"]);
+    assert!(operator.read().contains("OK"));
+    for _ in 0..2 {
+        let mut client = raw(&node);
+        client.write_all(&request(&[b"PING"])).unwrap();
+        assert!(is_closed(&mut client)); // it came later, and was idle for less long
+    }
+    operator.send(&["KV", "REPORT"]);
+    assert!(operator.read().contains("runId"));
+}

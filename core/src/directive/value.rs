@@ -11,7 +11,7 @@ pub enum Value {
     Bool(bool),
     /// Of [`Kind::Integer`].
     Integer(i64),
-    /// Of [`Kind::Memory`] and [`Kind::MemoryOrPercent`].
+    /// Of [`Kind::Memory`], [`Kind::MemoryFrom`] and [`Kind::MemoryOrPercent`].
     Bytes(u64),
     /// Of [`Kind::MemoryOrPercent`].
     Percent(u8),
@@ -111,6 +111,12 @@ fn single(kind: Kind, arg: &str) -> Result<Value, Problem> {
             .map(Value::Integer)
             .ok_or_else(|| Problem::bad_value(integer_bounds(min, max), arg)),
         Kind::Memory => memory(arg).map(Value::Bytes),
+        Kind::MemoryFrom(min) => match memory(arg)? {
+            bytes if bytes < min => {
+                Err(Problem::bad_value(format!("a size of at least {}mb", min >> 20), arg))
+            }
+            bytes => Ok(Value::Bytes(bytes)),
+        },
         Kind::MemoryOrPercent => match arg.strip_suffix('%') {
             Some(percent) => {
                 percent.parse().ok().filter(|&percent| percent <= 100).map(Value::Percent).ok_or_else(|| {
@@ -302,6 +308,8 @@ mod tests {
             ),
             ("daemonize", &["yes"], "error: must be 'no'; got \"yes\""),
             ("maxmemory", &["-1"], "error: must be a size such as 100, 64kb, 512mb or 2gb; got \"-1\""),
+            ("proto-max-bulk-len", &["1"], "error: must be a size of at least 1mb; got \"1\""),
+            ("client-query-buffer-limit", &["1000k"], "error: must be a size of at least 1mb; got \"1000k\""),
         ] {
             assert_eq!(shown(name, args), expected, "{name} {args:?}");
         }
