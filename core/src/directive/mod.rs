@@ -60,6 +60,8 @@ pub enum Kind {
     Enum(&'static [&'static str]),
     /// Any one text.
     Text,
+    /// The name of a file or folder: no path, so that it stays in its folder.
+    FileName,
     /// Any one text that must not be shown.
     Secret,
     /// Any number of words.

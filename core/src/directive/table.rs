@@ -89,7 +89,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("shutdown-on-sigterm", Kind::Words, "default", "How SIGTERM stops the node.").no_effect(),
     // Snapshots
     directive("save", Kind::SavePoints, "3600 1 300 100 60 10000", "Write a snapshot after so many seconds if so many keys changed; an empty text for never."),
-    directive("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot file.").restart().operator(),
+    directive("dbfilename", Kind::FileName, "dump.rdb", "Name of the snapshot file.").restart().operator(),
     directive("rdbcompression", Kind::Bool, "yes", "Compress strings of more than 20 bytes in snapshot files; not in those sent to replicas; those of 1 MB and more stand as they are."),
     directive("rdbchecksum", Kind::Bool, "yes", "End snapshot files with a checksum. One that is there is always checked.").restart(),
     directive("stop-writes-on-bgsave-error", Kind::Bool, "yes", "Refuse writes when a snapshot in the background failed, until one is saved; only with save points."),
@@ -98,8 +98,8 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("sanitize-dump-payload", Kind::Enum(&["no", "yes", "clients"]), "no", "Check snapshots deeply when they are loaded.").no_effect(),
     // Append-only file
     directive("appendonly", Kind::Bool, "no", "Log every write to disk.").restart(),
-    directive("appendfilename", Kind::Text, "appendonly.aof", "Base name of the append-only files.").restart().operator(),
-    directive("appenddirname", Kind::Text, "appendonlydir", "Folder of the append-only files.").restart().operator(),
+    directive("appendfilename", Kind::FileName, "appendonly.aof", "Base name of the append-only files.").restart().operator(),
+    directive("appenddirname", Kind::FileName, "appendonlydir", "Folder of the append-only files.").restart().operator(),
     directive("appendfsync", Kind::Enum(&["always", "everysec", "no"]), "everysec", "When writes are synced to the disk."),
     directive("no-appendfsync-on-rewrite", Kind::Bool, "no", "Do not sync while the file is rewritten.").no_effect(),
     directive("auto-aof-rewrite-percentage", Kind::Integer { min: 0, max: i64::MAX }, "100", "Rewrite the file when it grew by so many percent; 0 for never."),

@@ -17,7 +17,7 @@ pub enum Value {
     Percent(u8),
     /// Of [`Kind::Enum`].
     Choice(&'static str),
-    /// Of [`Kind::Text`], [`Kind::Secret`] and [`Kind::EventFlags`].
+    /// Of [`Kind::Text`], [`Kind::FileName`], [`Kind::Secret`] and [`Kind::EventFlags`].
     Text(String),
     /// Of [`Kind::Words`].
     Words(Vec<String>),
@@ -131,9 +131,16 @@ fn single(kind: Kind, arg: &str) -> Result<Value, Problem> {
             .map(|choice| Value::Choice(choice))
             .ok_or_else(|| Problem::bad_value(one_of(choices), arg)),
         Kind::EventFlags => event_flags(arg),
-        Kind::Text | Kind::Secret | Kind::Words | Kind::HostPort | Kind::SavePoints | Kind::OutputLimits => {
-            Ok(Value::Text(arg.to_owned()))
+        Kind::FileName if arg.contains(['/', '\\']) || ["", ".", ".."].contains(&arg) => {
+            Err(Problem::bad_value("a name without a path", arg))
         }
+        Kind::Text
+        | Kind::FileName
+        | Kind::Secret
+        | Kind::Words
+        | Kind::HostPort
+        | Kind::SavePoints
+        | Kind::OutputLimits => Ok(Value::Text(arg.to_owned())),
     }
 }
 
@@ -308,6 +315,9 @@ mod tests {
             ),
             ("daemonize", &["yes"], "error: must be 'no'; got \"yes\""),
             ("maxmemory", &["-1"], "error: must be a size such as 100, 64kb, 512mb or 2gb; got \"-1\""),
+            ("dbfilename", &["../x"], "error: must be a name without a path; got \"../x\""),
+            ("appendfilename", &["/x"], "error: must be a name without a path; got \"/x\""),
+            ("appenddirname", &[".."], "error: must be a name without a path; got \"..\""),
             ("proto-max-bulk-len", &["1"], "error: must be a size of at least 1mb; got \"1\""),
             ("client-query-buffer-limit", &["1000k"], "error: must be a size of at least 1mb; got \"1000k\""),
         ] {
