@@ -1,6 +1,8 @@
 //! A snapshot on its way to the replicas that asked for one: sent as it is made, or written to a file first.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::keyspace::Keyspace;
@@ -36,8 +38,31 @@ pub enum Progress {
     Bytes(Vec<u8>),
     /// The last bytes to be sent, with the mark that ends a snapshot.
     End(Vec<u8>),
-    /// The file to be sent, and its length. It has no name any more.
-    File(File, u64),
+    /// The file to be sent, and its length.
+    File(SentFile, u64),
+}
+
+/// A file without a name, that is sent. Closing it frees what it takes on the disk and in the page cache: that is left to a
+/// thread.
+#[derive(Debug)]
+pub struct SentFile(Option<File>);
+
+impl SentFile {
+    /// Fills `piece` with what stands at `offset`.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn read_at(&self, piece: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |file| file.read_exact_at(piece, offset))
+    }
+}
+
+impl Drop for SentFile {
+    fn drop(&mut self) {
+        let file = self.0.take();
+        // Where there can be no thread, it is closed here.
+        let _ = std::thread::Builder::new().name("snapshot-close".into()).spawn(move || drop(file));
+    }
 }
 
 impl SyncJob {
@@ -107,7 +132,7 @@ impl SyncJob {
                     Some(Ok(file)) => {
                         let len =
                             file.metadata().map_err(|error| format!("cannot read its file: {error}"))?.len();
-                        Ok(Progress::File(file, len))
+                        Ok(Progress::File(SentFile(Some(file)), len))
                     }
                 }
             }
