@@ -1,15 +1,14 @@
 //! Health over HTTP: `/livez`, `/readyz`, `/metrics`, on a thread of its own that tells the truth about the data thread.
 
+mod http;
+
 use std::fmt::Write as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
-
-use tiny_http::{Header, Method, Request, Response, Server};
 
 /// A data thread that did not turn for so long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -138,29 +137,10 @@ impl Shared {
 /// # Errors
 /// If the address cannot be listened on.
 pub fn serve(address: SocketAddr, shared: Arc<Shared>) -> io::Result<()> {
-    let server = Server::http(address).map_err(|error| {
+    let listener = TcpListener::bind(address).map_err(|error| {
         io::Error::other(format!("cannot serve health on {address} (kv-health-port): {error}"))
     })?;
-    thread::Builder::new().name("kv-health".into()).spawn(move || {
-        for request in server.incoming_requests() {
-            respond(request, &shared);
-        }
-    })?;
-    Ok(())
-}
-
-fn respond(request: Request, shared: &Shared) {
-    let path = request.url().split('?').next().unwrap_or_default().to_owned();
-    let (code, text) = match request.method() {
-        Method::Get | Method::Head => shared.answer(&path),
-        _ => (405, "only GET\n".to_owned()),
-    };
-    let mut response = Response::from_string(text).with_status_code(code);
-    if let Ok(header) = Header::from_bytes("Content-Type", "text/plain; version=0.0.4; charset=utf-8") {
-        response.add_header(header);
-    }
-    // Whoever asked may have gone.
-    let _ = request.respond(response);
+    http::serve(listener, move |path| shared.answer(path))
 }
 
 #[cfg(test)]

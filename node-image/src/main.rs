@@ -1,5 +1,7 @@
 //! The `kv-node` program.
 
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use kv_node::config::{self, CommandLine};
@@ -25,24 +27,32 @@ fn main() -> ExitCode {
     let args: Vec<String> =
         std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     match config::parse(&args) {
-        Ok(CommandLine::Version) => {
-            println!(
-                "kv-node server v={} sha=00000000:0 malloc=libc bits={} build=kv-{}",
-                kv_core::REDIS_VERSION,
-                usize::BITS,
-                kv_core::VERSION
-            );
-            ExitCode::SUCCESS
-        }
+        Ok(CommandLine::Version) => tell(&format!(
+            "kv-node server v={} sha=00000000:0 malloc=libc bits={} build=kv-{}\n",
+            kv_core::REDIS_VERSION,
+            usize::BITS,
+            kv_core::VERSION
+        )),
         Ok(CommandLine::Help) => {
-            print!("{HELP}");
+            let mut text = HELP.to_owned();
             for directive in kv_core::directive::DIRECTIVES {
-                println!("  {:<34} {:<24} {}", directive.name, directive.default, directive.help);
+                // Writing to a String cannot fail.
+                let _ =
+                    writeln!(text, "  {:<34} {:<24} {}", directive.name, directive.default, directive.help);
             }
-            ExitCode::SUCCESS
+            tell(&text)
         }
         Ok(CommandLine::Run(config)) => run(*config),
         Err(error) => fail(&error),
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough, as `head` does, is no failure.
+fn tell(text: &str) -> ExitCode {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => fail(&error),
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -59,6 +69,7 @@ fn run(config: config::Config) -> ExitCode {
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("{error}");
+    // Nobody may listen any more.
+    let _ = writeln!(io::stderr(), "{error}");
     ExitCode::FAILURE
 }

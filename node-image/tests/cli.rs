@@ -63,3 +63,26 @@ fn a_saved_snapshot_is_loaded_again() {
     assert_eq!(node.run::<String>(&["GET", "a"]).unwrap(), "1");
     until("the other is there, with its time", || node.run::<i64>(&["TTL", "b"]).unwrap() > 900);
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    for flag in ["--help", "--version"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_kv-node")).arg(flag).stdout(writer).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && error.is_empty(), "{flag}: {error}");
+    }
+}
+
+#[test]
+fn files_do_not_leave_their_folder() {
+    for (name, value) in
+        [("dbfilename", "../x.rdb"), ("appendfilename", "/tmp/x.aof"), ("appenddirname", "../x")]
+    {
+        let output = kv_node(&[&format!("--{name}"), value]);
+        assert!(!output.status.success());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(name) && error.contains("a name without a path"), "{error}");
+    }
+}

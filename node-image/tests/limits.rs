@@ -416,3 +416,74 @@ fn the_idle_are_closed_and_who_reads_is_not_idle() {
         read += count;
     }
 }
+
+#[test]
+fn the_health_port_bears_floods_and_comes_back_after_the_files_ran_out() {
+    let port = support::free_port();
+    let node = Process::node(&["--kv-health-port", &port.to_string()]);
+    let is_well = || {
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+            stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")?;
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply)?;
+            std::io::Result::Ok(reply)
+        };
+        ask().is_ok_and(|reply| reply.starts_with("HTTP/1.1 200 OK\r\n") && reply.ends_with("\r\n\r\nok\n"))
+    };
+    until("it answers", is_well);
+    node.limit_open_files(Some(3));
+    let waiting = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    until("it takes nobody any more", || node.log().contains("Cannot take a connection to the health port"));
+    node.limit_open_files(None);
+    until("it goes on", is_well);
+    drop(waiting);
+    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    until("it answers among many that say nothing", is_well);
+    drop(silent);
+}
+
+/// What the operator is answered.
+fn asks(node: &Process, words: &[&str]) -> String {
+    let mut wire = Wire::connect(node);
+    wire.send(&["AUTH", "kv-operator", "secret"]);
+    assert!(wire.read().contains("OK"));
+    wire.send(words);
+    wire.read()
+}
+
+#[test]
+fn no_directive_and_no_pause_locks_the_operator_out() {
+    let node = Process::managed("a", &[]);
+    let strangle =
+        ["client-output-buffer-limit", "normal 1 1 1", "maxmemory-clients", "1", "maxclients", "1"];
+    let _: () = node.run(&[&["CONFIG", "SET"], &strangle[..]].concat()).unwrap_or_default();
+    let mut client = raw(&node);
+    client.write_all(&request(&[b"PING"])).unwrap();
+    assert!(is_closed(&mut client), "they hold for clients");
+    for _ in 0..50 {
+        assert!(asks(&node, &["KV", "REPORT"]).contains("runId"));
+    }
+    let node = Process::managed("b", &[]);
+    let _: () = node.run(&["CLIENT", "PAUSE", "3600000", "ALL"]).unwrap();
+    assert!(asks(&node, &["KV", "REPORT"]).contains("runId"));
+    let mut held = Wire::connect(&node);
+    held.send(&["PING"]);
+    assert!(held.is_silent());
+}
+
+#[test]
+fn the_operator_is_not_closed_for_being_idle() {
+    let node = Process::managed("a", &["--timeout", "1"]);
+    let mut operator = Wire::connect(&node);
+    operator.send(&["AUTH", "kv-operator", "secret"]);
+    assert!(operator.read().contains("OK"));
+    for _ in 0..2 {
+        let mut client = raw(&node);
+        client.write_all(&request(&[b"PING"])).unwrap();
+        assert!(is_closed(&mut client)); // it came later, and was idle for less long
+    }
+    operator.send(&["KV", "REPORT"]);
+    assert!(operator.read().contains("runId"));
+}

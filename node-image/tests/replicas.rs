@@ -256,3 +256,30 @@ fn a_stale_replica_refuses_reads_if_so_configured() {
     assert_eq!(ours, theirs);
     assert!(ours.contains("MASTER is down"), "{ours}");
 }
+
+#[test]
+fn nobody_is_a_replica_of_itself_neither_at_once_nor_through_others() {
+    let alone = Process::node(&[]);
+    let _: () = alone.run(&["SET", "k", "v"]).unwrap();
+    let _: () = alone.run(&["REPLICAOF", "127.0.0.1", &alone.port_text()]).unwrap();
+    until("it is told why not", || alone.log().contains("it is this node itself"));
+    assert_eq!(alone.info("master_link_status"), "down");
+    assert_eq!(value(&alone, "k").as_deref(), Some("v"));
+
+    let top = Process::node(&[]);
+    let _: () = top.run(&["SET", "k", "v"]).unwrap();
+    let middle = replica_of(&top);
+    until("the middle one is up", || is_up(&middle));
+    let low = replica_of(&middle);
+    until("the low one is up", || is_up(&low));
+    let _: () = top.run(&["REPLICAOF", "127.0.0.1", &low.port_text()]).unwrap();
+    until("it is told why not", || top.log().contains("it is a replica of this node"));
+    assert_eq!(top.info("master_link_status"), "down");
+    // Once the other is a master, it is one to follow.
+    let _: () = low.run(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    let _: () = top.run(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    let _: () = top.run(&["REPLICAOF", "127.0.0.1", &low.port_text()]).unwrap();
+    until("it follows", || is_up(&top) && is_up(&middle));
+    let _: () = low.run(&["SET", "k", "later"]).unwrap();
+    until("what is written comes round", || value(&middle, "k").as_deref() == Some("later"));
+}

@@ -52,12 +52,16 @@ pub enum Kind {
     },
     /// A number of bytes: `100`, `1k` (1000), `1kb` (1024), `m`, `mb`, `g`, `gb`.
     Memory,
+    /// The same, of at least so many bytes.
+    MemoryFrom(u64),
     /// A number of bytes, or a percentage of `maxmemory` such as `5%`.
     MemoryOrPercent,
     /// One of a list, in any case.
     Enum(&'static [&'static str]),
     /// Any one text.
     Text,
+    /// The name of a file or folder: no path, so that it stays in its folder.
+    FileName,
     /// Any one text that must not be shown.
     Secret,
     /// Any number of words.

@@ -2,6 +2,9 @@
 
 use super::{Change, Directive, Effect, Kind, SetBy};
 
+/// The least that some sizes may be, as in Redis: with less, no client could be served.
+const MB: u64 = 1 << 20;
+
 const fn directive(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Directive {
     Directive {
         name,
@@ -46,7 +49,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("bind", Kind::Words, "* -::*", "Addresses to listen on; * is every one, and - before an address ignores that it is missing.").restart().operator(),
     directive("protected-mode", Kind::Bool, "yes", "Refuse clients from other machines as long as no password is set and no address is bound."),
     directive("tcp-backlog", Kind::Integer { min: 1, max: i64::MAX }, "511", "Connections that may wait to be accepted.").restart(),
-    directive("timeout", Kind::Integer { min: 0, max: i64::MAX }, "0", "Close a client that is idle for this many seconds; 0 for never."),
+    directive("timeout", Kind::Integer { min: 0, max: i64::MAX }, "0", "Close a client that is idle for this many seconds, but not the operator or a node; 0 for never."),
     directive("tcp-keepalive", Kind::Integer { min: 0, max: i64::MAX }, "300", "Seconds between the kernel's probes of silent clients; 0 for none."),
     directive("maxclients", Kind::Integer { min: 1, max: 1_000_000 }, "10000", "Most clients at one time."),
     directive("unixsocket", Kind::Text, "", "Path of a Unix socket.").restart().operator().no_effect(),
@@ -86,7 +89,7 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("shutdown-on-sigterm", Kind::Words, "default", "How SIGTERM stops the node.").no_effect(),
     // Snapshots
     directive("save", Kind::SavePoints, "3600 1 300 100 60 10000", "Write a snapshot after so many seconds if so many keys changed; an empty text for never."),
-    directive("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot file.").restart().operator(),
+    directive("dbfilename", Kind::FileName, "dump.rdb", "Name of the snapshot file.").restart().operator(),
     directive("rdbcompression", Kind::Bool, "yes", "Compress strings of more than 20 bytes in snapshot files; not in those sent to replicas; those of 1 MB and more stand as they are."),
     directive("rdbchecksum", Kind::Bool, "yes", "End snapshot files with a checksum. One that is there is always checked.").restart(),
     directive("stop-writes-on-bgsave-error", Kind::Bool, "yes", "Refuse writes when a snapshot in the background failed, until one is saved; only with save points."),
@@ -95,8 +98,8 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("sanitize-dump-payload", Kind::Enum(&["no", "yes", "clients"]), "no", "Check snapshots deeply when they are loaded.").no_effect(),
     // Append-only file
     directive("appendonly", Kind::Bool, "no", "Log every write to disk.").restart(),
-    directive("appendfilename", Kind::Text, "appendonly.aof", "Base name of the append-only files.").restart().operator(),
-    directive("appenddirname", Kind::Text, "appendonlydir", "Folder of the append-only files.").restart().operator(),
+    directive("appendfilename", Kind::FileName, "appendonly.aof", "Base name of the append-only files.").restart().operator(),
+    directive("appenddirname", Kind::FileName, "appendonlydir", "Folder of the append-only files.").restart().operator(),
     directive("appendfsync", Kind::Enum(&["always", "everysec", "no"]), "everysec", "When writes are synced to the disk."),
     directive("no-appendfsync-on-rewrite", Kind::Bool, "no", "Do not sync while the file is rewritten.").no_effect(),
     directive("auto-aof-rewrite-percentage", Kind::Integer { min: 0, max: i64::MAX }, "100", "Rewrite the file when it grew by so many percent; 0 for never."),
@@ -171,9 +174,9 @@ pub static DIRECTIVES: &[Directive] = &[
     directive("stream-node-max-bytes", Kind::Memory, "4096", "Largest piece of a stream.").no_effect(),
     directive("stream-node-max-entries", Kind::Integer { min: 0, max: i64::MAX }, "100", "Most entries of a piece of a stream.").no_effect(),
     // Clients
-    directive("client-output-buffer-limit", Kind::OutputLimits, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", "Output at which a client that does not read is closed, for each class."),
-    directive("client-query-buffer-limit", Kind::Memory, "1gb", "Largest input of a client that is buffered."),
-    directive("proto-max-bulk-len", Kind::Memory, "512mb", "Largest single string in a request."),
+    directive("client-output-buffer-limit", Kind::OutputLimits, "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", "Output at which a client that does not read is closed, for each class; not the operator, nor a node that asks."),
+    directive("client-query-buffer-limit", Kind::MemoryFrom(MB), "1gb", "Largest input of a client that is buffered; not of the operator and of nodes."),
+    directive("proto-max-bulk-len", Kind::MemoryFrom(MB), "512mb", "Largest single string in a request."),
     directive("notify-keyspace-events", Kind::EventFlags, "", "Events that are published.").no_effect(),
     directive("slowlog-log-slower-than", Kind::Integer { min: -1, max: i64::MAX }, "10000", "Microseconds from which a command is logged as slow; -1 for never.").no_effect(),
     directive("slowlog-max-len", Kind::Integer { min: 0, max: i64::MAX }, "128", "Entries of the slow log.").no_effect(),

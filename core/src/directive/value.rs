@@ -11,13 +11,13 @@ pub enum Value {
     Bool(bool),
     /// Of [`Kind::Integer`].
     Integer(i64),
-    /// Of [`Kind::Memory`] and [`Kind::MemoryOrPercent`].
+    /// Of [`Kind::Memory`], [`Kind::MemoryFrom`] and [`Kind::MemoryOrPercent`].
     Bytes(u64),
     /// Of [`Kind::MemoryOrPercent`].
     Percent(u8),
     /// Of [`Kind::Enum`].
     Choice(&'static str),
-    /// Of [`Kind::Text`], [`Kind::Secret`] and [`Kind::EventFlags`].
+    /// Of [`Kind::Text`], [`Kind::FileName`], [`Kind::Secret`] and [`Kind::EventFlags`].
     Text(String),
     /// Of [`Kind::Words`].
     Words(Vec<String>),
@@ -111,6 +111,12 @@ fn single(kind: Kind, arg: &str) -> Result<Value, Problem> {
             .map(Value::Integer)
             .ok_or_else(|| Problem::bad_value(integer_bounds(min, max), arg)),
         Kind::Memory => memory(arg).map(Value::Bytes),
+        Kind::MemoryFrom(min) => match memory(arg)? {
+            bytes if bytes < min => {
+                Err(Problem::bad_value(format!("a size of at least {}mb", min >> 20), arg))
+            }
+            bytes => Ok(Value::Bytes(bytes)),
+        },
         Kind::MemoryOrPercent => match arg.strip_suffix('%') {
             Some(percent) => {
                 percent.parse().ok().filter(|&percent| percent <= 100).map(Value::Percent).ok_or_else(|| {
@@ -125,9 +131,16 @@ fn single(kind: Kind, arg: &str) -> Result<Value, Problem> {
             .map(|choice| Value::Choice(choice))
             .ok_or_else(|| Problem::bad_value(one_of(choices), arg)),
         Kind::EventFlags => event_flags(arg),
-        Kind::Text | Kind::Secret | Kind::Words | Kind::HostPort | Kind::SavePoints | Kind::OutputLimits => {
-            Ok(Value::Text(arg.to_owned()))
+        Kind::FileName if arg.contains(['/', '\\']) || ["", ".", ".."].contains(&arg) => {
+            Err(Problem::bad_value("a name without a path", arg))
         }
+        Kind::Text
+        | Kind::FileName
+        | Kind::Secret
+        | Kind::Words
+        | Kind::HostPort
+        | Kind::SavePoints
+        | Kind::OutputLimits => Ok(Value::Text(arg.to_owned())),
     }
 }
 
@@ -302,6 +315,11 @@ mod tests {
             ),
             ("daemonize", &["yes"], "error: must be 'no'; got \"yes\""),
             ("maxmemory", &["-1"], "error: must be a size such as 100, 64kb, 512mb or 2gb; got \"-1\""),
+            ("dbfilename", &["../x"], "error: must be a name without a path; got \"../x\""),
+            ("appendfilename", &["/x"], "error: must be a name without a path; got \"/x\""),
+            ("appenddirname", &[".."], "error: must be a name without a path; got \"..\""),
+            ("proto-max-bulk-len", &["1"], "error: must be a size of at least 1mb; got \"1\""),
+            ("client-query-buffer-limit", &["1000k"], "error: must be a size of at least 1mb; got \"1000k\""),
         ] {
             assert_eq!(shown(name, args), expected, "{name} {args:?}");
         }

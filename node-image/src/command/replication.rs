@@ -5,7 +5,7 @@ use kv_core::id::{ClusterUid, Epoch, NodeId};
 
 use super::spec::row;
 use super::{Args, CommandError, CommandResult, CommandSpec, Flags, Group};
-use crate::replication::Stage;
+use crate::replication::{LINEAGE, Stage};
 use crate::server::{Client, ClientKey, Server, User};
 
 // A change of the history, or of what the connection is for, cannot be part of a transaction.
@@ -151,6 +151,9 @@ fn replconf(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResul
     if args.is(1, "kv-peer") {
         return peer(server, key, args);
     }
+    if args.is(1, LINEAGE) {
+        return lineage(server, key);
+    }
     if args.len().is_multiple_of(2) {
         return Err(CommandError::Syntax);
     }
@@ -250,6 +253,15 @@ fn peer(server: &mut Server, key: ClientKey, args: Args<'_>) -> CommandResult {
         Some((replid, switch)) => format!("OK {me} {replid} {switch}"),
         None => format!("OK {me}"),
     };
+    server.reply(key).simple(&reply);
+    Ok(())
+}
+
+/// `REPLCONF kv-lineage ?`: says whom this node gets its data from.
+fn lineage(server: &mut Server, key: ClientKey) -> CommandResult {
+    let ancestors = server.link.as_ref().map_or(&[][..], |link| &link.lineage);
+    let runs: Vec<&str> = std::iter::once(&server.run_id).chain(ancestors).map(String::as_str).collect();
+    let reply = format!("OK {}", runs.join(" "));
     server.reply(key).simple(&reply);
     Ok(())
 }

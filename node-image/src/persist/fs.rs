@@ -40,8 +40,21 @@ impl NewFile {
             .to_string_lossy();
         let number = CREATED.fetch_add(1, Ordering::Relaxed);
         let temp = parent_dir(target).join(format!("temp-{}-{number}-{name}", std::process::id()));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&temp)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temp)?;
         Ok(Self { file, temp, target: target.to_path_buf(), committed: false })
+    }
+
+    /// Creates one in the folder of `target` that never has a name: it goes when it is closed.
+    pub(crate) fn nameless(target: &Path) -> io::Result<Self> {
+        let mut file = Self::create(target)?;
+        std::fs::remove_file(&file.temp)?;
+        file.committed = true;
+        Ok(file)
+    }
+
+    /// The file itself, to be read or kept.
+    pub(crate) fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
     }
 
     /// Appends bytes.

@@ -1,10 +1,11 @@
 //! Snapshots to a file: in the background, and at once.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kv_core::slot::SLOT_COUNT;
@@ -33,6 +34,10 @@ const PIECE: usize = 256 * 1024;
 /// Bytes after which a file is synced, if that is not left to its end: so the disk has little to catch up on there.
 const SYNC_EVERY: usize = 4 * 1024 * 1024;
 
+/// Held while a snapshot takes its name, unless it was given up: so one that was given up never replaces a later one. Only
+/// threads that may wait for the disk take it.
+static NAMING: Mutex<()> = Mutex::new(());
+
 /// How a snapshot is written to its file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SaveOptions {
@@ -40,6 +45,8 @@ pub struct SaveOptions {
     pub format: Format,
     /// Sync the file as it grows (`rdb-save-incremental-fsync`, `aof-rewrite-incremental-fsync`).
     pub sync_often: bool,
+    /// The file is only for who made it: it has no name, is not synced, and goes when it is closed.
+    pub nameless: bool,
 }
 
 /// Why a snapshot is not in its file. An older file of the name is as it was.
@@ -109,9 +116,9 @@ impl BackgroundSave {
         }
     }
 
-    /// Serialises about `budget` bytes more if the disk keeps up. Returns the outcome once it is there: the file is
-    /// complete and durable under its name, or why not. After that it is not to be called again.
-    pub fn poll(&mut self, keyspace: &mut Keyspace, budget: usize) -> Option<Result<(), SaveError>> {
+    /// Serialises about `budget` bytes more if the disk keeps up. Returns the outcome once it is there: the file, complete
+    /// and durable under its name unless it was to have none, or why there is none. After that it is not to be called again.
+    pub fn poll(&mut self, keyspace: &mut Keyspace, budget: usize) -> Option<Result<File, SaveError>> {
         if let Some(walker) = &mut self.walker {
             let progress =
                 if self.writer.waiting() < AHEAD { walker.step(keyspace, budget) } else { Ok(false) };
@@ -137,8 +144,15 @@ impl BackgroundSave {
         Some(outcome.map_err(|source| SaveError::Io { path: self.path.clone(), source }))
     }
 
-    /// Gives it up. If all was serialised already, this waits until the file is written.
+    /// Gives it up. The thread that writes ends by itself: it frees what still waited for the disk, and removes the file.
     pub fn cancel(mut self, keyspace: &mut Keyspace) {
+        if let Some(walker) = self.walker.take() {
+            walker.cancel(keyspace);
+        }
+    }
+
+    /// Gives it up, and waits for the disk until its file is gone; for the end of the process.
+    pub fn end(mut self, keyspace: &mut Keyspace) {
         if let Some(walker) = self.walker.take() {
             walker.cancel(keyspace);
         }
@@ -170,7 +184,7 @@ fn write_all(keyspace: &Keyspace, path: &Path, aux: &Aux, options: SaveOptions) 
     }
     writer.finish();
     file.write(writer.take(), false)?;
-    file.commit()
+    file.complete(&AtomicBool::new(false)).map(drop)
 }
 
 /// A snapshot's file while it is written.
@@ -178,16 +192,16 @@ fn write_all(keyspace: &Keyspace, path: &Path, aux: &Aux, options: SaveOptions) 
 struct SnapshotFile {
     file: NewFile,
     finisher: Finisher,
-    sync_often: bool,
+    options: SaveOptions,
     unsynced: usize,
 }
 
 impl SnapshotFile {
     fn create(path: &Path, options: SaveOptions) -> io::Result<Self> {
         Ok(Self {
-            file: NewFile::create(path)?,
+            file: if options.nameless { NewFile::nameless(path)? } else { NewFile::create(path)? },
             finisher: Finisher::new(options.format),
-            sync_often: options.sync_often,
+            options,
             unsynced: 0,
         })
     }
@@ -196,26 +210,45 @@ impl SnapshotFile {
         let bytes = self.finisher.finish(piece, fast);
         self.file.write(&bytes)?;
         self.unsynced += bytes.len();
-        if self.sync_often && self.unsynced >= SYNC_EVERY {
+        if self.options.sync_often && !self.options.nameless && self.unsynced >= SYNC_EVERY {
             self.file.sync()?;
             self.unsynced = 0;
         }
         Ok(())
     }
 
-    fn commit(mut self) -> io::Result<()> {
+    /// Writes the end, and gives the file its name, if it is to have one and was not given up.
+    fn complete(mut self, given_up: &AtomicBool) -> io::Result<File> {
         self.file.write(&self.finisher.end())?;
-        self.file.commit()
+        if self.options.nameless {
+            return self.file.handle();
+        }
+        self.file.sync()?;
+        let _naming = NAMING.lock().unwrap_or_else(PoisonError::into_inner);
+        if given_up.load(Ordering::SeqCst) {
+            return Err(io::Error::other("it was given up"));
+        }
+        let file = self.file.handle()?;
+        self.file.commit()?;
+        Ok(file)
     }
 }
 
-/// A thread that writes a file, so that the data thread never waits for the disk.
+/// A thread that writes a file, so that the data thread never waits for the disk. If this is dropped before the outcome is
+/// there, the thread gives up.
 #[derive(Debug)]
 struct FileThread {
-    /// `None` after the last piece. If it is dropped without one, the thread removes the file.
-    pieces: Option<Sender<Message>>,
-    outcome: Receiver<io::Result<()>>,
-    waiting: Arc<AtomicUsize>,
+    pieces: Sender<Message>,
+    outcome: Receiver<io::Result<File>>,
+    shared: Arc<Shared>,
+}
+
+/// What the thread and who started it both look at.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Bytes that wait for the disk.
+    waiting: AtomicUsize,
+    given_up: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -236,44 +269,47 @@ impl FileThread {
         let file = SnapshotFile::create(path, options)?;
         let (pieces, incoming) = channel();
         let (report, outcome) = channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&waiting);
+        let shared = Arc::new(Shared::default());
+        let seen = Arc::clone(&shared);
         std::thread::Builder::new().name("snapshot-file".into()).spawn(move || {
             give_way();
-            if let Some(outcome) = write_pieces(file, &incoming, &counter) {
+            if let Some(outcome) = write_pieces(file, &incoming, &seen) {
                 // Nobody listens any more if the snapshot was given up meanwhile.
                 let _ = report.send(outcome);
             }
         })?;
-        Ok(Self { pieces: Some(pieces), outcome, waiting })
+        Ok(Self { pieces, outcome, shared })
     }
 
     fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     fn write(&self, piece: Piece) {
-        if let Some(pieces) = self.pieces.as_ref().filter(|_| !piece.is_empty()) {
-            self.waiting.fetch_add(piece.len(), Ordering::Relaxed);
+        if !piece.is_empty() {
+            self.shared.waiting.fetch_add(piece.len(), Ordering::Relaxed);
             // A thread that ended has reported why.
-            let _ = pieces.send(Message::Piece(piece));
+            let _ = self.pieces.send(Message::Piece(piece));
         }
     }
 
-    fn finish(&mut self) {
-        if let Some(pieces) = self.pieces.take() {
-            let _ = pieces.send(Message::End);
-        }
+    fn finish(&self) {
+        let _ = self.pieces.send(Message::End);
     }
 
-    /// Returns when the thread does nothing more to the file. Without a last piece it gives up.
-    fn end(&mut self) {
-        self.pieces = None;
+    fn give_up(&self) {
+        self.shared.given_up.store(true, Ordering::SeqCst);
+        let _ = self.pieces.send(Message::End); // it may wait for the next piece
+    }
+
+    /// Gives up, and returns when the thread does nothing more to the file.
+    fn end(&self) {
+        self.give_up();
         // It hangs up when it ends, whatever it has to say.
         while self.outcome.recv().is_ok() {}
     }
 
-    fn outcome(&self) -> Option<io::Result<()>> {
+    fn outcome(&self) -> Option<io::Result<File>> {
         match self.outcome.try_recv() {
             Ok(outcome) => Some(outcome),
             Err(TryRecvError::Empty) => None,
@@ -282,22 +318,32 @@ impl FileThread {
     }
 }
 
-/// Writes what comes until the end; `None` if the sender was dropped before that.
+impl Drop for FileThread {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+/// Writes what comes until the end; `None` if it is given up before that.
 fn write_pieces(
     mut file: SnapshotFile,
     incoming: &Receiver<Message>,
-    waiting: &AtomicUsize,
-) -> Option<io::Result<()>> {
+    shared: &Shared,
+) -> Option<io::Result<File>> {
     loop {
-        match incoming.recv().ok()? {
-            Message::End => return Some(file.commit()),
+        let message = incoming.recv().ok()?;
+        if shared.given_up.load(Ordering::SeqCst) {
+            return None;
+        }
+        match message {
+            Message::End => return Some(file.complete(&shared.given_up)),
             Message::Piece(piece) => {
                 let len = piece.len();
-                let fast = waiting.load(Ordering::Relaxed) > COMPRESSED_AHEAD;
+                let fast = shared.waiting.load(Ordering::Relaxed) > COMPRESSED_AHEAD;
                 if let Err(error) = file.write(piece, fast) {
                     return Some(Err(error));
                 }
-                waiting.fetch_sub(len, Ordering::Relaxed);
+                shared.waiting.fetch_sub(len, Ordering::Relaxed);
             }
         }
     }
@@ -312,7 +358,7 @@ mod tests {
     use crate::persist::rdb;
 
     const OPTIONS: SaveOptions =
-        SaveOptions { format: Format { compress: true, checksum: true }, sync_often: true };
+        SaveOptions { format: Format { compress: true, checksum: true }, sync_often: true, nameless: false };
 
     fn filled() -> Keyspace {
         let mut keyspace = Keyspace::new(1);
@@ -326,7 +372,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(outcome) = save.poll(keyspace, 10_000) {
-                return outcome;
+                return outcome.map(drop);
             }
             assert!(Instant::now() < deadline, "the save does not end");
             std::thread::sleep(Duration::from_millis(1));
@@ -372,6 +418,73 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    }
+
+    /// Goes on until nothing but the disk is to be waited for.
+    fn serialise(save: &mut BackgroundSave, keyspace: &mut Keyspace) {
+        while save.walking() {
+            assert!(save.poll(keyspace, usize::MAX).is_none());
+        }
+    }
+
+    #[test]
+    fn who_gives_a_save_up_does_not_wait_for_the_disk_and_later_ones_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dump.rdb");
+        let mut keyspace = filled();
+        let naming = NAMING.lock().unwrap(); // a disk that is busy
+        let mut first = start_bgsave(&mut keyspace, &path, &Aux::default(), OPTIONS).unwrap();
+        serialise(&mut first, &mut keyspace);
+        let (done, waited) = channel();
+        std::thread::spawn(move || {
+            first.cancel(&mut keyspace);
+            keyspace.insert_loaded(0, b"later".as_slice(), Value::string(b"v"), 0);
+            let mut second = start_bgsave(&mut keyspace, &path, &Aux::default(), OPTIONS).unwrap();
+            serialise(&mut second, &mut keyspace);
+            done.send((second, keyspace, path)).unwrap();
+        });
+        let (mut second, mut keyspace, path) = waited.recv_timeout(Duration::from_secs(60)).unwrap();
+        drop(naming);
+        wait(&mut second, &mut keyspace).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while std::fs::read_dir(dir.path()).unwrap().count() > 1 {
+            assert!(Instant::now() < deadline, "the temporary file stays");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(read_back(&path), 5001);
+    }
+
+    #[test]
+    fn what_waits_for_the_disk_is_freed_unwritten_when_its_save_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = SnapshotFile::create(&dir.path().join("dump.rdb"), OPTIONS).unwrap();
+        let mut writer = RdbWriter::begin(&Aux::default(), filled().tracking());
+        writer.finish();
+        let (pieces, incoming) = channel();
+        pieces.send(Message::Piece(writer.take())).unwrap();
+        pieces.send(Message::End).unwrap();
+        let shared = Shared { given_up: AtomicBool::new(true), ..Shared::default() };
+        assert!(write_pieces(file, &incoming, &shared).is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_without_a_name_is_whole_and_goes_with_who_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SaveOptions { nameless: true, ..OPTIONS };
+        let mut keyspace = filled();
+        let path = dir.path().join("dump.rdb");
+        let mut save = start_bgsave(&mut keyspace, &path, &Aux::default(), options).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left, whatever happens");
+        serialise(&mut save, &mut keyspace);
+        let mut outcome = None;
+        while outcome.is_none() {
+            outcome = save.poll(&mut keyspace, 1);
+        }
+        let mut file = outcome.unwrap().unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let loaded = rdb::load(std::io::BufReader::new(file), Keyspace::new(1)).unwrap();
+        assert_eq!(loaded.keyspace.len(0), 5000);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! A replica as the node that feeds it sees it.
 
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use kv_core::id::{Epoch, NodeId};
+
+use super::SentFile;
 
 /// How far a replica has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub struct Feed {
     /// It asked by SYNC, and does not acknowledge.
     pub silent: bool,
     /// The file of the snapshot that it gets, and what of that is still to be read.
-    pub file: Option<(Arc<File>, Range<u64>)>,
+    pub file: Option<(Arc<SentFile>, Range<u64>)>,
 }
 
 impl Feed {

@@ -26,6 +26,10 @@ pub struct Target {
     pub password: Option<String>,
     /// For a node of a managed shard: who it is.
     pub peer: Option<Peer>,
+    /// The id of this run of the process.
+    pub run_id: String,
+    /// Whether it feeds others.
+    pub feeds: bool,
     /// The port on which this node serves clients.
     pub port: u16,
     /// The address under which it does; empty for that of the connection.
@@ -40,6 +44,19 @@ pub struct Target {
     pub timeout: Duration,
     /// The parent is a replica of this node until now, and is asked to become master (`FAILOVER`).
     pub failover: bool,
+}
+
+impl Target {
+    /// Why nobody would be master if this node followed who is fed by these runs, if that is so. What a parent knows of its
+    /// own may be out of date: it says nothing of a node that feeds nobody.
+    fn loops(&self, lineage: &[String]) -> Option<&'static str> {
+        match lineage.iter().position(|run| *run == self.run_id)? {
+            0 => Some("it is this node itself"),
+            _ => self.feeds.then_some(
+                "it is a replica of this node, itself or through others; one of them must be a master (REPLICAOF NO ONE)",
+            ),
+        }
+    }
 }
 
 /// Who a node of a managed shard is; a parent of another cluster or shard refuses it.
@@ -59,6 +76,8 @@ pub struct Peer {
 
 /// What came of an attempt.
 pub enum Outcome {
+    /// The parent said which runs feed it: its own, that of its parent, and so on. The attempt goes on.
+    Lineage(Vec<String>),
     /// A full synchronisation has begun.
     SyncStarted,
     /// The stream goes on from where this node stands.
@@ -189,6 +208,13 @@ fn attach(target: &Target, shared: &Shared, report: &dyn Fn(Outcome)) -> io::Res
     stream.set_write_timeout(Some(target.timeout))?;
     let mut link = Handshake { reader: BufReader::with_capacity(64 * 1024, stream) };
     let previous = link.introduce(target)?;
+    if target.peer.is_none() && !target.failover {
+        let lineage = link.lineage()?;
+        if let Some(loops) = target.loops(&lineage) {
+            return Ok(Outcome::Unfit(format!("The parent is no parent for this node: {loops}")));
+        }
+        report(Outcome::Lineage(lineage));
+    }
     let (history, offset) = &target.history;
     let wanted = if history.is_empty() { "-1".to_owned() } else { (offset + 1).to_string() };
     let mut request = vec!["PSYNC", if history.is_empty() { "?" } else { history }, &wanted];
@@ -275,6 +301,12 @@ fn unexpected(request: &str, reply: &str) -> io::Error {
 /// The Valkey whose snapshots are read.
 const VALKEY: &str = "9.0.0";
 
+/// `REPLCONF kv-lineage ?`: a node asks whom its parent gets its data from.
+pub const LINEAGE: &str = "kv-lineage";
+
+/// How many nodes above its parent a node remembers.
+const MOST_ANCESTORS: usize = 64;
+
 /// The longest line that a parent may send in a handshake.
 const MAX_LINE: u64 = 64 * 1024;
 
@@ -328,6 +360,13 @@ impl Handshake {
             .next()
             .zip(words.next().and_then(|offset| offset.parse().ok()))
             .map(|(id, at)| (id.to_owned(), at)))
+    }
+
+    /// The runs that feed the parent, its own first; none if it does not know what is asked.
+    fn lineage(&mut self) -> io::Result<Vec<String>> {
+        let reply = self.ask(&["REPLCONF", LINEAGE, "?"])?;
+        let runs = reply.strip_prefix("+OK ").unwrap_or_default().split_ascii_whitespace();
+        Ok(runs.take(MOST_ANCESTORS).map(str::to_owned).collect())
     }
 
     fn ask(&mut self, args: &[&str]) -> io::Result<String> {

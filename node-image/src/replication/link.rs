@@ -18,6 +18,8 @@ pub struct ParentLink {
     pub address: (String, u16),
     /// The parent's node id, in a managed shard.
     pub parent: Option<NodeId>,
+    /// The runs that feed this node: its parent's, that of its parent's parent, and so on, as far as they say.
+    pub lineage: Vec<String>,
     /// Tells the attempts apart: what comes of an older one is dropped.
     pub generation: u64,
     /// How far it has come.
@@ -57,6 +59,7 @@ impl ParentLink {
         Self {
             address,
             parent,
+            lineage: Vec::new(),
             generation,
             stage: Stage::Idle { retry_at: now },
             heard: now,

@@ -11,7 +11,7 @@ mod sync;
 
 pub use backlog::Backlog;
 pub use feed::{Feed, FeedState};
-pub use handshake::{Attach, Outcome, Peer, Target};
+pub use handshake::{Attach, LINEAGE, Outcome, Peer, Target};
 pub use link::{ParentLink, Stage};
 pub use stream::{History, ResyncVerdict, random_hex};
-pub use sync::{Progress, SyncJob};
+pub use sync::{Progress, SentFile, SyncJob};

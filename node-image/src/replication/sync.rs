@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::keyspace::Keyspace;
 use crate::persist::rdb::{Aux, Finisher, Format};
@@ -27,7 +28,7 @@ enum Way {
     /// It is sent as it is made; `finisher` is `None` after the last piece.
     Stream { walker: Walker, finisher: Option<Finisher>, mark: String },
     /// It is written to a file, which is sent.
-    File { save: BackgroundSave, path: PathBuf },
+    File { save: BackgroundSave },
 }
 
 /// What a step brought.
@@ -37,8 +38,31 @@ pub enum Progress {
     Bytes(Vec<u8>),
     /// The last bytes to be sent, with the mark that ends a snapshot.
     End(Vec<u8>),
-    /// The file to be sent, and its length. It has no name any more.
-    File(File, u64),
+    /// The file to be sent, and its length.
+    File(SentFile, u64),
+}
+
+/// A file without a name, that is sent. Closing it frees what it takes on the disk and in the page cache: that is left to a
+/// thread.
+#[derive(Debug)]
+pub struct SentFile(Option<File>);
+
+impl SentFile {
+    /// Fills `piece` with what stands at `offset`.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn read_at(&self, piece: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |file| file.read_exact_at(piece, offset))
+    }
+}
+
+impl Drop for SentFile {
+    fn drop(&mut self) {
+        let file = self.0.take();
+        // Where there can be no thread, it is closed here.
+        let _ = std::thread::Builder::new().name("snapshot-close".into()).spawn(move || drop(file));
+    }
 }
 
 impl SyncJob {
@@ -49,18 +73,19 @@ impl SyncJob {
         Self { sinks, way: Way::Stream { walker: Walker::start(keyspace, aux), finisher, mark } }
     }
 
-    /// Begins one that is written to a file of this path first.
+    /// Begins one that is written to a file first, in the folder of this path, and without a name.
     ///
     /// # Errors
     /// If the disk refuses.
     pub fn file(
         keyspace: &mut Keyspace,
         aux: &Aux,
-        path: PathBuf,
+        path: &Path,
         options: SaveOptions,
     ) -> Result<Self, SaveError> {
-        let save = save::start_bgsave(keyspace, &path, aux, options)?;
-        Ok(Self { sinks: Vec::new(), way: Way::File { save, path } })
+        let options = SaveOptions { nameless: true, ..options };
+        let save = save::start_bgsave(keyspace, path, aux, options)?;
+        Ok(Self { sinks: Vec::new(), way: Way::File { save } })
     }
 
     /// Whether the snapshot can go on at once, as far as the disk is concerned.
@@ -68,7 +93,7 @@ impl SyncJob {
     pub fn can_step(&self) -> bool {
         match &self.way {
             Way::Stream { .. } => true,
-            Way::File { save, .. } => save.can_step(),
+            Way::File { save } => save.can_step(),
         }
     }
 
@@ -98,16 +123,16 @@ impl SyncJob {
                 bytes.extend_from_slice(mark.as_bytes());
                 Ok(Progress::End(bytes))
             }
-            Way::File { save, path } => {
+            Way::File { save } => {
                 let outcome = save.poll(keyspace, STEP_BYTES);
                 save.hold_back();
                 match outcome {
                     None => Ok(Progress::Bytes(Vec::new())),
                     Some(Err(error)) => Err(error.to_string()),
-                    Some(Ok(())) => {
-                        let (file, len) =
-                            take(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-                        Ok(Progress::File(file, len))
+                    Some(Ok(file)) => {
+                        let len =
+                            file.metadata().map_err(|error| format!("cannot read its file: {error}"))?.len();
+                        Ok(Progress::File(SentFile(Some(file)), len))
                     }
                 }
             }
@@ -118,18 +143,7 @@ impl SyncJob {
     pub fn abort(self, keyspace: &mut Keyspace) {
         match self.way {
             Way::Stream { walker, .. } => walker.cancel(keyspace),
-            Way::File { save, path } => {
-                save.cancel(keyspace);
-                let _ = std::fs::remove_file(path); // it may be complete
-            }
+            Way::File { save } => save.cancel(keyspace),
         }
     }
-}
-
-/// Opens a file, and takes its name away: it goes with the last who reads it.
-fn take(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::open(path)?;
-    std::fs::remove_file(path)?;
-    let len = file.metadata()?.len();
-    Ok((file, len))
 }

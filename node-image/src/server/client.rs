@@ -13,7 +13,7 @@ use super::transactions::{Session, Transaction};
 use crate::command::table::{self, Table};
 use crate::config::Tunables;
 use crate::replication::{Feed, FeedState};
-use crate::resp::{Protocol, Reply, Request, RequestParser, fail_replies};
+use crate::resp::{Limits, Protocol, Reply, Request, RequestParser, fail_replies};
 
 /// What a buffer may take when there is nothing in it.
 pub(super) const IDLE_BUFFER: usize = 512;
@@ -54,6 +54,13 @@ impl User {
         }
     }
 }
+
+/// The longest argument of a request of the operator or a node, in bytes.
+const PEER_BULK: usize = 64 * 1024 * 1024;
+
+/// The limits of what the operator or a node has not read yet.
+static PEER_OUTPUT: OutputLimit =
+    OutputLimit { class: "normal", hard: 256 * 1024 * 1024, soft: 0, seconds: 0 };
 
 /// What a connection is for.
 #[derive(Debug)]
@@ -405,13 +412,37 @@ impl Client {
         self.session.as_ref().is_some_and(|session| !session.subscriptions.is_empty())
     }
 
-    /// The limits of its output; none for a replica and the parent, which have limits of their own.
+    /// The limits of its output; none for a replica and the parent, which have limits of their own. Directives do not limit
+    /// the operator and nodes: they could not be set right again.
     #[must_use]
     pub fn output_limit<'a>(&self, tunables: &'a Tunables) -> Option<&'a OutputLimit> {
         match self.kind {
+            Kind::Normal if self.user.is_peer() => Some(&PEER_OUTPUT),
             Kind::Normal if self.is_subscriber() => Some(&tunables.pubsub_output),
             Kind::Normal => Some(&tunables.normal_output),
             Kind::Replica(_) | Kind::Parent | Kind::Export | Kind::Import => None,
+        }
+    }
+
+    /// Bytes of its input that are buffered.
+    #[must_use]
+    pub fn most_input(&self, tunables: &Tunables) -> usize {
+        match self.user {
+            _ if self.is_applied() => usize::MAX,
+            user if user.is_peer() => 2 * PEER_BULK,
+            _ => tunables.query_buffer,
+        }
+    }
+
+    /// Bounds on its requests.
+    #[must_use]
+    pub fn request_limits(&self, tunables: &Tunables) -> Limits {
+        match self.user {
+            // Its limits change when it authenticates.
+            User::Nobody => Limits::UNAUTHENTICATED,
+            _ if self.is_applied() => Limits::trusted(usize::MAX / 4),
+            user if user.is_peer() => Limits::trusted(PEER_BULK),
+            _ => tunables.limits,
         }
     }
 

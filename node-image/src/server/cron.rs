@@ -121,14 +121,13 @@ impl Server {
     /// Closes a client that takes a place beyond `maxclients` and did not show at once that it is for it, that was idle for
     /// longer than `timeout`, or whose output was above the soft limit for too long.
     fn tend_client(&mut self, key: ClientKey) {
-        const HANDSHAKE: Duration = Duration::from_secs(1);
         let now = self.clock.instant;
         let Some(client) = self.clients.get_mut(key) else { return };
         let since = |past| now.saturating_duration_since(past);
         let is_normal = matches!(client.kind, Kind::Normal);
-        let waits = client.blocked.is_some() || client.is_subscriber();
+        let waits = client.blocked.is_some() || client.is_subscriber() || client.user.is_peer();
         let is_idle = || self.tunables.timeout.is_some_and(|timeout| since(client.active) > timeout);
-        let is_stranger = client.reserved && !client.user.is_peer() && since(client.since) > HANDSHAKE;
+        let is_stranger = client.reserved && !client.user.is_peer() && since(client.since) > super::HANDSHAKE;
         if is_stranger || (is_normal && !waits && is_idle()) {
             self.clients.doom(key);
         } else if is_normal && client.slowness.is_slow() && client.exceeds_output(&self.tunables, now) {

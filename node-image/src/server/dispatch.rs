@@ -184,7 +184,9 @@ impl Server {
 
     fn check(&self, key: ClientKey, spec: &CommandSpec, args: Args<'_>) -> Verdict {
         let Some(client) = self.clients.get(key) else { return Verdict::Hold };
-        if self.client_pause.is_some_and(|pause| pause.all) && client.is_pausable() {
+        // Whoever may not be held must first be able to say who it is.
+        let says_who = spec.flags.contains(Flags::NO_AUTH) && self.routing.is_managed();
+        if self.client_pause.is_some_and(|pause| pause.all) && client.is_pausable() && !says_who {
             return Verdict::Hold;
         }
         let verdict = match check_client(client, spec, args) {

@@ -1,15 +1,13 @@
 //! Feeding replicas: answering PSYNC, sending snapshots, sending the stream.
 
-use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kv_core::directive::OutputLimit;
 
 use super::{ClientKey, Kind, Server};
-use crate::replication::{Feed, FeedState, Progress, ResyncVerdict, SyncJob};
+use crate::replication::{Feed, FeedState, Progress, ResyncVerdict, SentFile, SyncJob};
 use crate::{notice, warning};
 
 /// Bytes of a snapshot that may wait in a replica's buffer before its making pauses.
@@ -238,8 +236,8 @@ impl Server {
     /// Begins to write a snapshot to a file that is sent then.
     fn begin_file(&mut self, sinks: Vec<ClientKey>) {
         let (aux, options) = (self.snapshot_aux(), self.save_options());
-        let path = self.config.dir().join(format!("temp-repl-{}.rdb", std::process::id()));
-        match SyncJob::file(&mut self.keyspace, &aux, path, options) {
+        let path = self.config.dir().join("replicas.rdb");
+        match SyncJob::file(&mut self.keyspace, &aux, &path, options) {
             Ok(mut job) => {
                 for &key in &sinks {
                     self.announce_snapshot(key, FeedState::Saving, "");
@@ -327,7 +325,7 @@ impl Server {
         client.closing |= feed.snapshot_only;
     }
 
-    fn send_file(&mut self, key: ClientKey, file: &Arc<File>, len: u64) {
+    fn send_file(&mut self, key: ClientKey, file: &Arc<SentFile>, len: u64) {
         let Some(feed) = self.clients.get_mut(key).and_then(super::Client::feed_mut) else { return };
         feed.state = FeedState::Snapshot;
         feed.file = Some((Arc::clone(file), 0..len));
@@ -347,7 +345,7 @@ impl Server {
         let start = client.output.len();
         client.output.resize(start + size, 0);
         let piece = client.output.get_mut(start..).unwrap_or_default();
-        if let Err(error) = file.read_exact_at(piece, rest.start) {
+        if let Err(error) = file.read_at(piece, rest.start) {
             warning!("Cannot read the snapshot for replica {}: {error}", client.peer);
             return self.clients.doom(key);
         }

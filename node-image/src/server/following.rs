@@ -8,7 +8,7 @@ use kv_core::id::{Epoch, NodeId};
 
 use super::{Event, Kind, Server, User};
 use crate::keyspace::Keyspace;
-use crate::replication::{Attach, Outcome, ParentLink, Peer, Stage, Target};
+use crate::replication::{Attach, Feed, Outcome, ParentLink, Peer, Stage, Target};
 use crate::{notice, verbose, warning};
 
 /// How long to wait after a failed attempt.
@@ -148,6 +148,12 @@ impl Server {
             user,
             password,
             peer,
+            run_id: self.run_id.clone(),
+            feeds: self
+                .clients
+                .replicas()
+                .iter()
+                .any(|key| self.clients.get(*key).is_some_and(|one| one.feed().is_some_and(Feed::online))),
             port: u16::try_from(settings.number("replica-announce-port"))
                 .ok()
                 .filter(|port| *port > 0)
@@ -176,6 +182,7 @@ impl Server {
         let Some(link) = self.link.as_mut().filter(|link| link.generation == generation) else { return };
         link.heard = self.clock.instant;
         match outcome {
+            Outcome::Lineage(lineage) => link.lineage = lineage,
             Outcome::SyncStarted => {
                 if let Stage::Attaching(attach) =
                     std::mem::replace(&mut link.stage, Stage::Idle { retry_at: self.clock.instant })

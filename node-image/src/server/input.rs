@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::{Client, ClientKey, Server, User};
 use crate::command::table::NODE;
 use crate::command::{CommandSpec, KeySpec};
-use crate::resp::{Limits, ParseError, Parsed, Reply, Request};
+use crate::resp::{ParseError, Parsed, Reply, Request};
 
 /// Bytes that are read from a client at a time, so that none starves the others.
 const READ_CHUNK: usize = 32 * 1024;
@@ -212,7 +212,7 @@ impl Server {
             count
         };
         let Some(client) = self.clients.get(key).filter(|_| count.is_some()) else { return false };
-        if client.input.len() > self.tunables.query_buffer && !client.is_applied() {
+        if client.input.len() > client.most_input(&self.tunables) {
             crate::warning!("Closing client that reached max query buffer length: {}", client.peer);
             self.stats.query_limit_disconnections += 1;
             self.clients.doom(key);
@@ -345,12 +345,8 @@ impl Server {
         batch: &mut Batch,
     ) -> (usize, Stop) {
         let Some(client) = self.clients.get_mut(key) else { return (0, Stop::Incomplete) };
-        let (limits, most) = match client.user {
-            // Its limits change when it authenticates.
-            User::Nobody => (Limits::UNAUTHENTICATED, 1),
-            _ if client.is_applied() => (Limits::trusted(usize::MAX / 4), BATCH),
-            _ => (self.tunables.limits, BATCH),
-        };
+        let limits = client.request_limits(&self.tunables);
+        let most = if client.user == User::Nobody { 1 } else { BATCH };
         let (table, usual) = (client.table(), !client.sentinel);
         for count in 0..most {
             match client.parser.parse(input, start, &limits, &mut client.request) {

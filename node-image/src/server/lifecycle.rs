@@ -301,7 +301,9 @@ impl Server {
     /// only loaded in part.
     pub(crate) fn save_at_the_end(&mut self, asked: Option<bool>) -> Result<(), SaveError> {
         // One that is under way must not replace a newer one.
-        self.cancel_bgsave();
+        if let Some(job) = self.take_bgsave() {
+            job.end(&mut self.keyspace);
+        }
         let wanted = asked.unwrap_or(!self.tunables.save_points.is_empty());
         if wanted && self.loading.is_none() { self.save_now() } else { Ok(()) }
     }
@@ -312,7 +314,7 @@ impl Server {
             warning!("{error}");
         }
         if let Some(job) = self.sync_job.take() {
-            job.abort(&mut self.keyspace); // its file goes, too
+            job.abort(&mut self.keyspace);
         }
         self.close_aof();
         notice!("kv-node is now ready to exit, bye bye...");

@@ -1,7 +1,10 @@
 //! The memory of clients: counted as it changes, and bounded by `maxmemory-clients`.
 
 use super::client::Account;
-use super::{ClientKey, Server};
+use super::{ClientKey, HANDSHAKE, Server};
+
+/// Bytes that a client which has just come to a managed node may take in any case.
+const NEW: usize = 64 * 1024;
 
 /// For how many seconds peaks are remembered.
 const SECONDS: usize = 8;
@@ -100,7 +103,12 @@ impl Server {
         if limit == 0 || totals.normal() <= limit || totals.evictable == 0 {
             return;
         }
-        let evictable = self.clients.iter().filter(|(_, client)| client.counted.0 == Account::Evictable);
+        let (now, managed) = (self.clock.instant, self.routing.is_managed());
+        let evictable = self.clients.iter().filter(|(_, client)| {
+            // It may be the operator, or a node, and is about to say so.
+            let is_new = managed && now.saturating_duration_since(client.since) < HANDSHAKE;
+            client.counted.0 == Account::Evictable && (!is_new || client.counted.1 > NEW)
+        });
         let mut largest: Vec<_> = evictable.map(|(key, client)| (client.counted.1, key)).collect();
         largest.sort_unstable_by(|a, b| b.cmp(a));
         for (bytes, key) in largest {

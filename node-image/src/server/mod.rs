@@ -113,6 +113,9 @@ impl Clock {
     }
 }
 
+/// For how long a client that has come may be the operator, or a node, and has not said so yet.
+const HANDSHAKE: Duration = Duration::from_secs(1);
+
 /// Writes that are held for a hand-over.
 #[derive(Clone, Copy, Debug)]
 pub struct Pause {

@@ -240,7 +240,7 @@ fn policy(config: &Config) -> FsyncPolicy {
 fn save_options(config: &Config, sync_often: &str) -> SaveOptions {
     let settings = &config.settings;
     let format = Format { compress: settings.bool("rdbcompression"), checksum: settings.bool("rdbchecksum") };
-    SaveOptions { format, sync_often: settings.bool(sync_often) }
+    SaveOptions { format, sync_often: settings.bool(sync_often), nameless: false }
 }
 
 impl Server {
@@ -333,15 +333,21 @@ impl Server {
 
     /// Gives up the snapshot that is being saved, or else the one that is scheduled. Returns what was given up.
     pub(crate) fn cancel_bgsave(&mut self) -> Option<&'static str> {
-        if let Some(job) = self.persistence.save.take() {
+        if let Some(job) = self.take_bgsave() {
             job.cancel(&mut self.keyspace);
-            self.persistence.saves.end(self.clock.instant, false);
-            // It did not fail, but a save point does not bring it back at once.
-            self.persistence.save_failed_at = Some(self.clock.instant);
-            notice!("Background saving cancelled");
             return Some("Background saving cancelled");
         }
         std::mem::take(&mut self.persistence.scheduled).then_some("Scheduled background saving cancelled")
+    }
+
+    /// The snapshot that is being saved, which is to be given up.
+    pub(super) fn take_bgsave(&mut self) -> Option<BackgroundSave> {
+        let job = self.persistence.save.take()?;
+        self.persistence.saves.end(self.clock.instant, false);
+        // It did not fail, but a save point does not bring it back at once.
+        self.persistence.save_failed_at = Some(self.clock.instant);
+        notice!("Background saving cancelled");
+        Some(job)
     }
 
     fn note_bgsave(&mut self, outcome: &Result<(), &SaveError>) {
@@ -386,7 +392,7 @@ impl Server {
             self.persistence.save.as_mut().and_then(|job| job.poll(&mut self.keyspace, STEP_BYTES))
         {
             self.persistence.save = None;
-            self.note_bgsave(&outcome.as_ref().copied());
+            self.note_bgsave(&outcome.as_ref().map(drop));
         }
         let rewrite = self.persistence.aof.as_mut().and_then(|aof| aof.poll(&mut self.keyspace, STEP_BYTES));
         if let Some(save) = &self.persistence.save {

@@ -132,6 +132,14 @@ impl Process {
         rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, limit).unwrap();
     }
 
+    /// Lets the process have no more than so many files open; `None`: as ever.
+    pub fn limit_open_files(&self, number: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        let ours = getrlimit(Resource::Nofile);
+        let limit = Rlimit { current: number.or(ours.maximum), maximum: ours.maximum };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).unwrap();
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -85,7 +85,7 @@ impl Aof {
         let outcome = self.rewrite.as_mut()?.save.poll(keyspace, budget)?;
         let rewrite = self.rewrite.take()?;
         let aborted = matches!(outcome, Err(SaveError::Aborted { .. }));
-        let outcome = outcome.map_err(AofError::from).and_then(|()| self.switch(rewrite.base));
+        let outcome = outcome.map_err(AofError::from).and_then(|_| self.switch(rewrite.base));
         self.note_rewrite(outcome.is_err() && !aborted);
         Some(outcome)
     }
