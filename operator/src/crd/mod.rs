@@ -216,7 +216,7 @@ pub struct Acknowledge {
     /// For how long a reply is held, from 10ms to 60s. It has no meaning with mode Async.
     #[serde(default = "default_acknowledge_timeout")]
     #[schemars(
-        length(max = 16),
+        length(max = schema::MAX_DURATION),
         regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$"),
         extend("x-kubernetes-validations" = [{
             "rule": "duration(self) >= duration('10ms') && duration(self) <= duration('60s')",
