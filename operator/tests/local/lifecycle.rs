@@ -1,9 +1,10 @@
 //! Start, change, stop.
 
 use std::net::TcpListener;
+use std::process::Command;
 
 use redis::Commands;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Cluster, eventually, master, process, runs, signal};
 
@@ -65,7 +66,6 @@ fn a_bad_spec_is_refused_and_the_cluster_untouched() {
     let before = cluster.status().unwrap();
     for (spec, field) in [
         ("{shards: 0}", "spec.shards"),
-        ("{shards: 2}", "spec.shards"),
         ("{shards: 1, config: {nonsense: 1}}", "spec.config.nonsense"),
         ("{shards: 1, replicas: 2}", "spec.replicas"),
     ] {
@@ -172,4 +172,35 @@ fn nodes_without_an_up_are_shown_and_stopped() {
     let output = cluster.run(&["down"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(!runs(other));
+}
+
+#[test]
+fn a_copied_folder_leaves_the_original_alone_and_a_moved_one_is_the_same() {
+    let mut cluster = Cluster::ready("{shards: 1, replicasPerShard: 1}");
+    let pids = ["shop-0-0", "shop-0-1"].map(|node| cluster.pid(node));
+    let copy = cluster.dir().with_file_name("copy");
+    assert!(Command::new("cp").arg("-a").arg(cluster.dir()).arg(&copy).status().unwrap().success());
+    let in_copy = |args: &[&str]| cluster.command_in(&copy, args).output().unwrap();
+    // With other ports nothing else would keep them apart.
+    let other_ports = (cluster.base_port + 20).to_string();
+    for args in [&["up"][..], &["up", "--base-port", &other_ports]] {
+        let output = in_copy(args);
+        let error = text(&output.stderr);
+        assert!(!output.status.success() && error.contains("is a copy of a cluster that runs"), "{error}");
+        assert!(error.contains(cluster.dir().to_str().unwrap()), "{error}");
+    }
+    let status: Value = serde_json::from_slice(&in_copy(&["status", "-o", "json"]).stdout).unwrap();
+    assert_eq!(status["processes"], json!([]));
+    let output = in_copy(&["down", "--purge"]);
+    assert!(output.status.success() && !copy.exists(), "{}", text(&output.stderr));
+    assert!(pids.into_iter().all(runs));
+    cluster.wait_ready();
+
+    // A folder that is moved takes its nodes along.
+    cluster.kill_up();
+    std::fs::rename(cluster.dir(), &copy).unwrap();
+    let output = cluster.command_in(&copy, &["down"]).output().unwrap();
+    std::fs::rename(&copy, cluster.dir()).unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!pids.into_iter().any(runs));
 }
