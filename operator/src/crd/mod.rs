@@ -110,7 +110,8 @@ pub struct KvClusterSpec {
 
     /// Directives for every node, as in a node's configuration file, such as `maxmemory: 512mb`. Those that a running
     /// node can take are applied at once, for the others the pods are renewed as for an image. Directives that the
-    /// operator sets itself are refused.
+    /// operator sets itself are refused. What somebody changes by CONFIG SET of these is set back; of others it stays until
+    /// the node starts anew, at that node only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 256))]
     pub config: BTreeMap<String, Scalar>,

@@ -112,6 +112,9 @@ fn replicas_and_topology_are_changed_live() {
 fn directives_are_changed_live() {
     let cluster = Cluster::ready("{shards: 1, replicasPerShard: 1, config: {maxclients: 111}}");
     let pid = cluster.pid("shop-0-1");
+    // What somebody else sets is set right, too.
+    let mut connection = cluster.connect("shop-0-0");
+    let _: () = redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(333).query(&mut connection).unwrap();
     let value = |node: &str| {
         let mut connection = cluster.connect(node);
         let pair: Vec<String> =
