@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
+use super::super::print;
 use super::output::{all_processes, how_to_connect};
 use super::{Failure, UpArgs, admit_file};
 use crate::crd::{KvCluster, KvClusterStatus, State};
@@ -48,8 +49,8 @@ pub async fn detach(layout: &Layout, args: &UpArgs) -> Result<ExitCode, Failure>
             cluster.as_ref().zip(status.as_ref()).filter(|(cluster, status)| is_ready(cluster, status));
         if let Some((cluster, _)) = ready {
             let base = layout.load_settings()?.map_or(DEFAULT_BASE, |settings| settings.base_port);
-            println!("{}", how_to_connect(cluster, &all_processes(layout, cluster, base)));
-            println!("Stop it with: kv-operator local down --dir {}", layout.dir().display());
+            print(&how_to_connect(cluster, &all_processes(layout, cluster, base)))?;
+            print(&format!("Stop it with: kv-operator local down --dir {}", layout.dir().display()))?;
             return Ok(ExitCode::SUCCESS);
         }
         if Instant::now() > deadline {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
+use super::super::print;
 use super::Failure;
 use crate::provider::local::layout::{Layout, LayoutError};
 use crate::provider::local::{admit, stop_processes};
@@ -38,11 +39,11 @@ pub async fn down(layout: &Layout, purge: bool) -> Result<ExitCode, Failure> {
         admit::load(layout).ok().flatten().and_then(|(cluster, _)| cluster.metadata.uid).unwrap_or_default();
     let stopped = stop_processes(layout, &uid).await?;
     if stopped > 0 {
-        println!("stopped {stopped} nodes that no `up` looked after");
+        print(&format!("stopped {stopped} nodes that no `up` looked after"))?;
     }
     if purge {
         layout.purge()?;
-        println!("removed the cluster's data from {}", layout.dir().display());
+        print(&format!("removed the cluster's data from {}", layout.dir().display()))?;
     }
     drop(lock);
     Ok(ExitCode::SUCCESS)

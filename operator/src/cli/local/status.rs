@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use kv_core::id::ClusterUid;
 use kv_core::plan::Memory;
 
+use super::super::{note, print};
 use super::output::all_processes;
 use super::show::table;
 use super::{Failure, Format};
@@ -24,10 +25,10 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
     let base_port = if settings.base_port == 0 { DEFAULT_BASE } else { settings.base_port };
     let holder = layout.lock_holder();
     if holder.is_none() {
-        eprintln!(
+        note(&format!(
             "note: no `kv-operator local up` runs on {}; nothing is looked after",
             layout.dir().display()
-        );
+        ));
     }
     let written = layout.load_status()?;
     let current = written.as_ref().filter(|file| Some(file.pid) == holder);
@@ -49,11 +50,11 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
     };
     let rows = all_processes(layout, &cluster, base_port);
     match format {
-        Format::Table => table(&cluster, &rows, admit::now()).iter().for_each(|line| println!("{line}")),
+        Format::Table => print(&table(&cluster, &rows, admit::now()).join("\n"))?,
         Format::Json => {
             let running: Vec<_> = rows.into_iter().filter(|row| row.pid.is_some()).collect();
             let value = serde_json::json!({ "cluster": cluster, "processes": running });
-            println!("{}", serde_json::to_string_pretty(&value)?);
+            print(&serde_json::to_string_pretty(&value)?)?;
         }
     }
     Ok(ExitCode::SUCCESS)
