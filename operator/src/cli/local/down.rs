@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// If it does not stop.
 pub async fn down(layout: &Layout, purge: bool) -> Result<ExitCode, Failure> {
-    if !layout.cluster().exists() {
+    if !layout.cluster().exists() && layout.node_names()?.is_empty() {
         return Err(LayoutError::NoCluster(layout.dir().to_owned()).into());
     }
     let deadline = Instant::now() + PATIENCE;
@@ -34,7 +34,7 @@ pub async fn down(layout: &Layout, purge: bool) -> Result<ExitCode, Failure> {
         sleep(Duration::from_millis(100)).await;
     }
     let lock = layout.lock()?;
-    // Even a cluster whose file was damaged can be stopped: its processes are on record.
+    // Even a cluster whose file is damaged, or gone, can be stopped: its processes are on record.
     let uid =
         admit::load(layout).ok().flatten().and_then(|(cluster, _)| cluster.metadata.uid).unwrap_or_default();
     let stopped = stop_processes(layout, &uid).await?;

@@ -17,7 +17,7 @@ use crate::engine::{Engine, Event, Hook, Identity, Publisher};
 use crate::provider::local::launch::find_program;
 use crate::provider::local::layout::{Layout, LayoutError, Settings};
 use crate::provider::local::ports::{DEFAULT_BASE, Ports};
-use crate::provider::local::{Incident, LocalProvider, admit, check_original, node_name};
+use crate::provider::local::{Incident, LocalProvider, admit, check_original, control_password, node_name};
 
 /// Runs a cluster until SIGTERM or Ctrl-C.
 ///
@@ -43,7 +43,7 @@ pub async fn up(layout: Layout, args: &UpArgs) -> Result<ExitCode, Failure> {
     let identity = Identity {
         uid: ClusterUid(launch.uid.clone()),
         name: cluster.metadata.name.clone().unwrap_or_default(),
-        control_password: layout.make_control_password()?,
+        control_password: control_password(&layout, &launch.uid)?,
     };
     let wake = Arc::new(Notify::new());
     let provider = LocalProvider::open(

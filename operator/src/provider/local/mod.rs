@@ -63,6 +63,19 @@ pub enum LocalError {
         /// Its process.
         pid: i32,
     },
+    /// The control password is gone.
+    #[error(
+        "{path} is gone, and {node} runs (process {pid}), which takes no other password: put the file back, or stop the nodes \
+         with `kv-operator local down`; the next `up` starts them with a new one"
+    )]
+    NoControlPassword {
+        /// The file.
+        path: PathBuf,
+        /// A node that was started with it.
+        node: String,
+        /// Its process.
+        pid: i32,
+    },
     /// A node's port.
     #[error("{node}: {source}")]
     Port {
@@ -416,6 +429,24 @@ pub fn check_original(layout: &Layout, uid: &str) -> Result<(), LocalError> {
         Some((other, pid)) => Err(LocalError::Copy { dir: layout.dir().to_owned(), other, pid }),
         None => Ok(()),
     }
+}
+
+/// The control password; made anew unless a node runs that was started with another one.
+///
+/// # Errors
+/// If one does, or the file cannot be read or written.
+pub fn control_password(layout: &Layout, uid: &str) -> Result<String, LocalError> {
+    let path = layout.control_password();
+    if !path.exists() {
+        let mut running = layout.node_names()?.into_iter().filter_map(|node| {
+            let record = running(layout, uid, &node)?;
+            Some((node, record.pid))
+        });
+        if let Some((node, pid)) = running.next() {
+            return Err(LocalError::NoControlPassword { path, node, pid });
+        }
+    }
+    Ok(layout.make_control_password()?)
 }
 
 fn same_folder(one: &Path, other: &Path) -> bool {
