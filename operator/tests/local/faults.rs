@@ -202,3 +202,22 @@ fn files_that_are_lost_are_told_or_written_again() {
     cluster.up();
     cluster.wait_ready();
 }
+
+#[test]
+fn why_a_node_does_not_start_is_told_until_it_does() {
+    let cluster = Cluster::ready("{shards: 1, replicasPerShard: 1, storage: {volume: {size: 1Gi}}}");
+    let node = "shop-0-1";
+    let state = cluster.dir().join("nodes").join(node).join("data/node.json");
+    let sound = std::fs::read(&state).unwrap();
+    std::fs::write(&state, "{").unwrap();
+    signal(cluster.pid(node), "KILL");
+    let told = eventually("the reason", || {
+        let conditions = cluster.status()?["cluster"]["status"]["conditions"].clone();
+        let degraded = conditions.as_array()?.iter().find(|one| one["type"] == "Degraded")?.clone();
+        let message = degraded["message"].as_str()?.to_owned();
+        message.contains("ends again and again").then_some(message)
+    });
+    assert!(told.contains("exited with code 1: ") && told.contains("node.json"), "{told}");
+    std::fs::write(&state, sound).unwrap();
+    cluster.wait_for("all ready", |status| status["cluster"]["status"]["ready"] == "2/2");
+}
