@@ -1,7 +1,7 @@
 //! Start, change, stop.
 
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use redis::Commands;
 use serde_json::{Value, json};
@@ -222,4 +222,27 @@ fn output_that_nobody_reads_is_no_failure() {
     }
     cluster.up();
     cluster.wait_ready();
+}
+
+#[test]
+fn a_cluster_that_was_never_started_says_so() {
+    let cluster = Cluster::new();
+    assert!(cluster.apply("{shards: 1, replicasPerShard: 1}").status.success());
+    let conditions = cluster.status().unwrap()["cluster"]["status"]["conditions"].clone();
+    let degraded = conditions.as_array().unwrap().iter().find(|one| one["type"] == "Degraded").unwrap();
+    assert_eq!((&degraded["status"], &degraded["reason"]), (&json!("True"), &json!("NotRunning")));
+    assert!(degraded["message"].as_str().unwrap().contains("kv-operator local up"), "{degraded}");
+}
+
+#[test]
+fn of_two_that_go_to_the_background_at_once_one_is_told_of_the_other() {
+    let cluster = Cluster::new();
+    assert!(cluster.apply("{shards: 1, replicasPerShard: 0}").status.success());
+    let start = || cluster.up_command().arg("--detach").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let both = [start().unwrap(), start().unwrap()].map(|child| child.wait_with_output().unwrap());
+    let (won, lost): (Vec<_>, Vec<_>) = both.iter().partition(|output| output.status.success());
+    assert_eq!((won.len(), lost.len()), (1, 1), "{both:?}");
+    assert!(text(&lost[0].stderr).contains("runs already, with process id"), "{}", text(&lost[0].stderr));
+    let log = std::fs::read_to_string(cluster.dir().join("up.log")).unwrap();
+    assert!(log.contains("shop is ready"), "{log}");
 }

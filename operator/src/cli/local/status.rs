@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use kv_core::id::ClusterUid;
-use kv_core::plan::Memory;
+use kv_core::plan::{Memory, Presence, Problem};
 
 use super::super::{note, print};
 use super::output::all_processes;
 use super::show::table;
 use super::{Failure, Format};
 use crate::engine::{Identity, StatusUpdate, look, resource_status};
+use crate::provider::Sighting;
 use crate::provider::local::layout::{Layout, LayoutError};
 use crate::provider::local::ports::DEFAULT_BASE;
 use crate::provider::local::{admit, sight_processes};
@@ -43,7 +44,8 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
         let sighting = sight_processes(layout, &identity.uid.0, &identity.name, &settings);
         let observed = look(&identity, &sighting).await;
         let plan = kv_core::plan::plan(&spec, &observed);
-        let status = kv_core::plan::status(&spec, &observed, &plan, &Memory::default(), &[]);
+        let problem = not_running(layout, &sighting);
+        let status = kv_core::plan::status(&spec, &observed, &plan, &Memory::default(), problem.as_slice());
         let generation = cluster.metadata.generation.unwrap_or_default();
         let update = StatusUpdate { generation, status, failovers: layout.load_failovers()? };
         Some(resource_status(&cluster, written.as_ref().map(|file| &file.status), &update, admit::now()))
@@ -58,4 +60,14 @@ pub async fn status(layout: &Layout, format: Format) -> Result<ExitCode, Failure
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What there is to say of a cluster that is stopped, or was never started.
+fn not_running(layout: &Layout, sighting: &Sighting) -> Option<Problem> {
+    let runs = sighting.nodes.iter().any(|node| node.presence != Presence::Exited);
+    let message = format!(
+        "none of its nodes runs; start them with `kv-operator local up --dir {}`",
+        layout.dir().display()
+    );
+    (!runs).then(|| Problem { reason: "NotRunning".to_owned(), message })
 }
