@@ -246,3 +246,19 @@ fn of_two_that_go_to_the_background_at_once_one_is_told_of_the_other() {
     let log = std::fs::read_to_string(cluster.dir().join("up.log")).unwrap();
     assert!(log.contains("shop is ready"), "{log}");
 }
+
+#[test]
+fn clients_that_are_paused_for_long_are_told() {
+    let cluster = Cluster::ready("{shards: 1, replicasPerShard: 0}");
+    let client = |args: &[&str]| {
+        redis::cmd("CLIENT").arg(args).query::<()>(&mut cluster.connect("shop-0-0")).unwrap();
+    };
+    client(&["PAUSE", "9999999", "WRITE"]);
+    eventually("it is not ready", || {
+        let conditions = cluster.status()?["cluster"]["status"]["conditions"].clone();
+        let ready = conditions.as_array()?.iter().find(|one| one["type"] == "Ready")?.clone();
+        (ready["reason"] == "ClientsPaused" && ready["status"] == "False").then_some(())
+    });
+    client(&["UNPAUSE"]);
+    cluster.wait_ready();
+}
