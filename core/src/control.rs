@@ -133,6 +133,9 @@ pub struct NodeReport {
     pub replicas: Vec<FedReplica>,
     /// Whether client writes are held for a hand-over.
     pub paused: bool,
+    /// Whether a user has it hold its clients' writes (`CLIENT PAUSE`), for more than 5 seconds by now.
+    #[serde(default)]
+    pub clients_paused: bool,
     /// Whether it was told to stop (SIGTERM) and waits to be relieved of its master role.
     pub leaving: bool,
     /// Whether it is a replica that was asked a moment ago to take over from its master (`CLUSTER FAILOVER`).

@@ -75,7 +75,7 @@ pub enum Reason {
         nodes: Vec<String>,
     },
     /// The shard cannot be founded until all of its nodes answer.
-    #[error("waits for {} to answer; see the events of their pods if they do not start", .nodes.join(", "))]
+    #[error("waits for {} to answer; if they do not start, the condition Degraded, events or their logs say why", .nodes.join(", "))]
     WaitingForNodes {
         /// Who is missing.
         nodes: Vec<String>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::NodeState;
 use crate::id::{Epoch, NodeId};
 use crate::plan::view::{View, views};
-use crate::plan::{Observed, Plan, Presence, ShardPlan, Step, Template, adoption};
+use crate::plan::{NodeObserved, Observed, Plan, Presence, ShardPlan, Step, Template, adoption};
 use crate::quorum::Acknowledge;
 use crate::shard::{Role, ShardConfig};
 use crate::slot::SlotSet;
@@ -173,7 +173,8 @@ pub fn status(
     let wanted = |shard: &&ShardPlan| shard.index < spec.shards;
     let masters = plan.shards.iter().filter(wanted).filter(|shard| shard.serving).count();
     let problems: Vec<_> = problems.iter().cloned().chain(refused_source(spec, plan)).collect();
-    let facts = Facts { spec, plan, memory, problems: &problems, ready_nodes, total_nodes };
+    let paused = clients_paused(observed, plan);
+    let facts = Facts { spec, plan, memory, problems: &problems, paused, ready_nodes, total_nodes };
     ClusterStatus {
         conditions: [facts.ready(), facts.progressing(), facts.degraded(), up_to_date(spec, observed)]
             .into_iter()
@@ -193,6 +194,8 @@ struct Facts<'a> {
     plan: &'a Plan,
     memory: &'a Memory,
     problems: &'a [Problem],
+    /// What there is to say of masters that users have hold their clients' writes.
+    paused: Option<String>,
     ready_nodes: u32,
     total_nodes: u32,
 }
@@ -233,10 +236,10 @@ impl Facts<'_> {
     }
 
     fn ready(&self) -> Condition {
-        let (status, (reason, message)) = if self.all_is_well() {
-            (true, ("AllNodesReady".to_owned(), self.summary()))
-        } else {
-            (false, self.unwell().unwrap_or_else(|| ("NodesNotReady".to_owned(), self.summary())))
+        let (status, (reason, message)) = match &self.paused {
+            Some(paused) if self.all_is_well() => (false, ("ClientsPaused".to_owned(), paused.clone())),
+            None if self.all_is_well() => (true, ("AllNodesReady".to_owned(), self.summary())),
+            _ => (false, self.unwell().unwrap_or_else(|| ("NodesNotReady".to_owned(), self.summary()))),
         };
         Condition { kind: ConditionKind::Ready, status, reason, message }
     }
@@ -319,6 +322,20 @@ impl Facts<'_> {
         let status = short.is_empty();
         Some(Condition { kind: ConditionKind::Durable, status, reason: reason.to_owned(), message })
     }
+}
+
+/// Masters that serve, and take no writes for now as a user wants it.
+fn clients_paused(observed: &Observed, plan: &Plan) -> Option<String> {
+    let masters = plan.shards.iter().filter(|shard| shard.serving).filter_map(|shard| shard.config.as_ref());
+    let nodes = || observed.shards.iter().flat_map(|shard| &shard.nodes);
+    let paused = masters.filter_map(|config| {
+        let leads =
+            |node: &&NodeObserved| node.report.as_ref().is_some_and(|report| report.id == config.master);
+        nodes().find(leads).filter(|node| node.report.as_ref().is_some_and(|report| report.clients_paused))
+    });
+    let names: Vec<_> = paused.map(|node| node.name.as_str()).collect();
+    let text = "as CLIENT PAUSE told it; CLIENT UNPAUSE there ends that";
+    (!names.is_empty()).then(|| format!("writes of clients are held at {}, {text}", names.join(", ")))
 }
 
 /// A source that was named for a cluster that has data already.

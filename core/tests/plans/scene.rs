@@ -481,6 +481,7 @@ fn report(node: &NodeObserved, shard: u16, state: &str, config: Option<&ShardCon
         leaving: false,
         asked_to_lead: false,
         asked_to_yield: false,
+        clients_paused: false,
         map_digest: String::new(),
         config_digest: String::new(),
         full_syncs: 0,
@@ -547,6 +548,7 @@ fn set_report(
         }
         ("keys", _) => report.keys = number(value),
         ("disk", _) => report.disk_error = (value != "ok").then(|| value.into()),
+        ("clients", _) => report.clients_paused = value == "paused",
         ("paused", _) => report.paused = value == "yes",
         ("durable", _) => report.durability.get_or_insert(DURABLE).durable = number(value),
         ("settled", _) => report.durability.get_or_insert(DURABLE).settled = value == "yes",

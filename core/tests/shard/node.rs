@@ -342,6 +342,7 @@ impl Node {
             leaving: false,
             asked_to_lead: self.asked_to_lead(now),
             asked_to_yield: false,
+            clients_paused: false,
             map_digest: String::new(),
             config_digest: String::new(),
             full_syncs: 0,

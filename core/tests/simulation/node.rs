@@ -192,6 +192,7 @@ impl SimNode {
             leaving: false,
             asked_to_lead: false,
             asked_to_yield: false,
+            clients_paused: false,
             map_digest: String::new(),
             config_digest: String::new(),
             full_syncs: 0,

@@ -144,7 +144,13 @@ fn set_by_user(server: &mut Server, pairs: &[(&str, &str)]) -> CommandResult {
             return Err(failed(name, "it is set by the operator of this node's KvCluster"));
         }
     }
-    set_directives(server, pairs.iter().copied())
+    set_directives(server, pairs.iter().copied())?;
+    let given = |name: &str| directive::lookup(name).is_some_and(|d| server.given.contains_key(d.name));
+    if pairs.iter().any(|(name, _)| given(name)) {
+        // What this node was given is not what it has any more: its operator gives it again.
+        server.config_digest.clear();
+    }
+    Ok(())
 }
 
 fn failed(name: &str, why: &str) -> CommandError {

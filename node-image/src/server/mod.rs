@@ -126,6 +126,8 @@ pub struct Pause {
 /// Commands that a user asked to hold.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientPause {
+    /// Since when they have been held.
+    pub since: Instant,
     /// When they run.
     pub until: Instant,
     /// All of them, not only writes.

@@ -13,6 +13,9 @@ use crate::warning;
 /// source that is a node of another cluster has written is no reign of this one.
 const BARRIER: &str = "kv-epoch:";
 
+/// For how many milliseconds clients are paused until that is reported: what a failover tool does in passing is not.
+const LONG_PAUSE_MS: u64 = 5000;
+
 impl Server {
     /// After a promise: what belongs to an older epoch ends here.
     pub(crate) fn after_promise(&mut self) {
@@ -165,6 +168,9 @@ impl Server {
             keys: self.keyspace.total() as u64,
             replicas: self.fed_replicas(),
             paused: self.pause.is_some(),
+            clients_paused: self
+                .client_pause
+                .is_some_and(|pause| self.millis_since(pause.since) > LONG_PAUSE_MS),
             leaving: matches!(self.ending, Ending::Leaving(_)),
             asked_to_lead: self.asked_to_lead(),
             asked_to_yield: self.asked_to_yield(),

@@ -129,6 +129,7 @@ impl Server {
     pub(crate) fn pause_clients(&mut self, until: Instant, all: bool) {
         let running = self.client_pause;
         self.client_pause = Some(ClientPause {
+            since: running.map_or(self.clock.instant, |pause| pause.since),
             until: running.map_or(until, |pause| pause.until.max(until)),
             all: all || running.is_some_and(|pause| pause.all),
         });

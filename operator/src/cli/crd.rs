@@ -21,6 +21,6 @@ pub struct Args {
 /// If the definition cannot be written as YAML.
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let text = if args.template { crd::definition_template()? } else { crd::definition_yaml()? };
-    print!("{text}");
+    super::print(text.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }

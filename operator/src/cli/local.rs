@@ -130,12 +130,12 @@ fn apply(layout: &Layout, file: &std::path::Path) -> Result<ExitCode, Failure> {
         generation if generation == cluster.metadata.generation => "unchanged",
         Some(_) => "configured",
     };
-    println!("kvcluster.kvcluster.io/{name} {how}");
+    super::print(&format!("kvcluster.kvcluster.io/{name} {how}"))?;
     if layout.lock_holder().is_none() {
-        eprintln!(
+        super::note(&format!(
             "note: no `kv-operator local up` runs on {}; start it to carry this out",
             layout.dir().display()
-        );
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,9 @@
 //! The command line: one file for each subcommand. Only arguments, output and exit codes belong here.
 
+// They panic when nobody reads any more, as behind `| head`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -47,6 +51,24 @@ pub async fn run(cli: Cli) -> ExitCode {
     })
 }
 
+/// Prints a line, or several. Whoever closed the output does not want to read it, which is no failure.
+///
+/// # Errors
+/// If it cannot be written for another reason, such as a disk that is full.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Tells a line beside the output.
+fn note(text: &str) {
+    // Where notes cannot be written, nobody can be told that either.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// The exit code of a program that did this. A failure goes to stderr with its causes.
 pub fn outcome(outcome: Result<ExitCode, Failure>) -> ExitCode {
     outcome.unwrap_or_else(|failure| {
@@ -59,7 +81,7 @@ pub fn outcome(outcome: Result<ExitCode, Failure>) -> ExitCode {
             }
             cause = next.source();
         }
-        eprintln!("error: {text}");
+        note(&format!("error: {text}"));
         ExitCode::FAILURE
     })
 }

@@ -92,8 +92,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let (exists, object) = dry_run(&client, &namespace, &object).await?;
     let preview = preview(&client, &object, exists, &spec, &args.node_image).await?;
     match args.output {
-        Format::Text => print!("{}", text(&preview)),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&preview)?),
+        Format::Text => super::print(text(&preview).trim_end())?,
+        Format::Json => super::print(&serde_json::to_string_pretty(&preview)?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,5 @@
 //! Receipts of changes of master, for `kubectl kv receipts` and `kv-operator local receipts`.
 
-use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
@@ -22,7 +21,7 @@ pub enum Form {
 /// Prints receipts, the latest first.
 ///
 /// # Errors
-/// If they cannot be written as JSON, which would be a defect of this program.
+/// If they cannot be written.
 pub fn print(receipts: &[Receipt], form: Form) -> Result<ExitCode, Failure> {
     let told = match form {
         Form::Json => serde_json::to_string_pretty(receipts)?,
@@ -32,8 +31,7 @@ pub fn print(receipts: &[Receipt], form: Form) -> Result<ExitCode, Failure> {
             texts.join("\n\n")
         }
     };
-    // Who closed the output, as `head` does, does not want to read the rest.
-    let _ = writeln!(stdout(), "{told}");
+    super::print(&told)?;
     Ok(ExitCode::SUCCESS)
 }
 

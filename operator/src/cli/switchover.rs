@@ -53,7 +53,7 @@ impl Switchover {
             let (metadata, status) = place.look().await?;
             let stands = wish::wishes(&metadata).get(&shard) == Some(&node);
             if !stands && wish::leads(&status, shard, &node) {
-                println!("shard {shard}: {node} leads");
+                super::print(&format!("shard {shard}: {node} leads"))?;
                 return Ok(ExitCode::SUCCESS);
             }
             if Instant::now() > deadline {

@@ -21,7 +21,7 @@ pub struct Failover {
     /// A master whose process is known to have ended, or whose pod is being deleted, is replaced at once.
     #[serde(default = "default_down_after")]
     #[schemars(
-        length(max = 16),
+        length(max = super::schema::MAX_DURATION),
         regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$"),
         extend("x-kubernetes-validations" = [{
             "rule": "duration(self) >= duration('500ms') && duration(self) <= duration('60s')",
@@ -35,7 +35,7 @@ pub struct Failover {
     /// of `downAfter`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
-        length(max = 16),
+        length(max = super::schema::MAX_DURATION),
         regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$"),
         extend("x-kubernetes-validations" = [{
             "rule": "duration(self) >= duration('200ms') && duration(self) <= duration('60s')",
@@ -71,7 +71,7 @@ pub struct Failover {
     /// 1s to 24h. So a node that comes and goes does not take the master along.
     #[serde(default = "default_failback_after")]
     #[schemars(
-        length(max = 16),
+        length(max = super::schema::MAX_DURATION),
         regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"),
         extend("x-kubernetes-validations" = [{
             "rule": "duration(self) >= duration('1s') && duration(self) <= duration('24h')",

@@ -110,7 +110,8 @@ pub struct KvClusterSpec {
 
     /// Directives for every node, as in a node's configuration file, such as `maxmemory: 512mb`. Those that a running
     /// node can take are applied at once, for the others the pods are renewed as for an image. Directives that the
-    /// operator sets itself are refused.
+    /// operator sets itself are refused. What somebody changes by CONFIG SET of these is set back; of others it stays until
+    /// the node starts anew, at that node only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 256))]
     pub config: BTreeMap<String, Scalar>,
@@ -216,7 +217,7 @@ pub struct Acknowledge {
     /// For how long a reply is held, from 10ms to 60s. It has no meaning with mode Async.
     #[serde(default = "default_acknowledge_timeout")]
     #[schemars(
-        length(max = 16),
+        length(max = schema::MAX_DURATION),
         regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$"),
         extend("x-kubernetes-validations" = [{
             "rule": "duration(self) >= duration('10ms') && duration(self) <= duration('60s')",

@@ -11,6 +11,9 @@ use super::{KvCluster, Scalar};
 /// The longest name of a KvCluster: the names of its pods and the labels on them must fit 63 characters.
 pub const MAX_NAME: usize = 40;
 
+/// The longest text of a duration: none that is in bounds needs more.
+pub const MAX_DURATION: usize = 16;
+
 impl JsonSchema for Scalar {
     fn schema_name() -> Cow<'static, str> {
         "Scalar".into()

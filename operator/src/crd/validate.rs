@@ -9,7 +9,7 @@ use kv_core::quorum::Acknowledge;
 use kv_core::spec::{ClusterSpec, Home, Preferred};
 use kv_core::{directive, lease, source, topology};
 
-use super::schema::MAX_NAME;
+use super::schema::{MAX_DURATION, MAX_NAME};
 use super::{
     AcknowledgeMode, Failback, KvCluster, KvClusterSpec, OnIsolation, Topology, TopologyType, Writers,
 };
@@ -218,11 +218,9 @@ impl Findings {
     }
 
     fn duration(&mut self, field: &str, text: &str, bounds: RangeInclusive<Duration>, told: &str) -> u64 {
-        match text.parse::<kube::core::Duration>() {
-            Ok(duration) if !duration.is_negative() && bounds.contains(&duration.into()) => {
-                u64::try_from(Duration::from(duration).as_millis()).unwrap_or(u64::MAX)
-            }
-            _ => {
+        match parse_duration(text).filter(|duration| bounds.contains(duration)) {
+            Some(duration) => u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            None => {
                 self.add(field, format!("must be a duration {told}, not {text:?}"));
                 0
             }
@@ -271,6 +269,15 @@ impl Findings {
             }
         }
     }
+}
+
+/// A duration such as `1m30s`; `None` if the text is none, or longer than the API server lets it be.
+fn parse_duration(text: &str) -> Option<Duration> {
+    // The parser panics on numbers beyond its type, and on signs within: the length keeps all numbers below.
+    let sound = |c: char| c.is_ascii_digit() || c == '.' || c.is_ascii_lowercase();
+    let bounded = text.len() <= MAX_DURATION && text.chars().all(sound);
+    let parsed = bounded.then(|| text.parse::<kube::core::Duration>());
+    parsed?.ok().map(Duration::from)
 }
 
 fn valid_name(name: &str) -> bool {
@@ -388,6 +395,51 @@ mod tests {
             let found = read(&text).unwrap().to_core().err().unwrap_or_default();
             let fields: Vec<_> = found.iter().map(|invalid| invalid.field.as_str()).collect();
             assert_eq!(&fields, wrong, "{spec}: {found:?}");
+        }
+    }
+
+    /// None of them may end the operator, which looks after other clusters too.
+    #[test]
+    fn durations_that_are_none_are_refused() {
+        for text in [
+            "99999999999999999999s",
+            "9999999999999999h",
+            "999999999999999h9h",
+            "1s-5s",
+            "-1s",
+            "-0s",
+            "+1s",
+            "1e9s",
+            "1 s",
+            "1µs",
+            "s",
+            "1",
+            "infs",
+            "nans",
+            "0.1s.s",
+        ] {
+            assert_eq!(super::parse_duration(text), None, "{text:?}");
+        }
+        for (text, seconds) in [("1m30s", 90.0), ("1.5s", 1.5), ("0", 0.0), ("500ms", 0.5)] {
+            assert_eq!(super::parse_duration(text).map(|found| found.as_secs_f64()), Some(seconds), "{text}");
+        }
+        // As long as it may be, of the largest unit.
+        assert!(super::parse_duration("999999999999999h").is_some());
+        let cases = [
+            ("failover: {downAfter: 99999999999999999999s}", "spec.failover.downAfter"),
+            ("failover: {lease: 99999999999999999999s}", "spec.failover.lease"),
+            ("failover: {failbackAfter: 99999999999999999999h}", "spec.failover.failbackAfter"),
+            (
+                "replication: {acknowledge: {timeout: 99999999999999999999s}}",
+                "spec.replication.acknowledge.timeout",
+            ),
+        ];
+        for (spec, field) in cases {
+            let text = format!(
+                "{{apiVersion: kvcluster.io/v1alpha1, kind: KvCluster, metadata: {{name: shop}}, spec: {{shards: 1, {spec}}}}}"
+            );
+            let found = read(&text).unwrap().to_core().unwrap_err();
+            assert_eq!(found.first().map(|invalid| invalid.field.as_str()), Some(field), "{found:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redis::Commands;
 use serde_json::json;
 
-use crate::harness::{Cluster, connect, eventually, master, signal};
+use crate::harness::{Cluster, connect, eventually, master, runs, signal};
 
 /// Writes until `until`, one key after the other, to whoever takes them; returns the longest time without an
 /// acknowledged write, and how many were acknowledged.
@@ -169,4 +169,55 @@ fn nodes_outlive_a_killed_up_and_are_taken_over() {
     let status = cluster.wait_for("another master again", |status| master(status, 0) != old);
     let value: String = cluster.connect(&master(&status, 0)).get("key").unwrap();
     assert_eq!(value, "value");
+}
+
+#[test]
+fn files_that_are_lost_are_told_or_written_again() {
+    let error = |output: std::process::Output| {
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let mut cluster = Cluster::ready("{shards: 1, replicasPerShard: 0}");
+    let uid = cluster.status().unwrap()["cluster"]["metadata"]["uid"].clone();
+    let file = cluster.dir().join("cluster.yaml");
+    std::fs::remove_file(&file).unwrap();
+    eventually("it is written again", || file.exists().then_some(()));
+    assert_eq!(cluster.status().unwrap()["cluster"]["metadata"]["uid"], uid);
+    cluster.wait_ready();
+
+    // Without an `up` nobody knows what it was.
+    cluster.kill_up();
+    let pid = cluster.pid("shop-0-0");
+    let kept = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let told = error(cluster.apply("{shards: 1, replicasPerShard: 0}"));
+    assert!(told.contains("cluster.yaml is gone"), "{told}");
+    std::fs::write(&file, kept).unwrap();
+
+    // A node takes no other password than the one that it was started with.
+    std::fs::remove_file(cluster.dir().join("control-password")).unwrap();
+    let told = error(cluster.up_command().output().unwrap());
+    assert!(told.contains("control-password is gone, and shop-0-0 runs"), "{told}");
+    assert!(cluster.run(&["down"]).status.success() && !runs(pid));
+    cluster.up();
+    cluster.wait_ready();
+}
+
+#[test]
+fn why_a_node_does_not_start_is_told_until_it_does() {
+    let cluster = Cluster::ready("{shards: 1, replicasPerShard: 1, storage: {volume: {size: 1Gi}}}");
+    let node = "shop-0-1";
+    let state = cluster.dir().join("nodes").join(node).join("data/node.json");
+    let sound = std::fs::read(&state).unwrap();
+    std::fs::write(&state, "{").unwrap();
+    signal(cluster.pid(node), "KILL");
+    let told = eventually("the reason", || {
+        let conditions = cluster.status()?["cluster"]["status"]["conditions"].clone();
+        let degraded = conditions.as_array()?.iter().find(|one| one["type"] == "Degraded")?.clone();
+        let message = degraded["message"].as_str()?.to_owned();
+        message.contains("ends again and again").then_some(message)
+    });
+    assert!(told.contains("exited with code 1: ") && told.contains("node.json"), "{told}");
+    std::fs::write(&state, sound).unwrap();
+    cluster.wait_for("all ready", |status| status["cluster"]["status"]["ready"] == "2/2");
 }

@@ -96,8 +96,13 @@ impl Cluster {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
+        self.command_in(&self.dir(), args)
+    }
+
+    /// A command for another folder than the cluster's.
+    pub fn command_in(&self, dir: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kv-operator"));
-        command.args(["local", "--dir"]).arg(self.dir()).args(args).env("KV_NODE", node_program());
+        command.args(["local", "--dir"]).arg(dir).args(args).env("KV_NODE", node_program());
         command.stdin(Stdio::null());
         command
     }

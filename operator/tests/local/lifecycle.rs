@@ -1,9 +1,10 @@
 //! Start, change, stop.
 
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
 use redis::Commands;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Cluster, eventually, master, process, runs, signal};
 
@@ -112,6 +113,9 @@ fn replicas_and_topology_are_changed_live() {
 fn directives_are_changed_live() {
     let cluster = Cluster::ready("{shards: 1, replicasPerShard: 1, config: {maxclients: 111}}");
     let pid = cluster.pid("shop-0-1");
+    // What somebody else sets is set right, too.
+    let mut connection = cluster.connect("shop-0-0");
+    let _: () = redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(333).query(&mut connection).unwrap();
     let value = |node: &str| {
         let mut connection = cluster.connect(node);
         let pair: Vec<String> =
@@ -119,10 +123,10 @@ fn directives_are_changed_live() {
         pair[1].clone()
     };
     for (spec, expected) in [
+        ("{shards: 1, replicasPerShard: 1, config: {maxclients: 111}}", "111"),
         ("{shards: 1, replicasPerShard: 1, config: {maxclients: 222}}", "222"),
         ("{shards: 1, replicasPerShard: 1}", "10000"),
     ] {
-        eventually("the value before", || (value("shop-0-1") != expected).then_some(()));
         assert!(cluster.apply(spec).status.success());
         for node in ["shop-0-0", "shop-0-1"] {
             eventually("the new value", || (value(node) == expected).then_some(()));
@@ -172,4 +176,90 @@ fn nodes_without_an_up_are_shown_and_stopped() {
     let output = cluster.run(&["down"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(!runs(other));
+}
+
+#[test]
+fn a_copied_folder_leaves_the_original_alone_and_a_moved_one_is_the_same() {
+    let mut cluster = Cluster::ready("{shards: 1, replicasPerShard: 1}");
+    let pids = ["shop-0-0", "shop-0-1"].map(|node| cluster.pid(node));
+    let copy = cluster.dir().with_file_name("copy");
+    assert!(Command::new("cp").arg("-a").arg(cluster.dir()).arg(&copy).status().unwrap().success());
+    let in_copy = |args: &[&str]| cluster.command_in(&copy, args).output().unwrap();
+    // With other ports nothing else would keep them apart.
+    let other_ports = (cluster.base_port + 20).to_string();
+    for args in [&["up"][..], &["up", "--base-port", &other_ports]] {
+        let output = in_copy(args);
+        let error = text(&output.stderr);
+        assert!(!output.status.success() && error.contains("is a copy of a cluster that runs"), "{error}");
+        assert!(error.contains(cluster.dir().to_str().unwrap()), "{error}");
+    }
+    let status: Value = serde_json::from_slice(&in_copy(&["status", "-o", "json"]).stdout).unwrap();
+    assert_eq!(status["processes"], json!([]));
+    let output = in_copy(&["down", "--purge"]);
+    assert!(output.status.success() && !copy.exists(), "{}", text(&output.stderr));
+    assert!(pids.into_iter().all(runs));
+    cluster.wait_ready();
+
+    // A folder that is moved takes its nodes along.
+    cluster.kill_up();
+    std::fs::rename(cluster.dir(), &copy).unwrap();
+    let output = cluster.command_in(&copy, &["down"]).output().unwrap();
+    std::fs::rename(&copy, cluster.dir()).unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!pids.into_iter().any(runs));
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_failure() {
+    let mut cluster = Cluster::new();
+    cluster.write("{shards: 1, replicasPerShard: 0}");
+    let file = cluster.file();
+    let apply = ["apply", "-f", file.to_str().unwrap()];
+    for args in [&apply[..], &["status"], &["status", "-o", "json"], &["receipts"], &["down"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = cluster.command(args).stdout(writer).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    }
+    cluster.up();
+    cluster.wait_ready();
+}
+
+#[test]
+fn a_cluster_that_was_never_started_says_so() {
+    let cluster = Cluster::new();
+    assert!(cluster.apply("{shards: 1, replicasPerShard: 1}").status.success());
+    let conditions = cluster.status().unwrap()["cluster"]["status"]["conditions"].clone();
+    let degraded = conditions.as_array().unwrap().iter().find(|one| one["type"] == "Degraded").unwrap();
+    assert_eq!((&degraded["status"], &degraded["reason"]), (&json!("True"), &json!("NotRunning")));
+    assert!(degraded["message"].as_str().unwrap().contains("kv-operator local up"), "{degraded}");
+}
+
+#[test]
+fn of_two_that_go_to_the_background_at_once_one_is_told_of_the_other() {
+    let cluster = Cluster::new();
+    assert!(cluster.apply("{shards: 1, replicasPerShard: 0}").status.success());
+    let start = || cluster.up_command().arg("--detach").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let both = [start().unwrap(), start().unwrap()].map(|child| child.wait_with_output().unwrap());
+    let (won, lost): (Vec<_>, Vec<_>) = both.iter().partition(|output| output.status.success());
+    assert_eq!((won.len(), lost.len()), (1, 1), "{both:?}");
+    assert!(text(&lost[0].stderr).contains("runs already, with process id"), "{}", text(&lost[0].stderr));
+    let log = std::fs::read_to_string(cluster.dir().join("up.log")).unwrap();
+    assert!(log.contains("shop is ready"), "{log}");
+}
+
+#[test]
+fn clients_that_are_paused_for_long_are_told() {
+    let cluster = Cluster::ready("{shards: 1, replicasPerShard: 0}");
+    let client = |args: &[&str]| {
+        redis::cmd("CLIENT").arg(args).query::<()>(&mut cluster.connect("shop-0-0")).unwrap();
+    };
+    client(&["PAUSE", "9999999", "WRITE"]);
+    eventually("it is not ready", || {
+        let conditions = cluster.status()?["cluster"]["status"]["conditions"].clone();
+        let ready = conditions.as_array()?.iter().find(|one| one["type"] == "Ready")?.clone();
+        (ready["reason"] == "ClientsPaused" && ready["status"] == "False").then_some(())
+    });
+    client(&["UNPAUSE"]);
+    cluster.wait_ready();
 }

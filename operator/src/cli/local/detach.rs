@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
+use super::super::print;
 use super::output::{all_processes, how_to_connect};
 use super::{Failure, UpArgs, admit_file};
 use crate::crd::{KvCluster, KvClusterStatus, State};
@@ -25,7 +26,7 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// If it does not become ready, with the reason.
 pub async fn detach(layout: &Layout, args: &UpArgs) -> Result<ExitCode, Failure> {
     if let Some(pid) = layout.lock_holder() {
-        return Err(LayoutError::Locked { dir: layout.dir().to_owned(), pid: pid.to_string() }.into());
+        return Err(locked(layout, pid));
     }
     create_dir(layout.dir())?;
     if let Some(file) = &args.file {
@@ -37,19 +38,25 @@ pub async fn detach(layout: &Layout, args: &UpArgs) -> Result<ExitCode, Failure>
     let deadline = Instant::now() + READY_WITHIN;
     loop {
         if let Some(status) = child.try_wait()? {
+            if let Some(pid) = layout.lock_holder() {
+                // Another one was faster, and what the log ends with is that one's.
+                return Err(locked(layout, pid));
+            }
             let log = std::fs::read_to_string(layout.up_log()).unwrap_or_default();
             return Err(
                 format!("`up` ended ({status}): {}", log.lines().last().unwrap_or("no output")).into()
             );
         }
-        let status = layout.load_status()?.map(|file| file.status);
+        // Of this `up`, and not of one that was started at the same time.
+        let own = |pid: i32| u32::try_from(pid).ok() == child.id();
+        let status = layout.load_status()?.filter(|file| own(file.pid)).map(|file| file.status);
         let cluster = admit::load(layout)?.map(|(cluster, _)| cluster);
         let ready =
             cluster.as_ref().zip(status.as_ref()).filter(|(cluster, status)| is_ready(cluster, status));
         if let Some((cluster, _)) = ready {
             let base = layout.load_settings()?.map_or(DEFAULT_BASE, |settings| settings.base_port);
-            println!("{}", how_to_connect(cluster, &all_processes(layout, cluster, base)));
-            println!("Stop it with: kv-operator local down --dir {}", layout.dir().display());
+            print(&how_to_connect(cluster, &all_processes(layout, cluster, base)))?;
+            print(&format!("Stop it with: kv-operator local down --dir {}", layout.dir().display()))?;
             return Ok(ExitCode::SUCCESS);
         }
         if Instant::now() > deadline {
@@ -61,9 +68,14 @@ pub async fn detach(layout: &Layout, args: &UpArgs) -> Result<ExitCode, Failure>
     }
 }
 
+fn locked(layout: &Layout, pid: i32) -> Failure {
+    LayoutError::Locked { dir: layout.dir().to_owned(), pid: pid.to_string() }.into()
+}
+
 /// Starts `up` in a process group of its own, so that the terminal's Ctrl-C does not reach it.
 fn spawn(layout: &Layout, args: &UpArgs) -> Result<Child, Failure> {
-    let log = std::fs::File::create(layout.up_log())?;
+    // Not emptied: an `up` that was started at the same time may have written to it.
+    let log = std::fs::File::options().create(true).append(true).open(layout.up_log())?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["local", "up", "--dir"]).arg(layout.dir());
     if let Some(port) = args.base_port {

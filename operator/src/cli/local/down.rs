@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
+use super::super::print;
 use super::Failure;
 use crate::provider::local::layout::{Layout, LayoutError};
 use crate::provider::local::{admit, stop_processes};
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// If it does not stop.
 pub async fn down(layout: &Layout, purge: bool) -> Result<ExitCode, Failure> {
-    if !layout.cluster().exists() {
+    if !layout.cluster().exists() && layout.node_names()?.is_empty() {
         return Err(LayoutError::NoCluster(layout.dir().to_owned()).into());
     }
     let deadline = Instant::now() + PATIENCE;
@@ -33,16 +34,16 @@ pub async fn down(layout: &Layout, purge: bool) -> Result<ExitCode, Failure> {
         sleep(Duration::from_millis(100)).await;
     }
     let lock = layout.lock()?;
-    // Even a cluster whose file was damaged can be stopped: its processes are on record.
+    // Even a cluster whose file is damaged, or gone, can be stopped: its processes are on record.
     let uid =
         admit::load(layout).ok().flatten().and_then(|(cluster, _)| cluster.metadata.uid).unwrap_or_default();
     let stopped = stop_processes(layout, &uid).await?;
     if stopped > 0 {
-        println!("stopped {stopped} nodes that no `up` looked after");
+        print(&format!("stopped {stopped} nodes that no `up` looked after"))?;
     }
     if purge {
         layout.purge()?;
-        println!("removed the cluster's data from {}", layout.dir().display());
+        print(&format!("removed the cluster's data from {}", layout.dir().display()))?;
     }
     drop(lock);
     Ok(ExitCode::SUCCESS)

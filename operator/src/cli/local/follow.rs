@@ -60,7 +60,16 @@ impl Follower<'_> {
     }
 
     async fn take(&self) -> Result<(), Failure> {
-        let Some((cluster, spec)) = admit::load(self.layout)? else { return Ok(()) };
+        let Some((cluster, spec)) = admit::load(self.layout)? else {
+            let applied = self.applied.borrow().clone();
+            if admit::restore(self.layout, &applied)? {
+                let path = self.layout.cluster().display().to_string();
+                let message =
+                    format!("{path} was removed, and is written again; `kv-operator local down` stops");
+                self.tell(true, "Restored", message).await;
+            }
+            return Ok(());
+        };
         if cluster == *self.applied.borrow() {
             return Ok(());
         }

@@ -17,7 +17,7 @@ use crate::engine::{Engine, Event, Hook, Identity, Publisher};
 use crate::provider::local::launch::find_program;
 use crate::provider::local::layout::{Layout, LayoutError, Settings};
 use crate::provider::local::ports::{DEFAULT_BASE, Ports};
-use crate::provider::local::{Incident, LocalProvider, admit, node_name};
+use crate::provider::local::{Incident, LocalProvider, admit, check_original, control_password, node_name};
 
 /// Runs a cluster until SIGTERM or Ctrl-C.
 ///
@@ -32,6 +32,7 @@ pub async fn up(layout: Layout, args: &UpArgs) -> Result<ExitCode, Failure> {
         Some(file) => admit_file(&layout, file)?,
         None => admit::load(&layout)?.ok_or_else(|| LayoutError::NoCluster(layout.dir().to_owned()))?,
     };
+    check_original(&layout, cluster.metadata.uid.as_deref().unwrap_or_default())?;
     let settings = settings(&layout, args, &cluster)?;
     let launch = launch(&layout, &cluster, &spec, program)?;
     let before = before(&layout);
@@ -42,7 +43,7 @@ pub async fn up(layout: Layout, args: &UpArgs) -> Result<ExitCode, Failure> {
     let identity = Identity {
         uid: ClusterUid(launch.uid.clone()),
         name: cluster.metadata.name.clone().unwrap_or_default(),
-        control_password: layout.make_control_password()?,
+        control_password: control_password(&layout, &launch.uid)?,
     };
     let wake = Arc::new(Notify::new());
     let provider = LocalProvider::open(

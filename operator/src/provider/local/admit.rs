@@ -1,6 +1,8 @@
 //! Takes a KvCluster into a local cluster's folder, by the rules by which an API server would: what is wrong is
 //! refused as a whole, and the cluster that runs is left alone.
 
+use std::path::PathBuf;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kv_core::spec::ClusterSpec;
@@ -34,6 +36,17 @@ pub enum AdmitError {
     /// The folder cannot be used.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// What there was of the cluster is gone.
+    #[error(
+        "{path} is gone, though {dir} holds nodes of that cluster: put it back, or stop them and remove their data with \
+         `kv-operator local down --purge --dir {dir}`"
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+        /// The folder.
+        dir: PathBuf,
+    },
     /// It could not be written as YAML.
     #[error("the KvCluster cannot be written: {0}")]
     Unwritable(String),
@@ -85,6 +98,10 @@ pub fn admit(layout: &Layout, text: &str, place: &str) -> Result<(KvCluster, Clu
             meta.generation = Some(old.metadata.generation.unwrap_or(1) + changed);
             keep_ours(old, meta);
         }
+        None if !layout.node_names()?.is_empty() => {
+            // With a new uid it would be another cluster, beside nodes that may still run.
+            return Err(AdmitError::Gone { path: layout.cluster(), dir: layout.dir().to_owned() });
+        }
         None => {
             let uid = random_hex().map_err(|source| LayoutError::Write { path: layout.cluster(), source })?;
             meta.uid = Some(uid);
@@ -104,6 +121,19 @@ fn keep_ours(old: &KvCluster, meta: &mut ObjectMeta) {
         let annotations = meta.annotations.get_or_insert_default();
         ours.into_iter().for_each(|(name, value)| _ = annotations.entry(name).or_insert(value));
     }
+}
+
+/// Writes the folder's KvCluster again if it is gone; false if it is there.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn restore(layout: &Layout, cluster: &KvCluster) -> Result<bool, AdmitError> {
+    let _alone = layout.edit()?;
+    let gone = !layout.cluster().exists();
+    if gone {
+        save(layout, cluster)?;
+    }
+    Ok(gone)
 }
 
 fn save(layout: &Layout, cluster: &KvCluster) -> Result<(), AdmitError> {

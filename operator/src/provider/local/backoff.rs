@@ -15,6 +15,11 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// Whether it ended soon, more than once in a row.
+    pub fn is_growing(self) -> bool {
+        self.last.is_some_and(|last| last > FIRST)
+    }
+
     /// How long to wait after a process ran for `ran`.
     pub fn after(&mut self, ran: Duration) -> Duration {
         let wait = match self.last {

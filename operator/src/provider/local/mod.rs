@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,6 +49,33 @@ pub enum LocalError {
          is not the default one, from the file username beside it; put it there"
     )]
     NoSecret(PathBuf),
+    /// The folder is a copy.
+    #[error(
+        "{dir} is a copy of a cluster that runs: the process {pid} works in {other}; two of the same nodes must not run. Stop \
+         that cluster with `kv-operator local down` first, or make a new one in another folder with `kv-operator local up -f \
+         FILE --dir NEW`"
+    )]
+    Copy {
+        /// The folder.
+        dir: PathBuf,
+        /// Where a node of the original works.
+        other: PathBuf,
+        /// Its process.
+        pid: i32,
+    },
+    /// The control password is gone.
+    #[error(
+        "{path} is gone, and {node} runs (process {pid}), which takes no other password: put the file back, or stop the nodes \
+         with `kv-operator local down`; the next `up` starts them with a new one"
+    )]
+    NoControlPassword {
+        /// The file.
+        path: PathBuf,
+        /// A node that was started with it.
+        node: String,
+        /// Its process.
+        pid: i32,
+    },
     /// A node's port.
     #[error("{node}: {source}")]
     Port {
@@ -379,6 +407,49 @@ fn sighted(name: &str, shard: u16, ordinal: u16, ports: Ports, state: &State) ->
 /// The process of a node that runs. An `up` that was killed may have left one that it made no record of.
 #[must_use]
 pub fn running(layout: &Layout, uid: &str, node: &str) -> Option<Record> {
+    let data = layout.data(node);
     let recorded: Option<Record> = read_json(&layout.process(node)).ok().flatten();
-    recorded.filter(Record::runs).or_else(|| Record::find(uid, &layout.data(node).to_string_lossy()))
+    // In a copy of the folder the record names the process of the original; in one that was moved, its own.
+    let own = |record: &Record| record.dir().is_some_and(|dir| same_folder(&dir, &data) || !dir.exists());
+    let recorded = recorded.filter(|record| record.runs() && own(record));
+    recorded
+        .or_else(|| Record::all(uid).find(|record| record.dir().is_some_and(|dir| same_folder(&dir, &data))))
+}
+
+/// Checks that no node of the same cluster runs from another folder, which this one, or that, is a copy of: their nodes have
+/// the same ids, and would vote as one node twice.
+///
+/// # Errors
+/// If one does.
+pub fn check_original(layout: &Layout, uid: &str) -> Result<(), LocalError> {
+    let names = layout.node_names()?;
+    let own = |dir: &Path| !dir.exists() || names.iter().any(|name| same_folder(dir, &layout.data(name)));
+    let mut strangers = Record::all(uid).filter_map(|record| Some((record.dir()?, record.pid)));
+    match strangers.find(|(dir, _)| !own(dir)) {
+        Some((other, pid)) => Err(LocalError::Copy { dir: layout.dir().to_owned(), other, pid }),
+        None => Ok(()),
+    }
+}
+
+/// The control password; made anew unless a node runs that was started with another one.
+///
+/// # Errors
+/// If one does, or the file cannot be read or written.
+pub fn control_password(layout: &Layout, uid: &str) -> Result<String, LocalError> {
+    let path = layout.control_password();
+    if !path.exists() {
+        let mut running = layout.node_names()?.into_iter().filter_map(|node| {
+            let record = running(layout, uid, &node)?;
+            Some((node, record.pid))
+        });
+        if let Some((node, pid)) = running.next() {
+            return Err(LocalError::NoControlPassword { path, node, pid });
+        }
+    }
+    Ok(layout.make_control_password()?)
+}
+
+fn same_folder(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    one == other || identity(one).is_some_and(|id| identity(other) == Some(id))
 }

@@ -44,7 +44,8 @@ pub enum PortError {
     },
     /// Another process listens there.
     #[error(
-        "port {port} is in use by another process; stop that process, or choose other ports with --base-port"
+        "port {port} is in use by another process, or was by a connection within the last minute; stop that process, or wait, \
+         or choose other ports with --base-port"
     )]
     InUse {
         /// The port.

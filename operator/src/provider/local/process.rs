@@ -1,10 +1,12 @@
 //! One process of a node: started here, or taken over from an earlier `up`; told apart from a stranger that has the
 //! same process id by the time at which it started.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -25,15 +27,20 @@ pub struct Record {
 }
 
 impl Record {
-    /// Looks among all processes for one whose command line has both `mark` and `dir`: one that was started by an `up` that
-    /// was killed before it could write a record.
+    /// Looks among all processes for those whose command line has `mark`: also those that were started by an `up` that was
+    /// killed before it could write a record.
+    pub fn all(mark: &str) -> impl Iterator<Item = Self> {
+        let pids = std::fs::read_dir("/proc").into_iter().flatten();
+        pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+            .filter(move |&pid| command_line_has(pid, mark))
+            .filter_map(move |pid| Some(Self { pid, started: started(pid)?, mark: mark.to_owned() }))
+    }
+
+    /// The folder that its command line names by `--dir`.
     #[must_use]
-    pub fn find(mark: &str, dir: &str) -> Option<Self> {
-        let pids = std::fs::read_dir("/proc").ok()?;
-        let pid = pids
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-            .find(|&pid| command_line_has(pid, mark) && command_line_has(pid, dir))?;
-        Some(Self { pid, started: started(pid)?, mark: mark.to_owned() })
+    pub fn dir(&self) -> Option<PathBuf> {
+        let mut args = arguments(self.pid)?.into_iter().skip_while(|arg| arg != "--dir");
+        args.nth(1).map(PathBuf::from)
     }
 
     /// Whether this very process still runs.
@@ -131,8 +138,12 @@ fn started(pid: i32) -> Option<u64> {
 }
 
 fn command_line_has(pid: i32, mark: &str) -> bool {
-    std::fs::read(format!("/proc/{pid}/cmdline"))
-        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes()))
+    arguments(pid).is_some_and(|args| args.iter().any(|arg| arg == mark))
+}
+
+fn arguments(pid: i32) -> Option<Vec<OsString>> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    Some(line.split(|byte| *byte == 0).map(|arg| OsStr::from_bytes(arg).to_owned()).collect())
 }
 
 #[cfg(test)]
@@ -162,16 +173,17 @@ mod tests {
     async fn a_process_without_a_record_is_found_by_its_command_line() {
         let dir = tempfile::tempdir().unwrap();
         let unique = format!("1{:06}", std::process::id() % 1_000_000);
-        let args = [unique.clone(), "2345".into()];
-        let mut child = Process::start(Path::new("sleep"), &args, &dir.path().join("log"), &unique).unwrap();
+        // A shell shows its arguments as they are, whatever they mean to it.
+        let args = ["-c", "kill -STOP $$", &unique, "--dir", "/a/b"].map(str::to_owned);
+        let mut child = Process::start(Path::new("sh"), &args, &dir.path().join("log"), &unique).unwrap();
         while !child.record.runs() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(Record::find(&unique, "2345"), Some(child.record.clone()));
-        assert_eq!(Record::find(&unique, "5432"), None);
+        assert_eq!(Record::all(&unique).collect::<Vec<_>>(), [child.record.clone()]);
+        assert_eq!(child.record.dir(), Some("/a/b".into()));
         child.signal(Signal::KILL);
         child.wait().await;
-        assert_eq!(Record::find(&unique, "2345"), None);
+        assert_eq!(Record::all(&unique).next(), None);
     }
 
     #[tokio::test]

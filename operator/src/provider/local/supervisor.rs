@@ -1,6 +1,9 @@
 //! Keeps the process of one node running, as a kubelet does: takes over the one that runs, starts one where none does,
 //! and starts it again when it dies.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +24,9 @@ const INSIST: Duration = Duration::from_millis(100);
 
 /// A node that does not stop within this time is killed.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a node ends again and again is told until one runs for this long.
+const STEADY: Duration = Duration::from_secs(3);
 
 /// What a supervisor is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +100,7 @@ impl Supervisor {
     /// Works until it is ordered to stop and the process has ended.
     pub async fn run(mut self) {
         let mut backoff = Backoff::default();
+        let mut trouble = None;
         let mut adopted = self.adopt();
         loop {
             if *self.order.borrow() != Order::Run && adopted.is_none() {
@@ -102,10 +109,7 @@ impl Supervisor {
             let began = Instant::now();
             // A killed `up` may have left a process that shows itself only now.
             let how = match adopted.take().or_else(|| self.adopt()).map_or_else(|| self.start(), Ok) {
-                Ok(process) => {
-                    self.set(Presence::Running, Some(process.record.clone()), None);
-                    self.attend(process).await
-                }
+                Ok(process) => self.attend(process, trouble.take()).await,
                 Err(error) => {
                     self.set(Presence::Exited, None, Some(error.to_string()));
                     error.to_string()
@@ -115,6 +119,11 @@ impl Supervisor {
                 return;
             }
             let wait = backoff.after(began.elapsed());
+            if began.elapsed() < STEADY && backoff.is_growing() {
+                let text = format!("{} ends again and again: {how}", self.name);
+                self.set(Presence::Exited, None, Some(text.clone()));
+                trouble = Some(text);
+            }
             self.tell(
                 true,
                 "NodeExited",
@@ -155,12 +164,18 @@ impl Supervisor {
     }
 
     /// Stays with a process until its end; stops it when that is ordered.
-    async fn attend(&mut self, mut process: Process) -> String {
-        let how = tokio::select! {
-            how = process.wait() => how,
-            () = ordered_off(&mut self.order) => {
-                self.set(Presence::Leaving, Some(process.record.clone()), None);
-                stop(&mut process, &mut self.order).await
+    async fn attend(&mut self, mut process: Process, mut trouble: Option<String>) -> String {
+        let log = self.layout.log(&self.name);
+        let how = loop {
+            let record = Some(process.record.clone());
+            self.set(Presence::Running, record.clone(), trouble.clone());
+            tokio::select! {
+                how = process.wait() => break last_words(&how, &log),
+                () = ordered_off(&mut self.order) => {
+                    self.set(Presence::Leaving, record, None);
+                    break stop(&mut process, &mut self.order).await;
+                }
+                () = sleep(STEADY), if trouble.is_some() => trouble = None,
             }
         };
         self.set(Presence::Exited, Some(process.record.clone()), None);
@@ -182,6 +197,30 @@ impl Supervisor {
     fn tell(&self, warning: bool, reason: &'static str, message: String) {
         // Nobody listens any more when `up` ends.
         let _ = self.incidents.send(Incident { shard: self.shard, warning, reason, message });
+    }
+}
+
+/// How a process ended, with the reason that it gave: the last line of its log.
+fn last_words(how: &str, log: &Path) -> String {
+    const TAIL: i64 = 4096;
+    const SHOWN: usize = 300;
+    let tail = || {
+        let mut file = File::open(log)?;
+        if file.metadata()?.len() > TAIL.unsigned_abs() {
+            file.seek(SeekFrom::End(-TAIL))?;
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        std::io::Result::Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    };
+    // One that was killed had no time to say why.
+    let tail = if how.starts_with("exited") { tail().unwrap_or_default() } else { String::new() };
+    match tail.lines().last().filter(|line| !line.is_empty()) {
+        Some(line) => {
+            let line: String = line.chars().take(SHOWN).collect();
+            format!("{how}: {line} (see {})", log.display())
+        }
+        None => how.to_owned(),
     }
 }
 
