@@ -573,7 +573,8 @@ fn check_copies(facts: &Facts<'_>, old: &ShardConfig, config: &ShardConfig, tota
         // Voters whose place is taken by blank nodes hold nothing any more, wherever all others promise.
         let gone = |id: &NodeId| old.voters().any(|voter| voter.id == *id && facts.replaced(voter));
         let left = voters.iter().filter(|id| !gone(id)).count();
-        let everybody = promised.len() >= left.min(total.max(1));
+        let known = |former: &Member| facts.heard_from(former.id).is_some() || facts.replaced(former);
+        let everybody = promised.len() >= left.min(total.max(1)) && old.former.iter().all(known);
         rules.must(
             everybody || live + copies > voters.len(),
             format!(

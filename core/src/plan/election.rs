@@ -166,8 +166,9 @@ impl<'v, 'a> Voters<'v, 'a> {
                 all += 1;
                 live += usize::from(report.data == DataState::Live);
             }
-            // Where every voter answers, nobody has more than the best of them.
-            let complete = all == electorate.voters.len();
+            // Where every voter answers, nobody has more than the best of them. But who holds what was restored is not
+            // chosen as long as anybody is silent whose word counts, be it one of before.
+            let complete = all == electorate.voters.len() && self.all_answer();
             all >= electorate.majority(self.witness)
                 && (complete || live >= electorate.readers() || electorate.copies == 0)
         })

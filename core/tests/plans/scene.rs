@@ -287,7 +287,13 @@ impl Scene {
                 "source" => config.source = source(value),
                 "overlap" => {
                     let (voters, copies) = value.split_once(':').expect("VOTERS:COPIES");
-                    let voters = voters.split(',').map(|node| id(index, node)).collect();
+                    let tokens = voters.split(',');
+                    let voters: Vec<NodeId> = tokens.clone().map(|node| id(index, node)).collect();
+                    let former = voters.iter().zip(tokens).filter(|(id, _)| config.member(**id).is_none());
+                    let former: Vec<Member> = former
+                        .map(|(id, node)| Member { id: *id, name: format!("a-{index}-{node}"), parent: None })
+                        .collect();
+                    config.former.extend(former);
                     config.overlap.push(Electorate { voters, copies: number(copies) });
                 }
                 "slots" => {
